@@ -1,0 +1,10 @@
+"""The one exception for mistakes that the person at the keyboard can mend.
+
+Knows nothing of where it is raised; the entry points print its text without a traceback and exit with EXIT_CODE.
+"""
+
+EXIT_CODE = 2
+
+
+class UserError(Exception):
+    """A mistake in the input or the surroundings. Its text names the thing and says the way out."""

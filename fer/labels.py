@@ -1,0 +1,71 @@
+"""The seven emotions of FER2013, the subsets that people train on, and the spellings that data sets use.
+
+Knows nothing of images, files or networks, and imports neither NumPy nor torch.
+"""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from fer.errors import UserError
+
+# FER2013's own order: the position is the code in the CSV's `emotion` column (Goodfellow et al., arXiv 1307.0414).
+EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+SUBSETS: dict[str, tuple[str, ...]] = {
+    "4": ("angry", "happy", "sad", "neutral"),
+    "5": ("angry", "fear", "happy", "sad", "neutral"),
+    "5-surprise": ("angry", "happy", "sad", "surprise", "neutral"),
+    "7": EMOTIONS,
+}
+
+# Spellings seen in Kaggle's folder copies of FER2013, in FER+ and in related data sets.
+_SPELLINGS: dict[str, tuple[str, ...]] = {
+    "angry": ("anger",),
+    "disgust": ("disgusted",),
+    "fear": ("fearful", "afraid", "scared"),
+    "happy": ("happiness", "joy"),
+    "sad": ("sadness",),
+    "surprise": ("surprised",),
+    "neutral": ("neutrality",),
+}
+_EMOTION_OF_SPELLING = {
+    spelling: emotion for emotion, others in _SPELLINGS.items() for spelling in (emotion, *others)
+}
+
+
+def emotion_from_spelling(name: str) -> str | None:
+    """The emotion that a folder or column calls `name` ("Anger", "3_happy", "fearful"); None when it is none of ours."""
+    word = name.strip().lower().lstrip("0123456789_-. ")
+    return _EMOTION_OF_SPELLING.get(word)
+
+
+def resolve_classes(classes: int | str | Sequence[str]) -> tuple[str, ...]:
+    """The class names, in training order, of a subset's name or of an explicit list.
+
+    Args:
+        classes: 4, 5, 7 (int or str), "5-surprise", or at least two different emotion names.
+
+    Raises:
+        UserError: an unknown subset or emotion, a repeated name, or fewer than two.
+    """
+    if isinstance(classes, int | str):
+        subset = SUBSETS.get(str(classes))
+        if subset is None:
+            raise UserError(
+                f"data.classes={classes} is no subset: choose {', '.join(SUBSETS)}, "
+                "or a list such as data.classes=[happy,sad,neutral]"
+            )
+        return subset
+    names: list[str] = []
+    for given in classes:
+        emotion = emotion_from_spelling(str(given))
+        if emotion is None:
+            near = get_close_matches(str(given).lower(), EMOTIONS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the emotions are {', '.join(EMOTIONS)}"
+            raise UserError(f"data.classes: {given!r} is no emotion; {hint}")
+        if emotion in names:
+            raise UserError(f"data.classes names {emotion} twice; name each class once")
+        names.append(emotion)
+    if len(names) < 2:
+        raise UserError("data.classes needs at least two emotions to tell apart")
+    return tuple(names)
