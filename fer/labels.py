@@ -28,13 +28,11 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "surprise": ("surprised",),
     "neutral": ("neutrality",),
 }
-_EMOTION_OF_SPELLING = {
-    spelling: emotion for emotion, others in _SPELLINGS.items() for spelling in (emotion, *others)
-}
+_EMOTION_OF_SPELLING = {spelling: emotion for emotion, others in _SPELLINGS.items() for spelling in (emotion, *others)}
 
 
 def emotion_from_spelling(name: str) -> str | None:
-    """The emotion that a folder or column calls `name` ("Anger", "3_happy", "fearful"); None when it is none of ours."""
+    """The emotion that a folder or column calls `name` ("Anger", "3_happy", "fearful"), or None."""
     word = name.strip().lower().lstrip("0123456789_-. ")
     return _EMOTION_OF_SPELLING.get(word)
 

@@ -32,7 +32,8 @@ class Faces:
 
     def __post_init__(self) -> None:
         count = len(self.images)
-        assert self.images.shape == (count, SIZE, SIZE) and self.images.dtype == np.uint8
+        assert self.images.shape == (count, SIZE, SIZE)
+        assert self.images.dtype == np.uint8
         assert self.labels.shape == self.splits.shape == self.rows.shape == (count,)
         assert count == 0 or 0 <= self.labels.min() <= self.labels.max() < len(EMOTIONS)
 

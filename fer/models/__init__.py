@@ -1,0 +1,180 @@
+"""Networks by name: our own, a file each, and every network of timm.
+
+`create` is the only way in. Knows nothing of emotions, data or training; timm is imported only when one of its
+networks is asked for, because that costs more than a second.
+"""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fer.errors import UserError
+from fer.models.cnn import CNN
+from fer.models.net import Net
+from fer.models.senet import SENet
+
+OWN: dict[str, type[nn.Module]] = {"net": Net, "senet": SENet, "cnn": CNN}
+
+
+def create(
+    name: str,
+    num_classes: int,
+    image_size: int = 48,
+    pretrained: bool = False,
+    stem_stride: int | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A network that takes float faces (B, 1, image_size, image_size) and returns logits (B, num_classes).
+
+    Args:
+        name: a key of `OWN`, else a name of `timm.list_models()`.
+        num_classes: width of the output.
+        image_size: pixels per side of the input.
+        pretrained: start from timm's ImageNet weights; the first layer is adapted to one channel by summing over
+            RGB, the last one is new. Needs a network connection the first time.
+        stem_stride: stride of the first convolution of a timm network; None leaves it as published. Networks for
+            224 px shrink 48 px to one or two pixels; a smaller stride keeps more of the face, and keeps the weights.
+        kwargs: further arguments of the network's constructor.
+
+    Raises:
+        UserError: unknown name or argument, an image size that the network cannot take, or weights that cannot be had.
+    """
+    arguments = dict(kwargs or {})
+    if name in OWN:
+        if pretrained:
+            raise UserError(
+                f"model.pretrained: there are no ImageNet weights for our own network {name}; "
+                "use model.weights=FILE, or a timm network such as model=resnet18"
+            )
+        if stem_stride is not None:
+            raise UserError(f"model.stem_stride is for timm networks; {name} is built for 48x48 already")
+        return _create_own(name, num_classes, image_size, arguments)
+    return _create_timm(name, num_classes, image_size, pretrained, stem_stride, arguments)
+
+
+def suggest(name: str) -> str:
+    """The end of a sentence that helps a person who typed the unknown network `name`."""
+    import timm
+
+    near = difflib.get_close_matches(name.lower(), [*OWN, *timm.list_models()], n=3, cutoff=0.6)
+    ours = ", ".join(OWN)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{hint}Our own networks are {ours}; timm.list_models() lists the others"
+
+
+def load_weights(network: nn.Module, file: str | Path) -> list[str]:
+    """Copies every tensor of a local weights file that fits by name and shape into `network`.
+
+    Takes a checkpoint of this project (its last layer may have other classes), a state dict saved with torch.save
+    or a .safetensors file. A first convolution for RGB is summed to one channel.
+
+    Returns:
+        The names that stay as they were initialised (usually the last layer).
+
+    Raises:
+        UserError: the file is missing, is no weights file, or shares less than half of the network's tensors.
+    """
+    state = _read_state(Path(file))
+    own = network.state_dict()
+    for key, tensor in state.items():
+        if key in own and tensor.ndim == 4 and tensor.shape[1] == 3 and own[key].shape[1] == 1:
+            state[key] = tensor.sum(dim=1, keepdim=True)
+    fitting = {key: tensor for key, tensor in state.items() if key in own and own[key].shape == tensor.shape}
+    if len(fitting) * 2 < len(own):
+        raise UserError(
+            f"model.weights: {file} holds {len(fitting)} of the {len(own)} tensors that this network has; "
+            "it was saved from another network"
+        )
+    network.load_state_dict(fitting, strict=False)
+    return [key for key in own if key not in fitting]
+
+
+def _create_own(name: str, num_classes: int, image_size: int, arguments: dict[str, Any]) -> nn.Module:
+    network = OWN[name]
+    known = inspect.signature(network).parameters
+    if "image_size" in known:
+        arguments["image_size"] = image_size
+    for key in arguments:
+        if key not in known:
+            raise UserError(f"model.kwargs.{key}: {name} takes {', '.join(k for k in known if k != 'num_classes')}")
+    return network(num_classes=num_classes, **arguments)
+
+
+def _create_timm(
+    name: str, num_classes: int, image_size: int, pretrained: bool, stem_stride: int | None, arguments: dict[str, Any]
+) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise UserError(f"model.name={name}: no such network; {suggest(name)}")
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        arguments.setdefault("img_size", image_size)
+    if pretrained and (config is None or not config.has_weights):
+        raise UserError(f"model.pretrained: timm has no trained weights for {name}; use model.pretrained=false")
+    try:
+        network: nn.Module = timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, in_chans=1, **arguments
+        )
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise UserError(f"model.name={name} cannot be built for {image_size} px: {_first_line(error)}") from error
+        raise UserError(
+            f"model.pretrained: the ImageNet weights of {name} could not be fetched ({_first_line(error)}); "
+            "check the network, use model.weights=FILE, or train from scratch with model.pretrained=false"
+        ) from error
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"model.name={name} cannot be built with these arguments: {_first_line(error)}") from error
+    if stem_stride is not None:
+        _set_stem_stride(network, name, config, stem_stride)
+    _check_image_size(network, name, image_size)
+    return network
+
+
+def _set_stem_stride(network: nn.Module, name: str, config: Any, stride: int) -> None:
+    first = config.first_conv if config is not None else None
+    if not isinstance(first, str):
+        raise UserError(f"model.stem_stride: {name} has no single first convolution; leave model.stem_stride=null")
+    convolution = network.get_submodule(first)
+    if not isinstance(convolution, nn.Conv2d) or "img_size" in inspect.signature(type(network)).parameters:
+        raise UserError(f"model.stem_stride: {name} does not begin with a convolution; leave model.stem_stride=null")
+    convolution.stride = (stride, stride)
+
+
+def _check_image_size(network: nn.Module, name: str, image_size: int) -> None:
+    """One forward pass in eval mode: what does not fit shows here, not in the first training step."""
+    training = network.training
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 1, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"model.name={name} cannot take faces of {image_size}x{image_size} ({_first_line(error)}); "
+            "set model.image_size, for example model.image_size=224"
+        ) from error
+    network.train(training)
+
+
+def _read_state(file: Path) -> dict[str, torch.Tensor]:
+    if not file.is_file():
+        raise UserError(f"model.weights: {file} does not exist")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(file))
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # every kind of damage ends here: torch raises half a dozen types
+        raise UserError(f"model.weights: {file} is no weights file that can be read safely") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    prefix = "network.backbone."  # ours, see fer.classifier
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,92 @@
+"""Reading and writing checkpoints as plain data. Knows networks, but neither Lightning nor data sets.
+
+A checkpoint is what Lightning writes plus the key `fer`, the `NetworkSpec` as a dict. It is always read with
+`weights_only=True`: a file that carries code is refused, not run.
+"""
+
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fer.errors import UserError
+from fer.models.network import EmotionNetwork, NetworkSpec
+
+SPEC_KEY = "fer"
+PREFIX = "network."  # of the EmotionNetwork inside the LightningModule's state dict
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The whole content of a checkpoint of this project, on the CPU.
+
+    Raises:
+        UserError: missing, damaged, carrying code, or not one of ours; one sentence says which.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; a run's checkpoints are in its checkpoints/ directory")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {path} is refused: it is damaged, or holds more than plain data, which could run code"
+        ) from error
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # torch raises half a dozen types for damaged files
+        raise UserError(f"{path} is no checkpoint, or was cut off while it was written") from error
+    if not isinstance(content, dict) or SPEC_KEY not in content or "state_dict" not in content:
+        raise UserError(f"{path} was not written by this project: it does not say which network it holds")
+    return content
+
+
+def read_spec(path: str | Path, content: dict[str, Any] | None = None) -> NetworkSpec:
+    """The description of the network in a checkpoint (read already, as `content`, or not)."""
+    content = read_checkpoint(path) if content is None else content
+    try:
+        return NetworkSpec.from_dict(content[SPEC_KEY])
+    except ValueError as error:
+        raise UserError(f"checkpoint {path} cannot be used: {error}") from error
+
+
+def load_network(path: str | Path) -> EmotionNetwork:
+    """The trained network of a checkpoint, on the CPU, in eval mode, float32.
+
+    Only the path is needed. The backbone is found by name; nothing is downloaded.
+
+    Raises:
+        UserError: as `read_checkpoint`, or the weights do not fit the network that the file names.
+    """
+    content = read_checkpoint(path)
+    network = EmotionNetwork(read_spec(path, content))
+    state = {
+        key.removeprefix(PREFIX): tensor for key, tensor in content["state_dict"].items() if key.startswith(PREFIX)
+    }
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"checkpoint {path} does not fit: its weights are not those of {network.spec.name}") from error
+    return network.eval()
+
+
+def write_checkpoint(content: dict[str, Any], path: str | Path) -> None:
+    """Writes `content` so that at any moment `path` is either the old file or the new one, whole.
+
+    Raises:
+        OSError: as the file system says (disk full, no permission); `path` is untouched then.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,94 @@
+"""`EmotionNetwork`: from raw uint8 faces to logits, preprocessing included, and the plain data that describes one.
+
+Used alike by training, evaluation, live inference and export, so that they cannot disagree. Knows nothing of data
+sets, losses or Lightning.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fer.models import create
+
+FORMAT = 1  # of NetworkSpec as stored in a checkpoint
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Everything that is needed to build the network again; plain numbers, strings, lists and dicts.
+
+    Attributes:
+        name: see `fer.models.create`.
+        classes: class names in the order of the logits.
+        image_size: pixels per side to which faces are resized before the backbone.
+        stem_stride: see `fer.models.create`.
+        kwargs: further arguments of the backbone.
+        mean: mean gray value of the training faces, in [0, 1].
+        std: standard deviation of the same.
+        temperature: logits are divided by it before the softmax; fitted on the validation split, 1 when not.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_size: int = 48
+    stem_stride: int | None = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    mean: float = 0.5
+    std: float = 0.25
+    temperature: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dict of plain data, with the format number."""
+        return {"format": FORMAT, **asdict(self), "classes": list(self.classes)}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> "NetworkSpec":
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: another format number, or fields missing, unknown or of another type.
+        """
+        data = dict(data)
+        if data.pop("format", None) != FORMAT:
+            raise ValueError("it was written by another version of this project")
+        try:
+            spec = NetworkSpec(**{**data, "classes": tuple(data["classes"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError("its description of the network is incomplete") from error
+        if not (isinstance(spec.name, str) and all(isinstance(name, str) for name in spec.classes)):
+            raise ValueError("its description of the network is not plain text")
+        return spec
+
+
+class EmotionNetwork(nn.Module):
+    """Resize, normalise, backbone.
+
+    Args:
+        spec: what to build.
+        pretrained: whether the backbone starts from ImageNet weights; never set when a checkpoint is loaded.
+    """
+
+    def __init__(self, spec: NetworkSpec, pretrained: bool = False) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = create(spec.name, len(spec.classes), spec.image_size, pretrained, spec.stem_stride, spec.kwargs)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Logits float (B, C), in the order of `spec.classes`.
+
+        Args:
+            faces: gray values 0 to 255, (B, 1, H, W); uint8 as they are stored, or float after augmentation.
+        """
+        size, spec = self.spec.image_size, self.spec
+        pixels = faces.float()
+        if pixels.shape[-2:] != (size, size):
+            pixels = nn.functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+        logits: Tensor = self.backbone((pixels - 255 * spec.mean) / (255 * spec.std))
+        return logits
+
+    @torch.inference_mode()
+    def probabilities(self, faces: Tensor) -> Tensor:
+        """Calibrated class probabilities, float32 (B, C); `faces` as for `forward`."""
+        return torch.softmax(self(faces).float() / self.spec.temperature, dim=1)
