@@ -4,6 +4,7 @@ A checkpoint is what Lightning writes plus the key `fer`, the `NetworkSpec` as a
 `weights_only=True`: a file that carries code is refused, not run.
 """
 
+import io
 import os
 import pickle
 import tempfile
@@ -80,10 +81,12 @@ def write_checkpoint(content: dict[str, Any], path: str | Path) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)  # to memory first: torch turns a full disk into an error of another kind
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            torch.save(content, file)
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)

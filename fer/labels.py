@@ -67,3 +67,8 @@ def resolve_classes(classes: int | str | Sequence[str]) -> tuple[str, ...]:
     if len(names) < 2:
         raise UserError("data.classes needs at least two emotions to tell apart")
     return tuple(names)
+
+
+def subset_name(classes: Sequence[str]) -> str:
+    """The short name of resolved classes, for titles and directories: "7", "5-surprise", or the names joined by "+"."""
+    return next((name for name, members in SUBSETS.items() if members == tuple(classes)), "+".join(classes))

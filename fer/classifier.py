@@ -1,0 +1,108 @@
+"""`EmotionClassifier`, the LightningModule: an EmotionNetwork with its loss and its metrics.
+
+Knows nothing of files, augmentation or the command line. The optimiser is handed in as a function.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from fer.checkpoint import SPEC_KEY
+from fer.models.network import EmotionNetwork
+
+ConfigureOptimizers = Callable[["EmotionClassifier"], Any]
+
+
+class EmotionClassifier(L.LightningModule):
+    """Trains and validates an `EmotionNetwork` by cross-entropy.
+
+    Args:
+        network: raw uint8 faces to logits.
+        configure: returns what Lightning's `configure_optimizers` may return; None for a module that only predicts.
+        label_smoothing: of the training loss (Szegedy et al., arXiv 1512.00567); validation loss is plain.
+        class_weights: float (C,), weights of the classes in the training loss.
+    """
+
+    def __init__(
+        self,
+        network: EmotionNetwork,
+        configure: ConfigureOptimizers | None = None,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._configure = configure
+        self.loss = nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing)
+        metrics = headline_metrics(len(network.spec.classes))
+        self.train_metrics = metrics.clone(prefix="train/")
+        self.val_metrics = metrics.clone(prefix="val/")
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Logits (B, C) of raw faces, uint8 (B, 1, H, W)."""
+        logits: Tensor = self.network(faces)
+        return logits
+
+    def configure_optimizers(self) -> Any:
+        """What the function given as `configure` returns."""
+        assert self._configure is not None, "this module was loaded to predict, not to train"
+        return self._configure(self)
+
+    def on_fit_start(self) -> None:
+        """Channels-last weights make the convolutions run on the fast path of CPUs and GPUs."""
+        self.network.to(memory_format=torch.channels_last)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss of one augmented batch; targets are int64 (B,) or, after mixup, float (B, C)."""
+        faces, targets = batch
+        logits = self(faces)
+        loss: Tensor = self.loss(logits, targets)
+        hard = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        self.train_metrics.update(logits.detach(), hard)
+        epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(faces)}
+        self.log("train/loss", loss, prog_bar=True, **epoch)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], **epoch)
+        self.log_dict(self.train_metrics, **epoch)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Metrics and plain cross-entropy of one batch."""
+        faces, targets = batch
+        logits = self(faces)
+        self.val_metrics.update(logits, targets)
+        loss = nn.functional.cross_entropy(logits.float(), targets)
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(faces), sync_dist=True)
+        self.log("val/accuracy", self.val_metrics["accuracy"], prog_bar=True, batch_size=len(faces))
+        others = {f"val/{name}": self.val_metrics[name] for name in ("f1", "precision", "recall")}
+        self.log_dict(others, batch_size=len(faces))
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Float32 logits (B, C) and the targets (B,)."""
+        faces, targets = batch
+        return self(faces).float(), targets
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the description that lets the file be loaded on its own (see `fer.checkpoint`)."""
+        checkpoint[SPEC_KEY] = self.network.spec.to_dict()
+
+
+def headline_metrics(num_classes: int) -> MetricCollection:
+    """Accuracy over all images, and F1, precision and recall as the mean over classes."""
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "f1": MulticlassF1Score(num_classes, average="macro"),
+            "precision": MulticlassPrecision(num_classes, average="macro"),
+            "recall": MulticlassRecall(num_classes, average="macro"),
+        }
+    )

@@ -1,0 +1,101 @@
+"""Which row is for training, validation and test. Knows nothing of files or batches.
+
+Whenever rows are divided here, the division is stratified by class and exact copies of one picture (FER2013 holds
+over a thousand) stay on one side, because a copy in the validation rows measures memory.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL, Faces
+from fer.errors import UserError
+from fer.labels import EMOTIONS
+
+
+def assign_splits(
+    faces: Faces,
+    split: str = "official",
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    folds: int | None = None,
+    fold: int = 0,
+    seed: int = 0,
+) -> Faces:
+    """The same faces with every row in train, val or test.
+
+    Args:
+        faces: rows of the wanted classes, with the splits of their source.
+        split: "official" keeps the source's splits, and divides only what it left open: a source without a
+            validation split gives `val_fraction` of its training rows, a source without any split `test_fraction`
+            too. "holdout" validates on the source's validation and test rows together and has no test. "random"
+            pools all rows and divides them by the two fractions.
+        val_fraction: share of the rows for validation.
+        test_fraction: share of the rows for test.
+        folds: with a number, cross-validation: all rows but the test rows are divided into this many folds.
+        fold: the fold that validates, from 0.
+        seed: of every random division.
+
+    Raises:
+        UserError: no training rows are left, fold is not below folds, or a class has fewer rows than folds.
+    """
+    splits = faces.splits.copy()
+    if split == "random":
+        splits[:] = UNSPLIT
+    if (splits == UNSPLIT).any():
+        open_rows = splits == UNSPLIT
+        splits[open_rows] = _divide(faces.select(open_rows), {VAL: val_fraction, TEST: test_fraction}, seed)
+    if split == "holdout":
+        splits[splits == TEST] = VAL
+    if not (splits == VAL).any() and folds is None:
+        train = splits == TRAIN
+        splits[train] = _divide(faces.select(train), {VAL: val_fraction}, seed)
+    if folds is not None:
+        development = splits != TEST
+        splits[development] = np.where(_fold_of(faces.select(development), folds, seed) == fold, VAL, TRAIN)
+    if not (splits == TRAIN).any():
+        raise UserError("the data set holds no training rows of the chosen classes; check data.path and data.classes")
+    return Faces(faces.images, faces.labels, splits, faces.rows)
+
+
+def _pictures(faces: Faces) -> npt.NDArray[np.intp]:
+    """For each row a number that exact copies share."""
+    flat = np.ascontiguousarray(faces.images).reshape(len(faces), -1)
+    return np.unique(flat.view(f"V{flat.shape[1]}").ravel(), return_inverse=True)[1]
+
+
+def _shuffled_pictures_by_class(faces: Faces, seed: int) -> list[list[npt.NDArray[np.intp]]]:
+    """For each class its pictures in random order, each as the row positions of its copies."""
+    picture = _pictures(faces)
+    order = np.argsort(picture, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(picture[order])) + 1)
+    rng = np.random.default_rng(seed)
+    by_class: list[list[npt.NDArray[np.intp]]] = [[] for _ in EMOTIONS]
+    # np.unique orders pictures by their bytes; shuffle from the source's own order so that a reader can follow it.
+    for group in sorted(groups, key=lambda rows: int(rows[0])):
+        by_class[faces.labels[group[0]]].append(group)
+    for pictures in by_class:
+        rng.shuffle(pictures)
+    return by_class
+
+
+def _divide(faces: Faces, fractions: dict[int, float], seed: int) -> npt.NDArray[np.int8]:
+    """Split codes of the rows: `fractions` of each class to the codes named, the rest to TRAIN."""
+    splits = np.full(len(faces), TRAIN, np.int8)
+    for pictures in _shuffled_pictures_by_class(faces, seed):
+        start = 0
+        for code, fraction in fractions.items():
+            end = start + round(fraction * len(pictures))
+            for rows in pictures[start:end]:
+                splits[rows] = code
+            start = end
+    return splits
+
+
+def _fold_of(faces: Faces, folds: int, seed: int) -> npt.NDArray[np.int8]:
+    fold = np.zeros(len(faces), np.int8)
+    for emotion, pictures in zip(EMOTIONS, _shuffled_pictures_by_class(faces, seed), strict=True):
+        if 0 < len(pictures) < folds:
+            raise UserError(f"data.folds={folds}: the class {emotion} has only {len(pictures)} different pictures")
+        for position, rows in enumerate(pictures):
+            fold[rows] = position % folds
+    return fold

@@ -1,0 +1,141 @@
+"""What a run needs besides Lightning's own callbacks. Knows nothing of data sets or of the command line."""
+
+import csv
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from fer.checkpoint import write_checkpoint
+
+
+class EMA(WeightAveraging):
+    """Exponential moving average of weights and batch-norm statistics, used for validation and in checkpoints.
+
+    The decay rises as (1 + n) / (10 + n) over the first n steps, as TensorFlow's ExponentialMovingAverage does, so
+    that a short run is not dominated by its random start.
+
+    Args:
+        decay: its final value; 0.998 averages over about 500 steps.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+            weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+            for old, new in zip(averaged, current, strict=True):
+                if old.is_floating_point():
+                    old.lerp_(new, weight)
+                else:
+                    old.copy_(new)  # batch norm's count of batches
+
+        super().__init__(multi_avg_fn=torch.no_grad()(average))
+
+
+class History(Callback):
+    """One row of metrics per epoch, kept in the checkpoint so that a resumed run has them all, and in a CSV file.
+
+    Args:
+        file: rewritten after every epoch.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Adds the epoch's row."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        if trainer.is_global_zero:
+            _replace_text(self.file, self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the rows of the run that is resumed."""
+        self.rows = state_dict["rows"]
+
+
+def _replace_text(file: Path, rows: list[dict[str, float]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+    with os.fdopen(descriptor, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    Path(temporary).replace(file)
+
+
+class StopAfterBatch(Callback):
+    """Lets Ctrl-C finish the batch at hand, so that `last.ckpt` is written between two steps and not inside one.
+
+    Lightning does this for SIGTERM; the first Ctrl-C is passed on as one. A second Ctrl-C stops at once.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._previous: Any = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes over Ctrl-C."""
+
+        def pass_on(signum: int, frame: Any) -> None:
+            self.interrupted = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.raise_signal(signal.SIGTERM)
+
+        self._previous = signal.signal(signal.SIGINT, pass_on)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Gives Ctrl-C back."""
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+
+
+class EpochLine(Callback):
+    """One line per epoch on standard output, for log files, where a progress bar would be noise."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Prints the epoch's figures."""
+        shown = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/f1")
+        metrics = trainer.callback_metrics
+        figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in shown if name in metrics)
+        if trainer.is_global_zero:
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}", flush=True)
+
+
+def progress() -> Callback:
+    """A progress bar on a terminal, a line per epoch elsewhere."""
+    return RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLine()
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole at any moment, also after a kill or on a full disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Temporary file, fsync, rename (see `fer.checkpoint.write_checkpoint`)."""
+        write_checkpoint(checkpoint, path)
+
+
+class RunLogger(TensorBoardLogger):
+    """TensorBoard events at the root of the run directory, without the second copy of the settings beside them."""
+
+    def __init__(self, save_dir: str | Path) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+
+    def save(self) -> None:
+        """Flushes the events; config.yaml holds the settings already."""
+        self.experiment.flush()

@@ -1,0 +1,206 @@
+"""One training run, from settings to checkpoints: the data, the network, the optimiser and the trainer, by name.
+
+Knows nothing of test reports: those read the checkpoint afterwards (`fer.evaluation.run`).
+"""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from fer.classifier import EmotionClassifier
+from fer.config import import_by_name
+from fer.data.datamodule import FER2013DataModule
+from fer.data.faces import TRAIN
+from fer.errors import UserError
+from fer.models import load_weights
+from fer.models.network import EmotionNetwork, NetworkSpec
+from fer.training.callbacks import EMA, AtomicCheckpointIO, History, RunLogger, StopAfterBatch, progress
+from fer.training.optim import configure_optimizers
+from fer.training.plots import save_samples, save_training_progress
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig, run_dir: Path) -> Path:
+    """Trains as `cfg` (a `TrainConfig`) says, and writes everything under `run_dir`.
+
+    Returns:
+        The checkpoint with the best validation accuracy.
+
+    Raises:
+        UserError: the data, the network or the trainer cannot be had as asked for.
+        SystemExit: the run was interrupted; 130 by Ctrl-C, 143 by SIGTERM. `last.ckpt` is whole then.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "plots").mkdir(exist_ok=True)
+    OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
+    L.seed_everything(cfg.seed, verbose=False)
+
+    datamodule = build_datamodule(cfg)
+    datamodule.prepare_data()
+    datamodule.setup()
+    print_class_counts(datamodule)
+    _save_samples(datamodule, run_dir / "plots" / "samples.png")
+
+    classifier = _build_classifier(cfg, datamodule)
+    _print_network(classifier, cfg)
+    history = History(run_dir / "history.csv")
+    stop = StopAfterBatch()
+    best = ModelCheckpoint(
+        run_dir / "checkpoints", "best", monitor="val/accuracy", mode="max", enable_version_counter=False
+    )
+    trainer = build_trainer(cfg, run_dir, [*_callbacks(cfg, run_dir), history, stop, best])
+
+    log.info("Training in %s; watch it with: tensorboard --logdir outputs", run_dir)
+    try:
+        trainer.fit(classifier, datamodule, ckpt_path=cfg.ckpt)
+    except SIGTERMException:
+        log.info(
+            "Stopped in epoch %d. Go on with: python train.py ckpt=%s",
+            trainer.current_epoch + 1,
+            run_dir / "checkpoints" / "last.ckpt",
+        )
+        sys.exit(130 if stop.interrupted else 143)
+    if trainer.is_global_zero and history.rows:
+        save_training_progress(run_dir / "plots" / "training_progress.png", history.rows)
+    return Path(best.best_model_path or run_dir / "checkpoints" / "last.ckpt")
+
+
+def quieten() -> None:
+    """Turns off what Lightning tells everybody at every start, and a warning about its own use of torch."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+
+
+def build_datamodule(cfg: DictConfig, classes: tuple[str, ...] | None = None) -> FER2013DataModule:
+    """The data that `cfg` names; `classes` of a checkpoint take the place of `data.classes`."""
+    settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    if classes is not None:
+        settings["classes"] = list(classes)
+    return FER2013DataModule(**settings, seed=cfg.seed)
+
+
+def build_trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Callback]) -> L.Trainer:
+    """Lightning's Trainer with the arguments under `trainer`."""
+    settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    settings["precision"] = choose_precision(settings.get("precision", "auto"), settings.get("accelerator", "auto"))
+    try:
+        return L.Trainer(
+            **settings,
+            callbacks=callbacks,
+            logger=RunLogger(run_dir),
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=run_dir,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stdout.isatty(),
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+
+
+def choose_precision(wanted: Any, accelerator: str) -> Any:
+    """`wanted`, or for "auto" bf16 where the processor has units for it (elsewhere it would be slower than float32)."""
+    if wanted != "auto":
+        return wanted
+    if accelerator != "cpu" and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator != "cpu" and torch.backends.mps.is_available():
+        fast = False
+    else:
+        units = torch.cpu.get_capabilities()
+        fast = bool(units.get("amx_bf16") or units.get("avx512_bf16") or units.get("bf16"))  # the last is Arm's
+    return "bf16-mixed" if fast else "32-true"
+
+
+def print_class_counts(datamodule: FER2013DataModule) -> None:
+    """A table of the rows per class and split on standard output."""
+    counts = datamodule.class_counts()
+    source = datamodule.path or "synthetic faces"
+    table = Table(title=f"{source}, split {datamodule.split['split']}", title_justify="left")
+    table.add_column("class")
+    for split in counts:
+        table.add_column(split, justify="right")
+    for name in datamodule.classes:
+        table.add_row(name, *(f"{rows[name]:,}" for rows in counts.values()))
+    table.add_section()
+    table.add_row("all", *(f"{sum(rows.values()):,}" for rows in counts.values()))
+    Console().print(table)
+
+
+def _build_classifier(cfg: DictConfig, datamodule: FER2013DataModule) -> EmotionClassifier:
+    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    weights, pretrained = model.pop("weights"), model.pop("pretrained")
+    mean, std = datamodule.statistics()
+    network = EmotionNetwork(NetworkSpec(classes=datamodule.classes, mean=mean, std=std, **model), pretrained)
+    if weights is not None:
+        fresh = load_weights(network.backbone, weights)
+        log.info("Weights from %s; not in it and left as initialised: %s", weights, ", ".join(fresh) or "nothing")
+    if cfg.compile:
+        network.compile()  # in place: `torch.compile(network)` would prefix every name in the checkpoint
+    optim: Any = OmegaConf.to_container(cfg.optim, resolve=True)
+    return EmotionClassifier(
+        network,
+        lambda module: configure_optimizers(module, **optim),
+        label_smoothing=cfg.label_smoothing,
+        class_weights=datamodule.class_weights(),
+    )
+
+
+def _callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
+    callbacks: list[Callback] = [
+        progress(),
+        # Rewritten after every epoch and when the run is interrupted.
+        ModelCheckpoint(run_dir / "checkpoints", "last", save_on_exception=True, enable_version_counter=False),
+    ]
+    if cfg.ema is not None:
+        callbacks.insert(0, EMA(cfg.ema))
+    if cfg.early_stopping is not None:
+        callbacks.append(EarlyStopping("val/accuracy", mode="max", patience=cfg.early_stopping))
+    for settings in cfg.callbacks.values():
+        arguments: Any = OmegaConf.to_container(settings, resolve=True)
+        callbacks.append(import_by_name(arguments.pop("_target_"))(**arguments))
+    return callbacks
+
+
+def _print_network(classifier: EmotionClassifier, cfg: DictConfig) -> None:
+    spec = classifier.network.spec
+    parameters = sum(parameter.numel() for parameter in classifier.network.parameters())
+    log.info(
+        "%s, %.2f million parameters, %d classes, faces of %dx%d, %s",
+        spec.name,
+        parameters / 1e6,
+        len(spec.classes),
+        spec.image_size,
+        spec.image_size,
+        choose_precision(cfg.trainer.get("precision", "auto"), cfg.trainer.get("accelerator", "auto")),
+    )
+
+
+def _save_samples(datamodule: FER2013DataModule, file: Path) -> None:
+    """Five random training faces per class, beside their augmented copies."""
+    faces, targets = datamodule.tensors(TRAIN)
+    rng = np.random.default_rng(datamodule.seed)
+    chosen = np.concatenate(
+        [rng.permutation(np.flatnonzero(targets.numpy() == index))[:5] for index in range(len(datamodule.classes))]
+    )
+    originals = faces[torch.from_numpy(chosen)]
+    augmented = originals
+    if datamodule.augment is not None:
+        with torch.random.fork_rng(devices=[]):
+            augmented = datamodule.augment(originals).to(torch.uint8)
+    save_samples(file, originals[:, 0].numpy(), augmented[:, 0].numpy(), targets.numpy()[chosen], datamodule.classes)

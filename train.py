@@ -1,0 +1,66 @@
+"""Train and evaluate: `python train.py --help`. Composes the settings, checks them, and calls the package."""
+
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from fer import config
+from fer.errors import EXIT_CODE, UserError
+
+CONFIGS = Path(__file__).parent / "configs"
+failed_jobs: list[str] = []  # of a sweep that runs in this process
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    """One run; returns its best validation accuracy, for sweepers that optimise."""
+    hydra_config = HydraConfig.get()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        return run(config.with_saved_run(cfg, hydra_config.overrides.task), Path(hydra_config.runtime.output_dir))
+    except UserError as error:
+        config.complain(str(error).splitlines())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG):
+            raise
+        place = error.filename or hydra_config.runtime.output_dir
+        config.complain([f"{place} cannot be written: {error.strerror}; what was written before is whole"])
+    except KeyboardInterrupt:
+        print("Interrupted before training began.", file=sys.stderr)
+        sys.exit(130)
+    if hydra_config.mode == RunMode.RUN:
+        sys.exit(EXIT_CODE)
+    failed_jobs.append(hydra_config.job.override_dirname)
+    return None
+
+
+def run(cfg: DictConfig, run_dir: Path) -> float:
+    """Checks the settings, trains where that is asked for, evaluates."""
+    found = config.validate(cfg)
+    if found:
+        raise UserError("\n".join(found))
+
+    from fer.evaluation.run import evaluate
+    from fer.training.run import quieten, train
+
+    quieten()
+    training = cfg.mode == "train"
+    ckpt = train(cfg, run_dir) if training else Path(cfg.ckpt)
+    return float(evaluate(cfg, ckpt, run_dir, calibrate=training)["val"]["accuracy"])
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our own mistakes deserve a whole traceback
+    config.register()
+    sys.argv[1:] = config.checked_arguments(CONFIGS, "train", sys.argv[1:])
+    main()
+    if failed_jobs:
+        config.complain([f"{len(failed_jobs)} of the jobs failed: {', '.join(failed_jobs)}"])
+        sys.exit(EXIT_CODE)
