@@ -1,0 +1,257 @@
+"""Reads the class-folder form of FER2013: a folder per emotion, usually inside `train/`, `test/` and `validation/`.
+
+Decides from the names alone which image is what (`place`), and turns any picture into a 48x48 gray face (`to_face`).
+Knows nothing of where the files lie: a directory and an archive are the same `Container`.
+"""
+
+import io
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fer.data.container import Container
+from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces
+from fer.errors import UserError
+from fer.labels import EMOTIONS, emotion_from_spelling
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+# Folder names, in lower case and without "_", "-" and blanks.
+_SPLIT_FOLDERS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "publictest"), VAL),
+    **dict.fromkeys(("test", "testing", "privatetest"), TEST),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an image's path says about it.
+
+    Attributes:
+        name: the path in its container.
+        row: the path below the folder that holds the splits or classes, so that wrapping folders change no name.
+        label: position in `fer.labels.EMOTIONS`.
+        split: UNSPLIT, TRAIN, VAL or TEST.
+    """
+
+    name: str
+    row: str
+    label: int
+    split: int
+
+
+def is_image(name: str) -> bool:
+    """Whether a file called `name` is taken for a picture."""
+    return name.lower().endswith(_SUFFIXES)
+
+
+def has_class_folders(names: Iterable[str]) -> bool:
+    """Whether any of the paths leads through a folder named after an emotion."""
+    return any(_meaning(folder).emotion for folder in {name.rpartition("/")[0] for name in names})
+
+
+def read_folder(container: Container, name: str) -> tuple[Faces, list[str]]:
+    """All faces of a tree of class folders.
+
+    Args:
+        container: where the tree lies; other folders may be wrapped around it.
+        name: what messages call it.
+
+    Returns:
+        The faces in the natural order of their paths (`2.png` before `10.png`), and what the user should be told.
+
+    Raises:
+        UserError: as `place` does, or pictures that cannot be read, by name.
+    """
+    places, notes = place(container.names, name)
+    row_of = {place.name: row for row, place in enumerate(places)}
+    images = np.empty((len(places), SIZE, SIZE), np.uint8)
+    broken = {}
+    # No threads: at 48x48 most of the time is Python's own, and two threads took 1.3 times as long as one.
+    for file, content in container.read(list(row_of)):
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                images[row_of[file]] = to_face(image)
+        except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+            broken[file] = "no known image format" if isinstance(error, UnidentifiedImageError) else str(error)
+    if broken:
+        shown = "; ".join(f"{file} ({broken[file]})" for file in sorted(broken, key=_natural)[:5])
+        more = f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""
+        raise UserError(
+            f"{name}: {len(broken):,} of {len(places):,} images cannot be read: {shown}{more}; "
+            "replace or delete them, or download the data again"
+        )
+    faces = Faces(
+        images,
+        np.array([place.label for place in places], np.int64),
+        np.array([place.split for place in places], np.int8),
+        np.array([place.row for place in places], np.str_),
+    )
+    return faces, notes
+
+
+def place(names: Iterable[str], source: str) -> tuple[list[Place], list[str]]:
+    """The label and split of every image, in the natural order of the paths, and what the user should be told.
+
+    The class is the innermost folder named after an emotion, the split the innermost folder named after a split. Where
+    a tree has no validation folder, files in its test folder called PublicTest* go to VAL, as many Kaggle copies keep
+    both official test sets there. Without split folders every image is UNSPLIT.
+
+    Args:
+        names: the paths of files, and of folders with "/" at the end.
+        source: what messages call the tree.
+
+    Raises:
+        UserError: no class folder at all, an empty or probably misspelt one, or two data sets side by side.
+    """
+    files, folders = [], set()
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        folders.add(folder)
+        if file and is_image(file):
+            files.append((folder, file))
+
+    placed = [(folder, file) for folder, file in files if _meaning(folder).emotion]
+    _refuse_empty(folders, placed, source)
+    if not placed:
+        raise UserError(
+            f"{source} holds neither a FER2013 CSV nor class folders ({_listed(EMOTIONS)}) with images; "
+            f"it holds {_listed(sorted({name.split('/')[0] for name in names if name}, key=_natural)) or 'nothing'}: "
+            "name the CSV, the archive or the folder above the classes in data.path"
+        )
+    root, notes = _choose_root(placed, source)
+    placed = [(folder, file) for folder, file in placed if _meaning(folder).root == root]
+    notes += _others(files, root, source)
+
+    found = {_meaning(folder).split for folder, _ in placed}
+    if UNSPLIT in found and len(found) > 1:
+        inside = _listed(SPLIT_NAMES[split] for split in sorted(found - {UNSPLIT}))
+        outside = next(folder for folder, _ in placed if _meaning(folder).split == UNSPLIT)
+        raise UserError(
+            f"{source} has class folders inside its {inside} folder and others outside, such as {outside}; "
+            "move or delete one of the two"
+        )
+
+    places = []
+    for folder, file in placed:
+        meaning = _meaning(folder)
+        assert meaning.emotion is not None
+        split = meaning.split
+        if split == TEST and VAL not in found and file.lower().startswith("publictest"):
+            split = VAL
+        path = f"{folder}/{file}"
+        places.append(Place(path, path[len(root) :], EMOTIONS.index(meaning.emotion), split))
+    return sorted(places, key=lambda place: _natural(place.row)), notes
+
+
+def to_face(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Any picture as uint8 (48, 48) gray values.
+
+    Turned upright by its EXIF tag, transparent parts laid over white, 16 bits reduced to 8, then scaled to 48x48
+    (bicubic over the area of each new pixel, without regard to the aspect ratio). A 48x48 gray picture stays as it is.
+
+    Raises:
+        ValueError: floating-point or 32-bit integer pixels, whose black and white nobody can know.
+        Exception: whatever Pillow raises on damaged data.
+    """
+    image.draft("L", (4 * SIZE, 4 * SIZE))  # a large JPEG is decoded at a fraction of its size; no effect on others
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode}, not 8 or 16 bits")
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode != "L":
+        image = image.convert("RGB").convert("L")  # by way of RGB: Pillow knows no direct way from CMYK and others
+    if image.size != (SIZE, SIZE):
+        image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What a folder's path says: the emotion (None: none of ours), the split, and the path above both, with "/"."""
+
+    emotion: str | None
+    split: int
+    root: str
+
+
+@cache
+def _meaning(folder: str) -> _Meaning:
+    parts = folder.split("/")
+    emotion, split, top = None, UNSPLIT, len(parts)
+    for index in reversed(range(len(parts))):
+        found = emotion_from_spelling(parts[index])
+        known = _SPLIT_FOLDERS.get(re.sub("[-_ ]", "", parts[index].lower()))
+        if emotion is None and found:
+            emotion, top = found, index
+        elif split == UNSPLIT and known is not None:
+            split, top = known, index
+    return _Meaning(emotion, split, "".join(f"{part}/" for part in parts[:top]))
+
+
+def _refuse_empty(folders: set[str], placed: list[tuple[str, str]], source: str) -> None:
+    """Refuse class folders without images."""
+    full = {folder for folder, _ in placed}
+    empty = [
+        folder
+        for folder in sorted(folders, key=_natural)
+        if emotion_from_spelling(folder.rpartition("/")[2])
+        and not any(other == folder or other.startswith(f"{folder}/") for other in full)
+    ]
+    if empty:
+        raise UserError(
+            f"{source}: no images ({', '.join(_SUFFIXES)}) in the class folder{'s' if len(empty) > 1 else ''} "
+            f"{_listed(empty)}; fill or delete the folder, or download the data again"
+        )
+
+
+def _choose_root(placed: list[tuple[str, str]], source: str) -> tuple[str, list[str]]:
+    """The path above the splits or classes. Some Kaggle copies hold their whole tree twice, once inside the other."""
+    rows_of = defaultdict(set)
+    for folder, file in placed:
+        root = _meaning(folder).root
+        rows_of[root].add(f"{folder}/{file}"[len(root) :])
+    roots = sorted(rows_of, key=len)
+    first, *others = roots
+    for other in others:
+        if not other.startswith(first) or rows_of[other] != rows_of[first]:
+            where = _listed(root or "its top" for root in roots)
+            raise UserError(f"{source} holds more than one data set, in {where}; name one of them in data.path")
+    notes = [f"{source}: {other} repeats what is above it and is left out" for other in others]
+    return first, notes
+
+
+def _others(files: list[tuple[str, str]], root: str, source: str) -> list[str]:
+    """A note on images outside the class folders. A folder that is probably a misspelt class is refused."""
+    counts = Counter(folder for folder, _ in files if not _meaning(folder).emotion)
+    for folder in counts:
+        near = get_close_matches(folder.rpartition("/")[2].lower(), EMOTIONS, n=1, cutoff=0.8)
+        if near:
+            raise UserError(f"{source}: is the folder {folder} meant to be {near[0]}? Then rename it, else delete it")
+    if not counts:
+        return []
+    shown = _listed(f"{folder or root or 'its top'} ({count:,})" for folder, count in sorted(counts.items()))
+    return [f"{source}: left out {counts.total():,} images that are in none of the seven classes' folders: {shown}"]
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first eight of the names, separated by commas."""
+    names = list(names)
+    return ", ".join(names[:8]) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
+
+
+def _natural(text: str) -> list[str | int]:
+    """Sorts numbers inside a name by their value."""
+    return [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", text)]

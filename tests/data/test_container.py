@@ -1,0 +1,123 @@
+import gzip
+import lzma
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from fer.data.container import open_container
+from fer.errors import UserError
+
+FILES = {"a/b/1.txt": b"one" * 1000, "a/2.txt": b"two", "3.txt": b""}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    top = tmp_path / "tree"
+    for name, content in (FILES | {".hidden": b"x", ".git/config": b"x", "__MACOSX/a/2.txt": b"x"}).items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(content)
+    (top / "empty").mkdir()
+    return top
+
+
+def pack(tree: Path, path: Path) -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(tree.rglob("*")):
+                archive.write(file, file.relative_to(tree))
+    else:
+        with tarfile.open(path, "w:" + {".tar": "", ".xz": "xz"}.get(path.suffix, "gz")) as archive:
+            archive.add(tree, ".")
+    return path
+
+
+@pytest.fixture(params=["tree", "x.zip", "x.tar", "x.tar.gz", "x.tgz", "x.tar.xz", "misnamed"])
+def container_path(request, tree, tmp_path):
+    if request.param == "tree":
+        return tree
+    if request.param == "misnamed":
+        return pack(tree, tmp_path / "x.zip").rename(tmp_path / "fer2013.csv")
+    return pack(tree, tmp_path / request.param)
+
+
+def test_names_and_contents(container_path):
+    with open_container(container_path) as container:
+        names = set(container.names) - {"./"}
+        assert names == {"a/", "a/b/", "empty/", *FILES}
+        assert dict(container.read(list(FILES))) == FILES
+        with container.open("a/b/1.txt") as file:
+            assert file.read(6) == b"oneone"
+            assert len(file.read()) == 2994
+
+
+@pytest.mark.parametrize("content", [b"", b"emotion,pixels\n", gzip.compress(b"emotion,pixels\n" * 100)])
+def test_other_files_are_no_containers(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    assert open_container(tmp_path / "file") is None
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    (tmp_path / "data/happy").mkdir(parents=True)
+    (tmp_path / "data/happy/1.txt").write_bytes(b"1")
+    (tmp_path / "data/happy/up").symlink_to(tmp_path / "data")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/2.txt").write_bytes(b"2")
+    (tmp_path / "data/sad").symlink_to(tmp_path / "elsewhere")
+    with open_container(tmp_path / "data") as container:
+        files = {name for name in container.names if not name.endswith("/")}
+        assert files == {"happy/1.txt", "sad/2.txt"}
+
+
+def test_backslashes_of_windows_programs(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("train\\happy\\1.txt", b"1")
+    with open_container(tmp_path / "x.zip") as container:
+        assert dict(container.read(container.names)) == {"train/happy/1.txt": b"1"}
+
+
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tar.xz"])
+def test_a_cut_archive_never_loses_files_in_silence(tree, tmp_path, name):
+    path = pack(tree, tmp_path / name)
+    content = path.read_bytes()
+    noticed = 0
+    # A plain .tar consists of blocks of 512 bytes: the cuts between them are the hard ones.
+    lengths = range(512, len(content), 512) if name == "x.tar" else range(6, len(content), len(content) // 60)
+    for length in lengths:
+        path.write_bytes(content[:length])
+        try:
+            with open_container(path) as container:
+                found = dict(container.read([name for name in container.names if not name.endswith("/")]))
+        except DAMAGE:
+            noticed += 1
+        else:
+            assert found == FILES, f"cut at {length} of {len(content)}"
+    assert noticed > len(lengths) / 4
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.tar.xz"])
+def test_a_damaged_byte_is_noticed(tree, tmp_path, name):
+    path = pack(tree, tmp_path / name)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"1.txt") + 8 if name == "x.zip" else len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises((*DAMAGE, OSError)), open_container(path) as container:
+        dict(container.read(FILES))
+
+
+def test_a_zip_with_a_password(tree, tmp_path):
+    path = pack(tree, tmp_path / "x.zip")
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = content.find(signature)
+        while start >= 0:
+            content[start + flags] |= 1
+            start = content.find(signature, start + 1)
+    path.write_bytes(content)
+    with open_container(path) as container, pytest.raises(UserError, match=r"password.*unpack it"):
+        dict(container.read(FILES))
