@@ -17,7 +17,7 @@ from fer.labels import EMOTIONS
 USAGES = {b"Training": TRAIN, b"PublicTest": VAL, b"PrivateTest": TEST}
 
 _PIXELS = SIZE * SIZE
-_BLOCK = 256  # rows parsed at once: 2 MB of text, so that the arrays of one block stay in the processor's cache
+_BLOCK = 64  # rows parsed at once: 0.5 MB of text, so that a block's arrays stay in the processor's cache
 _HEADER_LIMIT = 4096  # bytes; a longer first line is no header, and perhaps no text
 _CODES = {str(code).encode(): code for code in range(len(EMOTIONS))}
 _AROUND = b' "\t\r\n'  # what may stand around a field

@@ -22,7 +22,7 @@ from fer.data.reader import read
 from fer.errors import UserError
 
 WAYS_OUT = (
-    "Three ways out: get fer2013.csv in a browser from https://www.kaggle.com/datasets/deadskull7/fer2013 and save it as",
+    "Three ways out: get fer2013.csv in a browser from https://www.kaggle.com/datasets/deadskull7/fer2013 and save it",
     "name a copy that you have in data.path",
     "data=synthetic",
 )

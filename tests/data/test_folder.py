@@ -145,7 +145,7 @@ def test_a_tree_that_holds_itself_once_more_is_read_once():
 
 
 def test_two_data_sets_side_by_side():
-    with pytest.raises(UserError, match="holds more than one data set, in ck/, fer/; name one of them in data.path"):
+    with pytest.raises(UserError, match=r"holds more than one data set, in ck/, fer/; name one of them in data.path"):
         place(["fer/train/happy/1.png", "ck/train/happy/1.png"], "data")
 
 
