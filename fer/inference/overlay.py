@@ -1,0 +1,330 @@
+"""Draws predictions, running figures and messages into a picture, to be read on any background and at any size.
+
+Every length follows from the picture's size. A label is black on its emotion's colour, other text is light on a
+translucent dark plate, and lines have a black edge.
+Knows nothing of windows, files or networks.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from fer.inference.prediction import Prediction
+
+BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
+Color = tuple[int, int, int]  # red, green, blue
+
+# Bright enough to bear black text and to stand out from a dark plate.
+EMOTION_COLORS: dict[str, Color] = {
+    "angry": (239, 71, 58),
+    "disgust": (124, 190, 60),
+    "fear": (178, 116, 235),
+    "happy": (255, 209, 51),
+    "sad": (77, 144, 240),
+    "surprise": (255, 140, 40),
+    "neutral": (64, 205, 190),
+}
+GRAY: Color = (190, 190, 190)
+WHITE: Color = (255, 255, 255)
+BLACK: Color = (0, 0, 0)
+RED: Color = (239, 71, 58)
+_TRACK: Color = (110, 110, 110)
+
+_PLATE_OPACITY = 0.72  # leaves a white background at 71 of 255, on which gray text is read easily
+_SMALLEST = 240  # pixels of the short side under which a picture is enlarged before text is drawn into it
+_LARGEST_AFTER = 1920  # and the long side is not enlarged past this
+
+_Rect = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom excluded
+
+
+@dataclass(frozen=True)
+class _Face:
+    prediction: Prediction
+    rect: _Rect
+    color: Color
+    font: int  # pixels
+
+
+def emotion_color(emotion: str) -> Color:
+    """The colour that stands for an emotion in every picture and plot."""
+    return EMOTION_COLORS.get(emotion, GRAY)
+
+
+def annotate(image: BGRImage, predictions: Sequence[Prediction]) -> BGRImage:
+    """A copy of the picture with every face's box, id, label, confidence and class probabilities.
+
+    Args:
+        image: uint8 (H, W, 3), BGR; left as it is.
+        predictions: of this picture; one without a box stands for the whole picture.
+
+    Returns:
+        uint8 BGR, of the same size, or enlarged by a whole factor when it is too small to write into.
+    """
+    canvas, factor = _canvas(image)
+    faces = [_face(prediction, canvas, factor) for prediction in predictions]
+    # Large faces choose the places of their texts first; in a video old ones do, so that texts do not jump about.
+    faces.sort(key=lambda face: face.prediction.track or face.rect[0] - face.rect[2])
+    for face in faces:
+        _draw_box(canvas, face)
+    taken = [face.rect for face in faces]
+    for face in faces:
+        taken.append(_draw_label(canvas, face, taken))
+    for face in faces:
+        chart = _place_of_chart(canvas, face, taken)
+        if chart is not None:
+            _draw_chart(canvas, face, *chart)
+            taken.append(chart[0])
+        else:
+            _draw_strip(canvas, face)
+    return canvas
+
+
+def draw_status(canvas: BGRImage, lines: Sequence[str], recording: bool = False) -> None:
+    """Writes the running figures into the lower left corner of `canvas`; a red dot says that a video is recorded."""
+    font = _fitting_font(canvas, lines, 0.8)
+    height = _block_size(lines, font)[1]
+    _draw_text_block(canvas, lines, font, (0, canvas.shape[0] - height), dot=RED if recording else None)
+
+
+def draw_message(canvas: BGRImage, lines: Sequence[str]) -> None:
+    """Writes lines into the middle of `canvas`: the keys, "paused", where a snapshot went."""
+    font = _fitting_font(canvas, lines, 1.0)
+    width, height = _block_size(lines, font)
+    _draw_text_block(canvas, lines, font, ((canvas.shape[1] - width) // 2, (canvas.shape[0] - height) // 2))
+
+
+def _canvas(image: BGRImage) -> tuple[BGRImage, int]:
+    height, width = image.shape[:2]
+    factor = max(1, min(-(-_SMALLEST // min(height, width)), _LARGEST_AFTER // max(height, width)))
+    if factor == 1:
+        return image.copy(), 1
+    size = (factor * width, factor * height)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8), factor
+
+
+def _face(prediction: Prediction, canvas: BGRImage, factor: int) -> _Face:
+    height, width = canvas.shape[:2]
+    line = _line_width(canvas)
+    if prediction.box is None:
+        rect = (line, line, width - line, height - line)
+    else:
+        x, y, w, h = (factor * value for value in prediction.box)
+        left, top = max(line, round(x)), max(line, round(y))
+        right, bottom = min(width - line, round(x + w)), min(height - line, round(y + h))
+        rect = (left, top, max(left + 1, right), max(top + 1, bottom))
+    size = _font_size(canvas)
+    font = max(9, round(min(size, max(0.6 * size, 0.16 * (rect[2] - rect[0])))))
+    return _Face(prediction, rect, GRAY if prediction.uncertain else emotion_color(prediction.label), font)
+
+
+def _draw_box(canvas: BGRImage, face: _Face) -> None:
+    left, top, right, bottom = face.rect
+    line = _line_width(canvas)
+    for color, thickness in (((0, 0, 0), line + 2), (face.color, line)):
+        cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), color[::-1], thickness, cv2.LINE_8)
+
+
+def _draw_label(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> _Rect:
+    """Writes the label over the box, or under it, or inside: where it covers least of the faces and other labels."""
+    prediction = face.prediction
+    said = f"{prediction.label} {prediction.confidence:.0%}"
+    text = f"uncertain ({said})" if prediction.uncertain else said
+    if prediction.track is not None:
+        text = f"#{prediction.track} {text}"
+    width, height = _block_size([text], face.font)
+    edge = _line_width(canvas) // 2 + 1
+    left, top, right, bottom = face.rect
+    tops = (top - height - edge, bottom + edge, top + edge, bottom - height - edge)
+    lefts = tuple(max(0, min(x, canvas.shape[1] - width)) for x in (left - edge, right + edge - width))
+    places = [(x, y, x + width, y + height) for y in tops for x in lefts if 0 <= y <= canvas.shape[0] - height]
+    if not places:
+        return face.rect
+    place = min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+    cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), face.color[::-1], cv2.FILLED)
+    _draw_text(canvas, text, face.font, (place[0] + _pad(face.font), place[1] + _pad(face.font) // 2), BLACK)
+    return place
+
+
+def _chart_size(face: _Face, font: int) -> tuple[int, int]:
+    names = face.prediction.probabilities
+    width = max(_text_width(name, font) for name in names) + 4 * font + 3 * _pad(font)
+    return width, len(names) * _row_height(font) + _pad(font)
+
+
+def _place_of_chart(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> tuple[_Rect, int] | None:
+    """Where the chart goes, and its font: beside, under or over the face, with a small font if that helps.
+
+    Where that would cover other faces or texts, it may reach over the edge of its own box, or, in a face that fills
+    the picture, lie in the box's upper corner, where the hair is. None when even that has no room.
+    """
+    left, top, right, bottom = face.rect
+    gap = _line_width(canvas) + 2
+    sizes = [(font, *_chart_size(face, font)) for font in _chart_fonts(face)]
+    for reach in (0.0, 0.25):
+        for font, width, height in sizes:
+            corners = (
+                (right + gap, top),
+                (left - gap - width, top),
+                (left, bottom + gap),
+                (right - width, bottom + gap),
+                (right + gap, bottom - height),
+                (left - gap - width, bottom - height),
+                (left, top - 3 * gap - _row_height(face.font) - height),
+            )
+            for x, y in corners:
+                if reach:
+                    x = max(0, min(x, canvas.shape[1] - width))
+                    y = max(0, min(y, canvas.shape[0] - height))
+                place = (x, y, x + width, y + height)
+                inside = x >= 0 and y >= 0 and place[2] <= canvas.shape[1] and place[3] <= canvas.shape[0]
+                covered = sum(_overlap(place, other) for other in taken if other != face.rect)
+                if inside and not covered and _overlap(place, face.rect) <= reach * width * height:
+                    return place, font
+    font, width, height = sizes[-1]
+    place = (right - gap - width, top + gap, right - gap, top + gap + height)
+    covered = sum(_overlap(place, other) for other in taken if other != face.rect)
+    if not covered and width * height < 0.2 * (right - left) * (bottom - top):
+        return place, font
+    return None
+
+
+def _draw_chart(canvas: BGRImage, face: _Face, place: _Rect, font: int) -> None:
+    """A row per class: its name and a bar as long as its probability."""
+    left, top, right, _ = place
+    _draw_plate(canvas, place)
+    pad, row = _pad(font), _row_height(font)
+    probabilities = face.prediction.smoothed or face.prediction.probabilities
+    names = max(_text_width(name, font) for name in probabilities)
+    start, end = left + names + 2 * pad, right - pad
+    for number, (name, probability) in enumerate(probabilities.items()):
+        y = top + pad // 2 + number * row
+        shown = name == face.prediction.label
+        _draw_text(canvas, name, font, (left + pad, y), WHITE if shown else GRAY)
+        cv2.line(canvas, (start, y + row // 2), (end - 1, y + row // 2), _TRACK[::-1])  # as long as a probability of 1
+        tip = start + max(1, round(probability * (end - start)))
+        corners = (start, y + row // 5), (tip - 1, y + row - row // 5 - 1)
+        cv2.rectangle(canvas, *corners, emotion_color(name)[::-1], cv2.FILLED)
+
+
+def _draw_strip(canvas: BGRImage, face: _Face) -> None:
+    """Where a chart has no room: a column per class at the foot of the box, in the colours of the classes."""
+    left, top, right, bottom = face.rect
+    line = _line_width(canvas)
+    left, right, bottom = left + line, right - line, bottom - line
+    probabilities = face.prediction.smoothed or face.prediction.probabilities
+    column = (right - left) // len(probabilities)
+    height = min((bottom - top) // 5, 2 * _row_height(face.font))
+    if column < 3 or height < 6:
+        return
+    _draw_plate(canvas, (left, bottom - height, left + column * len(probabilities), bottom))
+    for number, (name, probability) in enumerate(probabilities.items()):
+        x = left + number * column
+        tall = max(1, round(probability * (height - 1)))
+        cv2.rectangle(canvas, (x, bottom - tall), (x + column - 2, bottom - 1), emotion_color(name)[::-1], cv2.FILLED)
+
+
+def _draw_text_block(
+    canvas: BGRImage,
+    lines: Sequence[str],
+    font: int,
+    corner: tuple[int, int],
+    color: Color = WHITE,
+    dot: Color | None = None,
+) -> None:
+    width, height = _block_size(lines, font)
+    row, pad = _row_height(font), _pad(font)
+    left, top = corner
+    _draw_plate(canvas, (left, top, left + width + (row if dot else 0), top + height))
+    for number, line in enumerate(lines):
+        _draw_text(canvas, line, font, (left + pad, top + pad // 2 + number * row), color)
+    if dot:
+        center = (left + width + row // 2 - pad // 2, top + pad // 2 + row // 2)
+        cv2.circle(canvas, center, max(2, row // 3), dot[::-1], cv2.FILLED, cv2.LINE_AA)
+
+
+def _draw_plate(canvas: BGRImage, rect: _Rect) -> None:
+    left, top, right, bottom = rect
+    region = canvas[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+    if region.size:
+        cv2.convertScaleAbs(region, dst=region, alpha=1 - _PLATE_OPACITY)
+
+
+def _draw_text(canvas: BGRImage, text: str, font: int, corner: tuple[int, int], color: Color) -> None:
+    mask = _text_mask(text, font)
+    left, top = corner
+    region = canvas[max(0, top) : top + mask.shape[0], max(0, left) : left + mask.shape[1]]
+    if left < 0 or top < 0 or not region.size:
+        return
+    opacity = mask[: region.shape[0], : region.shape[1], None]
+    ink = np.array(color[::-1], np.float32)
+    region[:] = (region + (ink - region) * opacity + 0.5).astype(np.uint8)
+
+
+@lru_cache(maxsize=1024)
+def _text_mask(text: str, font: int) -> npt.NDArray[np.float32]:
+    """Opacity in [0, 1] of a line of text, one row high."""
+    image = Image.new("L", (_text_width(text, font) + 1, _row_height(font)))
+    ImageDraw.Draw(image).text((0, _row_height(font) / 2), text, fill=255, font=_font(font), anchor="lm")
+    return (np.asarray(image, np.float32) / 255).astype(np.float32)
+
+
+@lru_cache(maxsize=1024)
+def _text_width(text: str, font: int) -> int:
+    return int(np.ceil(_font(font).getlength(text)))
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # every Pillow wheel has FreeType
+    return font
+
+
+def _block_size(lines: Sequence[str], font: int) -> tuple[int, int]:
+    width = max(_text_width(line, font) for line in lines) + 2 * _pad(font)
+    return width, len(lines) * _row_height(font) + _pad(font)
+
+
+def _font_size(canvas: BGRImage) -> int:
+    """Text height in pixels: legible at 320 x 240; above full HD, which viewers scale down, in proportion."""
+    short = _short_side(canvas)
+    return round(max(12 * math.sqrt(short / 240), short / 44))
+
+
+def _fitting_font(canvas: BGRImage, lines: Sequence[str], scale: float) -> int:
+    """`scale` times the usual font, or smaller where a line would be too wide."""
+    font = max(9, round(scale * _font_size(canvas)))
+    while font > 9 and _block_size(lines, font)[0] > 0.9 * canvas.shape[1]:
+        font -= 1
+    return font
+
+
+def _short_side(canvas: BGRImage) -> int:
+    return int(min(canvas.shape[:2]))
+
+
+def _chart_fonts(face: _Face) -> tuple[int, int]:
+    return max(9, round(0.85 * face.font)), max(9, round(0.68 * face.font))
+
+
+def _row_height(font: int) -> int:
+    return round(1.25 * font)
+
+
+def _pad(font: int) -> int:
+    return max(3, round(0.4 * font))
+
+
+def _line_width(canvas: BGRImage) -> int:
+    return max(1, round(_short_side(canvas) / 300))
+
+
+def _overlap(a: _Rect, b: _Rect) -> int:
+    """Pixels that two rectangles share."""
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))

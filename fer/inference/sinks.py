@@ -1,0 +1,366 @@
+"""Where results go: annotated pictures, annotated video, and predictions as JSON lines or as a table.
+
+Every file is written beside its place under a name with ".partial" in it and takes its own name when it is whole, so
+that a run that fails leaves an older result as it was. Knows nothing of detectors, networks or windows.
+"""
+
+import csv
+import errno
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fer.errors import UserError
+from fer.inference.prediction import Prediction
+
+BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
+
+# MPEG-4 part 2 and MJPEG are what OpenCV's wheels can encode fast on every system (H.264 is not in them), and every
+# desktop player opens them; VP9 takes 80 times as long.
+_CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+VIDEO_OUTPUTS = tuple(_CODECS)
+PICTURE_OUTPUTS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+FORMATS = ("jsonl", "csv")
+
+# A disk that is full to the last byte leaves no room for a video's index, without which no player opens it.
+_RESERVE = 4 << 20
+_INDEX_BYTES_PER_FRAME = 32
+_LONGEST_FREEZE = 2.0  # seconds of a live recording that are filled with one picture, when the camera was silent
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which files a run writes; what was not asked for is None.
+
+    Attributes:
+        folder: every file is in it or under it.
+        predictions: the JSON lines or the table.
+        video: the annotated video, of a video or a camera.
+        pictures: the folder for annotated pictures.
+        picture: the annotated picture, when the user named it.
+        timeline: the plot over time, of a video or a camera.
+        summary: the table of emotions' shares.
+    """
+
+    folder: Path
+    predictions: Path
+    video: Path | None = None
+    pictures: Path | None = None
+    picture: Path | None = None
+    timeline: Path | None = None
+    summary: Path | None = None
+
+
+def plan_outputs(output: str, mode: str, name: str, table_format: str) -> Outputs:
+    """What `output=` stands for.
+
+    Args:
+        output: a folder, made when it is missing, or the name of the annotated video (picture) itself.
+        mode: "image", "video" or "webcam".
+        name: the stem of the annotated video in a folder.
+        table_format: of the predictions, one of `FORMATS`.
+
+    Raises:
+        UserError: a suffix that cannot be written, or a file where a folder is needed.
+    """
+    path = Path(output).expanduser()
+    suffix = path.suffix.lower()
+    allowed = PICTURE_OUTPUTS if mode == "image" else VIDEO_OUTPUTS
+    if suffix in allowed and not path.is_dir():
+        folder, prefix = path.parent, f"{path.stem}."
+        named, predictions = path, path.with_name(f"{path.stem}.{table_format}")
+    elif path.is_file() or suffix in (*VIDEO_OUTPUTS, *PICTURE_OUTPUTS, ".webm", ".gif", ".wmv", ".flv", ".m4v"):
+        kind = "picture" if mode == "image" else "video"
+        raise UserError(f"output={output}: a {kind} is written as {', '.join(allowed)}; or name a folder")
+    else:
+        folder, prefix, named = path, "", None
+        predictions = path / f"predictions.{table_format}"
+    if mode == "image":
+        return Outputs(folder, predictions, pictures=None if named else folder, picture=named)
+    return Outputs(
+        folder,
+        predictions,
+        video=named or folder / f"{name}.mp4",
+        timeline=folder / f"{prefix}timeline.png",
+        summary=folder / f"{prefix}summary.csv",
+    )
+
+
+def make_folder(folder: Path) -> None:
+    """Makes `folder` with its parents, and tries that it can be written to.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to: {error.strerror}; choose another output=") from error
+
+
+class PredictionLog:
+    """Predictions on disk: a line per face and frame, of which every one is whole at any time.
+
+    As JSON lines the keys are source, frame, time (seconds), track, box ([x, y, w, h], pixels of the source), score (of
+    the detector), emotion, confidence, probabilities (by class, of this frame alone) and smoothed. As CSV the box and
+    the classes are columns of their own. What is not there (the time of a picture, the track without tracking) is null
+    or empty.
+
+    Args:
+        path: where it goes; its suffix says whether it is a table or JSON lines.
+        classes: names of the network's classes, in its order.
+
+    Attributes:
+        path: after closing, where the file is: at its place, or, when the run failed and an older one is there, beside.
+
+    Raises:
+        UserError: cannot be written, or the disk is full; the lines before are kept.
+    """
+
+    def __init__(self, path: Path, classes: Sequence[str]) -> None:
+        self.path = path
+        self._classes = tuple(classes)
+        self._as_table = path.suffix == ".csv"
+        self._partial = _partial_name(path)
+        self._size = 0  # up to the end of the last whole line
+        self._lines = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self._file = self._partial.open("wb", buffering=0)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        if self._as_table:
+            header = ["source", "frame", "time", "track", "x", "y", "w", "h", "score", "emotion", "confidence"]
+            header += [f"probability_{name}" for name in self._classes] + [f"smoothed_{name}" for name in self._classes]
+            self._append(_csv_line(header))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if kind is not None and not self._lines:
+            self._partial.unlink()
+            return
+        self.path = _take_name(self._partial, self.path, whole=kind is None)
+
+    def write(self, source: str, frame: int, time: float | None, predictions: Sequence[Prediction]) -> None:
+        """Appends the faces of one frame."""
+        line = self._csv_line if self._as_table else _json_line
+        self._append("".join(line(source, frame, time, prediction) for prediction in predictions))
+        self._lines += len(predictions)
+
+    def _append(self, text: str) -> None:
+        data = text.encode(errors="replace")  # file names need not be Unicode
+        try:
+            if self._file.write(data) != len(data):  # the file system took what had room
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._file.truncate(self._size)
+            raise _unwritable(self.path, error) from error
+        self._size += len(data)
+
+    def _csv_line(self, source: str, frame: int, time: float | None, prediction: Prediction) -> str:
+        box = prediction.box or (None,) * 4
+        smoothed = prediction.smoothed or prediction.probabilities
+        return _csv_line(
+            [
+                *(source, frame, _rounded(time), prediction.track, *(_rounded(side, 1) for side in box)),
+                *(_rounded(prediction.score), prediction.label, _rounded(prediction.confidence)),
+                *(_rounded(prediction.probabilities[name]) for name in self._classes),
+                *(_rounded(smoothed[name]) for name in self._classes),
+            ]
+        )
+
+
+class VideoSink:
+    """An annotated video with a constant frame rate. Its size is that of the first picture.
+
+    Given times (a live source), a picture is repeated or left out so that the video runs as fast as the world did;
+    without, every picture is one frame.
+
+    Args:
+        path: its suffix, one of `VIDEO_OUTPUTS`, chooses container and codec.
+        fps: frames per second.
+
+    Attributes:
+        path: as of `PredictionLog`.
+        frames: how many it holds.
+
+    Raises:
+        UserError: cannot be written, or the disk is nearly full; the video up to then is closed and plays.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path = path
+        self.fps = fps
+        self.frames = 0
+        self._partial = _partial_name(path)
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self._offset: float | None = None  # a live recording's own zero, moved on where the camera was silent
+
+    def __enter__(self) -> Self:
+        self._require_room()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()  # writes the index; it tells of no failure, so the file is looked at
+        written = cv2.VideoCapture(str(self._partial.absolute()), cv2.CAP_FFMPEG)
+        complete = written.isOpened() and abs(written.get(cv2.CAP_PROP_FRAME_COUNT) - self.frames) <= 1
+        written.release()
+        if complete:
+            self.path = _take_name(self._partial, self.path, whole=kind is None)
+            return
+        wanted, self.path = self.path, self._partial
+        if kind is None:
+            raise UserError(f"{wanted} could not be finished, most likely because the disk is full; free some room")
+
+    def write(self, image: BGRImage, time: float | None = None) -> None:
+        """Appends a picture, uint8 (H, W, 3), BGR; `time` in seconds, rising."""
+        if self._writer is None:
+            self._open(image)
+        self._require_room()
+        assert self._writer is not None
+        image = _fitted(image, self._size)
+        for _ in range(self._copies(time)):
+            self._writer.write(image)
+            self.frames += 1
+
+    def _open(self, image: BGRImage) -> None:
+        height, width = image.shape[:2]
+        self._size = (width, height)
+        codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
+        self._writer = cv2.VideoWriter(str(self._partial.absolute()), cv2.CAP_FFMPEG, codec, self.fps, self._size)
+        if not self._writer.isOpened():
+            self._writer = None
+            reason = "" if min(self._size) >= 2 and max(self._size) <= 8190 else f" at {width} x {height} pixels"
+            raise UserError(f"the video {self.path} cannot be written{reason}; choose another output=")
+
+    def _copies(self, time: float | None) -> int:
+        if time is None:
+            return 1
+        if self._offset is None:
+            self._offset = time
+        due = int((time - self._offset) * self.fps) + 1 - self.frames
+        most = max(1, int(_LONGEST_FREEZE * self.fps))
+        if due > most:
+            self._offset += (due - most) / self.fps
+            due = most
+        return max(0, due)
+
+    def _require_room(self) -> None:
+        try:
+            free = shutil.disk_usage(self.path.parent).free
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        if free < _RESERVE + _INDEX_BYTES_PER_FRAME * self.frames:
+            raise UserError(
+                f"the disk of {self.path} is nearly full, so the video was closed after {self.frames} frames; "
+                "free some room or choose another output="
+            )
+
+
+def write_picture(path: Path, image: BGRImage) -> None:
+    """Writes a picture, uint8 (H, W, 3), BGR, in the format that the suffix names; an older one is replaced whole.
+
+    Raises:
+        UserError: cannot be written, or the disk is full.
+    """
+    try:
+        encoded, data = cv2.imencode(path.suffix.lower(), image)
+    except cv2.error as error:
+        height, width = image.shape[:2]
+        raise UserError(f"{path} cannot hold {width} x {height} pixels; choose .png") from error
+    assert encoded
+    write_whole(path, lambda partial: partial.write_bytes(data.tobytes()))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` make a file under a provisional name, and gives it its own when it is whole.
+
+    Raises:
+        UserError: `write` raised OSError; `path` is as it was.
+    """
+    partial = _partial_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def picture_output(folder: Path, source: Path, root: Path) -> Path:
+    """Where the annotated copy of the picture `source` under `root` goes: the same place under `folder`."""
+    target = folder / source.relative_to(root)
+    return target if target.suffix.lower() in PICTURE_OUTPUTS else target.with_name(f"{target.name}.png")
+
+
+def _partial_name(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def _take_name(partial: Path, path: Path, whole: bool) -> Path:
+    """Gives a closed file its name, a file of a run that failed only where nothing better is; returns its place."""
+    if path.exists() and not whole:
+        return partial
+    return partial.replace(path)
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written: {error.strerror or error}; free some room or choose another output=")
+
+
+def _fitted(image: BGRImage, size: tuple[int, int]) -> BGRImage:
+    """The picture in a frame of `size` (width, height), with black edges: a stream may come back in another size."""
+    height, width = image.shape[:2]
+    if (width, height) == size:
+        return image
+    scale = min(size[0] / width, size[1] / height)
+    inner = (max(1, round(scale * width)), max(1, round(scale * height)))
+    frame = np.zeros((size[1], size[0], 3), np.uint8)
+    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    frame[top : top + inner[1], left : left + inner[0]] = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
+    return frame
+
+
+def _json_line(source: str, frame: int, time: float | None, prediction: Prediction) -> str:
+    line = {
+        "source": source,
+        "frame": frame,
+        "time": _rounded(time),
+        "track": prediction.track,
+        "box": None if prediction.box is None else [_rounded(side, 1) for side in prediction.box],
+        "score": _rounded(prediction.score),
+        "emotion": prediction.label,
+        "confidence": _rounded(prediction.confidence),
+        "probabilities": {name: _rounded(value) for name, value in prediction.probabilities.items()},
+        "smoothed": {
+            name: _rounded(value) for name, value in (prediction.smoothed or prediction.probabilities).items()
+        },
+    }
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _csv_line(values: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
+
+
+def _rounded(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None else round(float(value), digits)

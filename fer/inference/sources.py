@@ -1,0 +1,473 @@
+"""Where pictures come from: picture files, video files, cameras and network streams, each an iterator of `Frame`.
+
+A file is not live: every picture of it comes, in order. A camera is live: a thread reads it all the time and keeps the
+newest picture only, so that slow work on one picture makes none of the next ones old. Knows nothing of faces,
+networks, windows, or what is written.
+"""
+
+import glob
+import itertools
+import os
+import re
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from fer.errors import UserError
+
+BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
+Report = Callable[[str], None]  # takes one sentence for the person at the keyboard
+
+# fmt: off
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif",
+                    ".jpe", ".jfif", ".avif", ".jp2", ".pgm", ".ppm", ".pnm")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".gif", ".mov", ".m4v", ".webm",
+                  ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv")
+# fmt: on
+
+_IDLE_SECONDS = 0.05  # a live source hands back control this often, so that a window keeps answering keys
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0  # seconds before a broken stream is opened again, doubled every time
+_OPEN_TIMEOUT, _READ_TIMEOUT = 10_000, 5_000  # milliseconds that FFmpeg waits for a server before the stream is broken
+_CAMERA_RETRIES = 5  # a driver may fail to deliver one picture without the camera being gone
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a source.
+
+    Attributes:
+        image: uint8 (H, W, 3), BGR, upright.
+        index: its number in the source, from 0; on a live source dropped pictures count, so gaps show.
+        time: seconds since the source's first frame; None for a picture, which has no time.
+        source: what it was taken from: a path, a URL without its password, "camera 0".
+        captured_at: `time.monotonic()` when the camera or the file gave it.
+    """
+
+    image: BGRImage
+    index: int
+    time: float | None
+    source: str
+    captured_at: float
+
+
+class SourceEnded(UserError):
+    """A source ended before its time; the frames before are good."""
+
+
+class Capture(Protocol):
+    """The part of `cv2.VideoCapture` that is used here; tests bring their own."""
+
+    def grab(self) -> bool: ...  # noqa: D102
+    def retrieve(self) -> tuple[bool, Any]: ...  # noqa: D102
+    def get(self, propId: int, /) -> float: ...  # noqa: D102
+    def release(self) -> None: ...  # noqa: D102
+
+
+class PictureFiles:
+    """Pictures on disk, one frame each, in natural order ("2.jpg" before "10.jpg").
+
+    A picture that cannot be read is reported and left out, unless it is the only one.
+
+    Attributes:
+        paths: the files.
+        root: the folder that all of them are in; their place under it is kept when results are written.
+        broken: how many could not be read so far.
+
+    Raises:
+        SourceEnded: while iterating, when not one picture can be read.
+    """
+
+    live = False
+    fps = None
+
+    def __init__(self, paths: list[Path], root: Path, report: Report) -> None:
+        self.paths = paths
+        self.root = root
+        self.name = str(paths[0] if len(paths) == 1 else root)
+        self.broken = 0
+        self._report = report
+
+    @property
+    def length(self) -> int:
+        """How many frames to expect."""
+        return len(self.paths)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, path in enumerate(self.paths):
+            captured_at = time.monotonic()
+            try:
+                image = read_picture(path)
+            except UserError as error:
+                self.broken += 1
+                if len(self.paths) == 1:
+                    raise SourceEnded(str(error)) from error
+                if self.broken == len(self.paths):
+                    raise SourceEnded(f"none of the {len(self.paths)} pictures of {self.name} can be read") from error
+                self._report(f"left out: {error}")
+                continue
+            yield Frame(image, index, None, str(path), captured_at)
+
+
+class VideoFile:
+    """A video of known length: every frame, in order, none lost; turned upright where the file carries a rotation tag.
+
+    Raises:
+        SourceEnded: while iterating, after the last frame that could be read, when the file ends too early.
+    """
+
+    live = False
+
+    def __init__(self, capture: Capture, name: str) -> None:
+        self.name = name
+        self.fps = _frame_rate(capture, otherwise=25.0)
+        declared = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.length = int(declared) if declared > 0 else None
+        self._capture = capture
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        index, last = 0, 0.0
+        while True:
+            captured_at = time.monotonic()
+            if not self._capture.grab():
+                break
+            read, image = self._capture.retrieve()
+            if not read:
+                break
+            seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000  # the file's own time: frames may be uneven
+            if index and seconds <= last:  # a container without times, or with wrong ones
+                seconds = last + 1 / self.fps
+            yield Frame(_three_channels(image), index, seconds, self.name, captured_at)
+            index, last = index + 1, seconds
+        if index == 0:
+            raise SourceEnded(f"{self.name} holds no frame that can be read; it is damaged, or no video")
+        if self.length is not None and self._is_cut_short(index, last):
+            raise SourceEnded(
+                f"{self.name} is damaged or cut short: it should have {self.length} frames and gave {index}; "
+                "what was found in them is kept"
+            )
+
+    def _is_cut_short(self, count: int, last: float) -> bool:
+        assert self.length is not None
+        if self.name.lower().endswith((".mp4", ".m4v", ".mov", ".avi")):  # these count their frames
+            return count < self.length - 2
+        # Other containers know a duration only, which the sound may stretch a little.
+        missing = self.length / self.fps - (last + 1 / self.fps)
+        return missing > max(1.0, 0.05 * self.length / self.fps)
+
+
+class LiveStream:
+    """A camera or a network stream: always the newest picture, the older ones dropped.
+
+    Iterating gives None when nothing new came for a moment, so that the caller can look after its window. A stream
+    that breaks is opened again, with growing pauses and a report each time; a camera that is gone ends the iteration.
+
+    Args:
+        capture: opened.
+        name: how messages and results call it.
+        reopen: opens a network stream again, None while that fails; None for a camera, which is not opened again.
+        report: takes the sentences about breaks.
+        patience: seconds without a picture after which the stream is given up.
+
+    Raises:
+        SourceEnded: while iterating, when the camera is gone or the stream was given up.
+    """
+
+    live = True
+    length = None
+
+    def __init__(
+        self,
+        capture: Capture,
+        name: str,
+        reopen: Callable[[], Capture | None] | None,
+        report: Report,
+        patience: float = 60.0,
+    ) -> None:
+        self.name = name
+        self.fps = _frame_rate(capture, otherwise=30.0)
+        self._capture: Capture | None = capture
+        self._reopen = reopen
+        self._report = report
+        self._patience = patience
+        self._newest: Frame | None = None
+        self._failure: str | None = None
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="camera reader", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._reader.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        # A reader that waits for a silent camera ends by itself later; nobody should wait for it.
+        self._reader.join(timeout=1.0)
+
+    def __iter__(self) -> Iterator[Frame | None]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest or self._failure, timeout=_IDLE_SECONDS)
+                frame, self._newest = self._newest, None
+                failure = self._failure
+            if frame is None and failure is not None:
+                raise SourceEnded(failure)
+            yield frame
+
+    def _read(self) -> None:
+        """The reader thread: the only place that touches the capture after `__init__`."""
+        start: float | None = None
+        count = failures = 0
+        try:
+            while not self._stop.is_set():
+                grabbed = self._capture is not None and self._capture.grab()
+                captured_at = time.monotonic()
+                read, image = self._capture.retrieve() if self._capture is not None and grabbed else (False, None)
+                if not read or image is None:
+                    failures += 1
+                    if not self._recover(failures):
+                        return
+                    continue
+                failures = 0
+                start = captured_at if start is None else start
+                frame = Frame(_three_channels(image), count, captured_at - start, self.name, captured_at)
+                count += 1
+                with self._changed:
+                    self._newest = frame
+                    self._changed.notify_all()
+        finally:
+            if self._capture is not None:
+                self._capture.release()
+
+    def _recover(self, failures: int) -> bool:
+        """Whether reading goes on after `failures` failures in a row."""
+        if self._reopen is None:
+            if failures <= _CAMERA_RETRIES:
+                return not self._stop.wait(0.05)
+            self._fail(f"{self.name} gives no more pictures; was it unplugged, or taken by another program?")
+            return False
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+        broken_at, delay = time.monotonic(), _FIRST_DELAY
+        while time.monotonic() - broken_at < self._patience:
+            self._report(f"{self.name} broke off; opening it again in {delay:g} s")
+            if self._stop.wait(min(delay, self._patience)):
+                return False
+            self._capture = self._reopen()
+            if self._capture is not None:
+                self._report(f"{self.name} is back after {time.monotonic() - broken_at:.1f} s")
+                return True
+            delay = min(2 * delay, _LONGEST_DELAY)
+        self._fail(f"{self.name} broke off and did not come back within {self._patience:g} s; is the sender running?")
+        return False
+
+    def _fail(self, message: str) -> None:
+        with self._changed:
+            self._failure = message
+            self._changed.notify_all()
+
+
+Source = PictureFiles | VideoFile | LiveStream
+
+
+def open_source(
+    mode: str, source: str, report: Report, recursive: bool = False, leave_out: Path | None = None
+) -> Source:
+    """Opens what the user named.
+
+    Args:
+        mode: "image" (`source` is a file, a folder or a glob), "video" (a file or a URL) or "webcam" (a camera's
+            index or device, or a URL).
+        source: see `mode`; `~` is the home directory.
+        report: takes sentences about what goes wrong on the way without ending it.
+        recursive: whether folders are searched with their sub-folders.
+        leave_out: a folder whose pictures are not taken: the one that results go to.
+
+    Raises:
+        UserError: nothing there, not readable, or not what `mode` promises.
+    """
+    quiet_opencv()
+    if mode == "image":
+        return _open_pictures(source, report, recursive, leave_out)
+    if "://" in source:
+        return _open_stream(source, report, live=mode == "webcam")
+    return _open_camera(source, report) if mode == "webcam" else _open_video(source)
+
+
+def read_picture(path: str | Path) -> BGRImage:
+    """The picture in a file as upright 8-bit BGR.
+
+    EXIF rotation is applied, CMYK and palettes are converted, 16 bits are scaled to 8, transparent parts become white,
+    and of an animation the first picture is taken.
+
+    Raises:
+        UserError: the file cannot be read, or holds no whole picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are welcome, and of odd metadata
+            with Image.open(path) as file:
+                ImageOps.exif_transpose(file, in_place=True)
+                return _to_bgr(file)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except PermissionError as error:
+        raise UserError(f"{path} may not be read: permission denied") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} is too large a picture; scale it down to at most 13,000 x 13,000 pixels") from error
+    except Exception as error:  # Pillow's decoders raise many types for damaged files
+        raise UserError(f"{path} cannot be read as a picture; it is damaged, cut short, or something else") from error
+
+
+def quiet_opencv() -> None:
+    """Keeps OpenCV and its FFmpeg from writing to the terminal, where a `UserError` says it better.
+
+    The environment variables OPENCV_LOG_LEVEL and OPENCV_FFMPEG_LOGLEVEL bring their messages back.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def hide_password(url: str) -> str:
+    """`url` as it may be shown and stored: rtsp://user:***@host/path."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+
+
+def _open_pictures(source: str, report: Report, recursive: bool, leave_out: Path | None) -> PictureFiles:
+    if "://" in source:
+        raise UserError(f"source={hide_password(source)}: mode=image reads files; download the picture first")
+    path = Path(source).expanduser()
+    if path.is_file():
+        if path.suffix.lower() in set(VIDEO_SUFFIXES) - set(PICTURE_SUFFIXES):
+            raise UserError(f"source={source} is a video: use mode=video")
+        return PictureFiles([path], path.parent, report)
+    if path.is_dir():
+        found = path.rglob("*") if recursive else path.iterdir()
+        root = path
+    elif glob.has_magic(source):
+        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+        found = root.glob(str(path.relative_to(root)))
+    else:
+        raise UserError(f"source={source} does not exist; give a picture, a folder, or a glob such as 'photos/*.jpg'")
+    if leave_out is not None and root.resolve() not in leave_out.resolve().parents:
+        leave_out = None  # elsewhere, or all around the pictures
+    try:
+        paths = sorted((file for file in found if _is_picture(file, leave_out)), key=_natural_order)
+    except OSError as error:
+        raise UserError(f"source={source} cannot be searched: {error.strerror}") from error
+    if not paths:
+        deeper = "" if recursive or not path.is_dir() else "; recursive=true looks into its sub-folders too"
+        raise UserError(f"source={source} holds no pictures ({', '.join(PICTURE_SUFFIXES[:5])} ...){deeper}")
+    return PictureFiles(paths, root, report)
+
+
+def _is_picture(path: Path, leave_out: Path | None) -> bool:
+    if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith(".") or not path.is_file():
+        return False
+    return leave_out is None or leave_out.resolve() not in path.resolve().parents
+
+
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", str(path).lower())
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+
+
+def _open_video(source: str) -> VideoFile:
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise UserError(f"source={source} does not exist; mode=video takes a file or an rtsp:// or http:// address")
+    if path.is_dir():
+        raise UserError(f"source={source} is a folder; mode=video takes one file, mode=image a folder of pictures")
+    if path.suffix.lower() in set(PICTURE_SUFFIXES) - set(VIDEO_SUFFIXES):
+        raise UserError(f"source={source} is a picture: use mode=image")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"source={source} may not be read: permission denied")
+    # FFmpeg only: OpenCV's other readers take "a_01.mp4" for a numbered series of pictures. The path is absolute
+    # because FFmpeg takes what stands before a colon for a protocol.
+    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise UserError(f"{source} cannot be read as a video; it is damaged, cut short, or something else")
+    return VideoFile(capture, source)
+
+
+def _open_stream(url: str, report: Report, live: bool) -> VideoFile | LiveStream:
+    def connect() -> Capture | None:
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT]
+        capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, limits)
+        return capture if capture.isOpened() else None
+
+    name = hide_password(url)
+    capture = connect()
+    if capture is None:
+        raise UserError(f"{name} cannot be opened; is the address right and the sender running?")
+    if not live and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:  # a video file behind a URL
+        return VideoFile(capture, name)
+    return LiveStream(capture, name, connect, report)
+
+
+def _open_camera(source: str, report: Report) -> LiveStream:
+    if not source.isdecimal() and not source.startswith("/dev/"):
+        mode = "image" if Path(source).suffix.lower() in PICTURE_SUFFIXES else "video"
+        raise UserError(
+            f"source={source} is no camera: give its number (0 is the first) or a stream's address, or use mode={mode}"
+        )
+    name = f"camera {source}"
+    device = Path(f"/dev/video{source}" if source.isdecimal() else source)
+    if os.name == "posix" and Path("/dev").is_dir() and os.uname().sysname == "Linux" and not device.exists():
+        others = sorted(Path("/dev").glob("video*"), key=_natural_order)
+        there = f"there are {', '.join(map(str, others))}" if others else "this computer shows no camera at all"
+        raise UserError(f"there is no {name} ({device}); {there}")
+    capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+    if not capture.isOpened():
+        if device.exists() and not os.access(device, os.R_OK | os.W_OK):
+            raise UserError(f"{name} may not be used: permission denied for {device}; join the group that owns it")
+        raise UserError(f"{name} cannot be opened; is it plugged in, and no other program using it?")
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    return LiveStream(capture, name, None, report)
+
+
+def _frame_rate(capture: Capture, otherwise: float) -> float:
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if 0.1 <= fps <= 1000 else otherwise
+
+
+def _three_channels(image: BGRImage) -> BGRImage:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8) if image.ndim == 2 else image
+
+
+def _to_bgr(picture: Image.Image) -> BGRImage:
+    if picture.mode.startswith("I"):  # 16-bit gray; Pillow would clip it to 8 bits instead of scaling
+        gray = (np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8)
+        return np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), np.uint8)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    rgb = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)
