@@ -12,11 +12,11 @@ class Detection:
     Attributes:
         box: the square that the network is shown (see `fer.inference.detectors`), in pixels of the source picture;
             it may reach past the picture's edges.
-        score: the detector's confidence in [0, 1].
+        score: the detector's confidence in [0, 1]; None when the picture was taken as a face without looking.
     """
 
     box: Box
-    score: float
+    score: float | None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,43 @@
+"""From a picture and squares to the 48x48 gray faces that the network was trained on. Knows nothing of detectors.
+
+FER2013's faces are whole squares, never stretched ones. What a square reaches past the picture's edge is filled with
+the nearest pixels: constant black would be an edge that no training face has.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fer.inference.prediction import Box
+
+SIZE = 48  # pixels per side of a face
+
+
+def square(x: float, y: float, side: float) -> Box:
+    """The square with centre (x, y), as a box."""
+    return (x - side / 2, y - side / 2, side, side)
+
+
+def crop_faces(picture: npt.NDArray[np.uint8], squares: Sequence[Box]) -> npt.NDArray[np.uint8]:
+    """The faces in `squares`, gray and 48x48, cut to a fraction of a pixel.
+
+    Args:
+        picture: uint8 (H, W, 3), BGR, or (H, W), gray.
+        squares: boxes of equal width and height in pixels of the picture; any of them may reach past its edges.
+
+    Returns:
+        uint8 (len(squares), 48, 48).
+    """
+    faces = np.empty((len(squares), SIZE, SIZE), np.uint8)
+    if len(squares) == 0:
+        return faces
+    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) if picture.ndim == 3 else picture
+    for face, (x, y, side, _) in zip(faces, squares, strict=True):
+        pixels = max(1, round(side))
+        # OpenCV gives a pixel's centre whole coordinates, a box gives them to its corner: half a pixel between them.
+        patch = cv2.getRectSubPix(gray, (pixels, pixels), (x + side / 2 - 0.5, y + side / 2 - 0.5))
+        shrinks = pixels > SIZE  # area averaging keeps what nearest samples would alias; it is blocky when enlarging
+        face[:] = cv2.resize(patch, (SIZE, SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return faces

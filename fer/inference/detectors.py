@@ -1,0 +1,269 @@
+"""Where the faces of a picture are: OpenCV's YuNet and Haar cascade, behind one call. Knows nothing of emotions.
+
+Both look at a reduced copy, and both answer in the same squares, those that frame a face as FER2013's pictures do. The
+factors between each detector's own boxes and these squares are measured: docs/detection.md says how.
+"""
+
+import hashlib
+import http.client
+import logging
+import math
+import os
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from fer.errors import UserError
+from fer.inference.crop import square
+from fer.inference.prediction import Detection
+
+log = logging.getLogger(__name__)
+
+BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
+
+NAMES = ("auto", "yunet", "haar", "none")
+
+YUNET_FILE = "face_detection_yunet_2023mar.onnx"
+YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{YUNET_FILE}"
+YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+_TIMEOUT = 30  # seconds without a byte before a download is given up
+_LARGEST_DOWNLOAD = 10_000_000  # bytes; the model has 230 KB
+
+_SMALLEST_LONG_SIDE = 192  # px: of FER2013's own 48-px faces YuNet finds 98 % enlarged to this, 74 % as they are
+_SMALLEST_SHORT_SIDE = 64  # px: under two of its coarsest cells (32 px) YuNet answers with noise of score 1.0
+
+_YUNET_SIDE = 0.94  # of a YuNet box's height
+_YUNET_RISE = 0.02  # of the same: how far the square's centre lies above the box's
+_HAAR_SIDE = 1.02  # of a Haar box's side; the centres agree
+_HAAR_SCALE_FACTOR = 1.2  # between the sizes at which the cascade looks
+_HAAR_SMALLEST = 24  # px, the size of the cascade's window
+_HAAR_HALF = 2.5  # neighbours at which its score is 0.5
+
+
+class Detector(Protocol):
+    """Finds faces.
+
+    Attributes:
+        name: "yunet", "haar" or "none".
+    """
+
+    name: str
+
+    def __call__(self, picture: BGRImage) -> list[Detection]:
+        """The faces of `picture`, uint8 (H, W, 3) in BGR, of any size from 1x1; the surest first."""
+        ...
+
+
+def create_detector(
+    name: str = "auto", path: str | Path | None = None, score_threshold: float = 0.7, max_side: int = 640
+) -> Detector:
+    """The detector called `name`.
+
+    Args:
+        name: "yunet"; "haar"; "auto", which is YuNet when its file is there already, else Haar, and downloads nothing;
+            or "none", for pictures that are face crops.
+        path: the .onnx file of YuNet; None takes the one in the user's cache, where "yunet" puts it once.
+        score_threshold: finds below this score, in [0, 1], are no faces. 0.7 suits both detectors.
+        max_side: a larger picture is searched in a copy of this many pixels on its long side.
+
+    Raises:
+        UserError: an unknown name, a model that is missing, damaged or cannot be downloaded.
+    """
+    if name == "none":
+        return WholePicture()
+    if name == "haar":
+        return Haar(score_threshold, max_side)
+    if name == "yunet" or (name == "auto" and path is not None):
+        return YuNet(path or cached_yunet() or download_yunet(), score_threshold, max_side)
+    if name == "auto":
+        cached = cached_yunet()
+        if cached is not None:
+            return YuNet(cached, score_threshold, max_side)
+        log.warning(
+            "Faces are found with OpenCV's Haar cascade, because the better YuNet is not on this computer; "
+            "detector=yunet downloads it once (230 KB)."
+        )
+        return Haar(score_threshold, max_side)
+    raise UserError(f"detector={name} is unknown; choose {', '.join(NAMES)}")
+
+
+class YuNet:
+    """The convolutional detector of OpenCV Zoo (Wu, Peng, Yu: YuNet, Machine Intelligence Research 2023).
+
+    Args:
+        path: its .onnx file.
+        score_threshold: see `create_detector`.
+        max_side: see `create_detector`.
+
+    Raises:
+        UserError: the file is missing or not this model.
+    """
+
+    name = "yunet"
+
+    def __init__(self, path: str | Path, score_threshold: float = 0.7, max_side: int = 640) -> None:
+        self._max_side = max_side
+        try:
+            # From memory: on Windows OpenCV opens no path with letters outside the system's code page.
+            model = np.frombuffer(Path(path).expanduser().read_bytes(), np.uint8)
+        except OSError as error:
+            raise UserError(
+                f"detector.path={path} cannot be read ({error.strerror}); give YuNet's .onnx file, or detector=haar"
+            ) from error
+        try:
+            self._net = cv2.FaceDetectorYN.create(
+                "onnx", model, np.empty(0, np.uint8), (320, 320), score_threshold, 0.3, 5000
+            )
+            self._net.detect(np.zeros((320, 320, 3), np.uint8))  # another network fails here, not at the first face
+        except cv2.error as error:
+            raise UserError(
+                f"{path} is not the face detector YuNet; give the .onnx file of OpenCV Zoo, or detector=haar"
+            ) from error
+
+    def __call__(self, picture: BGRImage) -> list[Detection]:
+        """See `Detector`."""
+        small, scale = _resized(picture, self._max_side)
+        height, width = small.shape[:2]
+        bottom, right = max(0, _SMALLEST_SHORT_SIDE - height), max(0, _SMALLEST_SHORT_SIDE - width)
+        if bottom or right:
+            small = np.asarray(cv2.copyMakeBorder(small, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
+        self._net.setInputSize((small.shape[1], small.shape[0]))
+        _, found = self._net.detect(small)
+        detections = []
+        for x, y, box_width, box_height, *_, score in [] if found is None else found.tolist():
+            centre = (x + box_width / 2, y + box_height * (0.5 - _YUNET_RISE))
+            box = square(centre[0] / scale, centre[1] / scale, _YUNET_SIDE * box_height / scale)
+            detections.append(Detection(box, score))
+        return _surest_first(detections)
+
+
+class Haar:
+    """The cascade `haarcascade_frontalface_default` that comes with OpenCV (Viola & Jones, CVPR 2001).
+
+    It gives no probability, but the number n of neighbouring windows that agree on a face. The score is n / (n + 2.5):
+    at 6 neighbours, under which it took hands and cloth for faces, it is 0.7.
+
+    Args:
+        score_threshold: see `create_detector`.
+        max_side: see `create_detector`.
+    """
+
+    name = "haar"
+
+    def __init__(self, score_threshold: float = 0.7, max_side: int = 640) -> None:
+        self._score_threshold = score_threshold
+        self._max_side = max_side
+        folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]  # missing in OpenCV's type stubs
+        self._cascade = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
+        if self._cascade.empty():
+            raise UserError("this OpenCV comes without its Haar cascades; install opencv-python 4, or detector=yunet")
+
+    def __call__(self, picture: BGRImage) -> list[Detection]:
+        """See `Detector`."""
+        small, scale = _resized(picture, self._max_side)
+        # No equalizeHist: the cascade normalises each window, and found fewer faces after it.
+        boxes, neighbours = self._cascade.detectMultiScale2(
+            cv2.cvtColor(small, cv2.COLOR_BGR2GRAY),
+            scaleFactor=_HAAR_SCALE_FACTOR,
+            minNeighbors=2,
+            minSize=(_HAAR_SMALLEST, _HAAR_SMALLEST),
+        )
+        detections = []
+        for (x, y, side, _), count in zip(np.asarray(boxes).tolist(), np.ravel(neighbours).tolist(), strict=True):
+            score = count / (count + _HAAR_HALF)
+            if score >= self._score_threshold:
+                box = square((x + side / 2) / scale, (y + side / 2) / scale, _HAAR_SIDE * side / scale)
+                detections.append(Detection(box, score))
+        return _surest_first(detections)
+
+
+class WholePicture:
+    """For pictures that are face crops: the largest square in the middle, without looking at it."""
+
+    name = "none"
+
+    def __call__(self, picture: BGRImage) -> list[Detection]:
+        """One face, always."""
+        height, width = picture.shape[:2]
+        return [Detection(square(width / 2, height / 2, min(width, height)), None)]
+
+
+def cached_yunet() -> Path | None:
+    """YuNet's model in the user's cache; None when it is not there, or not whole."""
+    path = _yunet_in_cache()
+    try:
+        return path if hashlib.sha256(path.read_bytes()).hexdigest() == YUNET_SHA256 else None
+    except OSError:
+        return None
+
+
+def download_yunet(url: str = YUNET_URL) -> Path:
+    """Fetches YuNet's model into the user's cache and returns its path there.
+
+    The file appears at its place only when it is whole and has the known digest.
+
+    Raises:
+        UserError: no connection, another file than expected, or a cache that cannot be written.
+    """
+    ways_out = "give a copy with detector.path=FILE, or use detector=haar"
+    log.info("Downloading YuNet from %s", url)
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+            model: bytes = answer.read(_LARGEST_DOWNLOAD)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"the face detector YuNet could not be downloaded from {url} ({reason}); {ways_out}") from error
+    digest = hashlib.sha256(model).hexdigest()
+    if digest != YUNET_SHA256:
+        raise UserError(
+            f"{url} sent another file than the face detector YuNet, or only a part of it ({len(model)} bytes, sha256 "
+            f"{digest[:12]}... and not {YUNET_SHA256[:12]}...), and it was thrown away; {ways_out}"
+        )
+    path = _yunet_in_cache()
+    try:
+        _write_whole(path, model)
+    except OSError as error:
+        raise UserError(
+            f"the face detector YuNet cannot be stored as {path} ({error.strerror}); "
+            f"name another directory with the environment variable FER_CACHE, {ways_out}"
+        ) from error
+    return path
+
+
+def _yunet_in_cache() -> Path:
+    return Path(os.environ.get("FER_CACHE") or platformdirs.user_cache_path("fer-lightning")) / YUNET_FILE
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        try:
+            file.write(content)
+            file.close()
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _resized(picture: BGRImage, max_side: int) -> tuple[BGRImage, float]:
+    """The copy in which faces are searched, and its scale: its pixels per pixel of `picture`."""
+    height, width = picture.shape[:2]
+    long_side = max(height, width)
+    target = min(max(long_side, _SMALLEST_LONG_SIDE), max_side)
+    if target == long_side:
+        return picture, 1.0
+    scale = target / long_side
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, size, interpolation=interpolation), np.uint8), scale
+
+
+def _surest_first(detections: list[Detection]) -> list[Detection]:
+    return sorted(detections, key=lambda detection: -(detection.score or math.inf))
