@@ -142,13 +142,15 @@ class _Tar:
         members = {}
         for member in self._tar:
             name = posixpath.normpath(member.name)
-            if not _is_hidden(name) and (member.isdir() or member.isreg() or member.islnk()):
+            if name != "." and not _is_hidden(name) and (member.isdir() or member.isreg() or member.islnk()):
                 members[f"{name}/" if member.isdir() else name] = member
         # To `tarfile` a damaged header or a cut between two members is an end; a whole archive ends in blocks of zeros.
         assert self._tar.fileobj is not None
         self._tar.fileobj.seek(self._tar.offset)
         if self._tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"nothing can be read behind {name}")
+        while self._tar.fileobj.read(1 << 20):  # to the very end, where gzip and xz keep the checksum of it all
+            pass
         return members
 
     def __enter__(self) -> Self:

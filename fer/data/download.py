@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
@@ -109,8 +110,7 @@ def _reason(error: BaseException) -> str:
         return f"Kaggle answers {response.status_code} {response.reason}"
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:197]}..."
+    return shorten(str(error), 200) or type(error).__name__
 
 
 @contextmanager

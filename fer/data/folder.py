@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from textwrap import shorten
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +82,8 @@ def read_folder(container: Container, name: str) -> tuple[Faces, list[str]]:
             with Image.open(io.BytesIO(content)) as image:
                 images[row_of[file]] = to_face(image)
         except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
-            broken[file] = "no known image format" if isinstance(error, UnidentifiedImageError) else str(error)
+            known = not isinstance(error, UnidentifiedImageError)
+            broken[file] = shorten(str(error), 80) if known else "no known image format"
     if broken:
         shown = "; ".join(f"{file} ({broken[file]})" for file in sorted(broken, key=_natural)[:5])
         more = f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""

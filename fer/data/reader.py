@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import IO, cast
 
 from fer.data import cache
@@ -23,6 +24,17 @@ from fer.data.folder import has_class_folders, read_folder
 from fer.errors import UserError
 
 _log = logging.getLogger(__name__)
+
+# What the standard library raises on damaged archives and compressed files.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 # Both hold all three splits; Kaggle's challenge download has the second beside train.csv and test.csv.
 _OFFICIAL_CSVS = ("fer2013.csv", "icml_face_data.csv")
@@ -109,7 +121,9 @@ def _find_csv(container: Container, source: Path) -> str | None:
 def _damage_in_words(source: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{source} is truncated or damaged ({error}); download or copy it again") from error
+    except _DAMAGE as error:
+        raise UserError(
+            f"{source} is truncated or damaged ({shorten(str(error), 120)}); download or copy it again"
+        ) from error
     except OSError as error:
         raise UserError(f"{source} cannot be read ({error}); mend that, or give another data.path") from error

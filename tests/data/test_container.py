@@ -45,8 +45,7 @@ def container_path(request, tree, tmp_path):
 
 def test_names_and_contents(container_path):
     with open_container(container_path) as container:
-        names = set(container.names) - {"./"}
-        assert names == {"a/", "a/b/", "empty/", *FILES}
+        assert sorted(container.names) == sorted(["a/", "a/b/", "empty/", *FILES])
         assert dict(container.read(list(FILES))) == FILES
         with container.open("a/b/1.txt") as file:
             assert file.read(6) == b"oneone"
@@ -101,13 +100,23 @@ def test_a_cut_archive_never_loses_files_in_silence(tree, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.tar.xz"])
-def test_a_damaged_byte_is_noticed(tree, tmp_path, name):
+def test_a_damaged_byte_never_changes_a_file_in_silence(tree, tmp_path, name):
     path = pack(tree, tmp_path / name)
-    content = bytearray(path.read_bytes())
-    content[content.index(b"1.txt") + 8 if name == "x.zip" else len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-    with pytest.raises((*DAMAGE, OSError)), open_container(path) as container:
-        dict(container.read(FILES))
+    content = path.read_bytes()
+    noticed = 0
+    positions = range(6, len(content), 7)
+    for position in positions:
+        damaged = bytearray(content)
+        damaged[position] ^= 0x10
+        path.write_bytes(damaged)
+        try:
+            with open_container(path) as container:
+                found = dict(container.read([name for name in container.names if not name.endswith("/")]))
+        except (*DAMAGE, OSError, NotImplementedError, UserError):
+            noticed += 1
+        else:  # the names of a .zip have no checksum
+            assert set(found.values()) <= {*FILES.values(), b"x"} if name == "x.zip" else found == FILES
+    assert noticed > len(positions) / 10
 
 
 def test_a_zip_with_a_password(tree, tmp_path):
