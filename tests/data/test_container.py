@@ -110,7 +110,11 @@ def test_a_damaged_byte_never_changes_a_file_in_silence(tree, tmp_path, name):
         damaged[position] ^= 0x10
         path.write_bytes(damaged)
         try:
-            with open_container(path) as container:
+            container = open_container(path)
+            if container is None:  # no archive any more
+                noticed += 1
+                continue
+            with container:
                 found = dict(container.read([name for name in container.names if not name.endswith("/")]))
         except (*DAMAGE, OSError, NotImplementedError, UserError):
             noticed += 1
