@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol, Self
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
@@ -20,9 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fer.errors import UserError
+from fer.inference.analyzer import FaceAnalyzer
 from fer.inference.config import InferConfig
+from fer.inference.detectors import create_detector
 from fer.inference.overlay import annotate, draw_message, draw_status
 from fer.inference.prediction import Prediction
+from fer.inference.predictor import Predictor
 from fer.inference.sinks import (
     Outputs,
     PredictionLog,
@@ -430,21 +432,8 @@ def _remedy(config: InferConfig) -> str:
 
 
 def _load(config: InferConfig, ckpt: Path) -> tuple[Analyzer, tuple[str, ...]]:
-    # The mistakes of a command line were all found without them: torch takes seconds to import.
-    from fer.inference.analyzer import FaceAnalyzer
-    from fer.inference.detectors import create_detector
-    from fer.inference.predictor import Predictor
-
-    path = config.detector.path
-    detector = create_detector(
-        config.detector.name,
-        path=None if path is None else Path(path).expanduser(),
-        score_threshold=config.detector.score_threshold,
-        max_side=config.detector.max_side,
-    )
-    if config.threads is not None:
-        cv2.setNumThreads(config.threads)
-    predictor = Predictor.load(ckpt, threads=config.threads)
+    detector = create_detector(**vars(config.detector))
+    predictor = Predictor.load(ckpt, threads=config.threads)  # the first to need torch, which takes seconds to import
     analyzer = FaceAnalyzer(
         predictor,
         detector,

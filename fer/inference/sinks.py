@@ -208,6 +208,7 @@ class VideoSink:
         self._partial = _partial_name(path)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._last: BGRImage = np.empty((0, 0, 3), np.uint8)
         self._offset: float | None = None  # a live recording's own zero, moved on where the camera was silent
 
     def __enter__(self) -> Self:
@@ -235,13 +236,16 @@ class VideoSink:
         self._require_room()
         assert self._writer is not None
         image = _fitted(image, self._size)
-        for _ in range(self._copies(time)):
-            self._writer.write(image)
-            self.frames += 1
+        count = self._due(time)
+        for number in range(count):
+            self._writer.write(image if number == count - 1 else self._last)
+        self.frames += count
+        self._last = image
 
     def _open(self, image: BGRImage) -> None:
         height, width = image.shape[:2]
         self._size = (width, height)
+        self._last = image
         codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(self._partial.absolute()), cv2.CAP_FFMPEG, codec, self.fps, self._size)
         if not self._writer.isOpened():
@@ -249,12 +253,13 @@ class VideoSink:
             reason = "" if min(self._size) >= 2 and max(self._size) <= 8190 else f" at {width} x {height} pixels"
             raise UserError(f"the video {self.path} cannot be written{reason}; choose another output=")
 
-    def _copies(self, time: float | None) -> int:
+    def _due(self, time: float | None) -> int:
+        """How many frames bring the video to `time`; all but the last still show the picture before."""
         if time is None:
             return 1
         if self._offset is None:
             self._offset = time
-        due = int((time - self._offset) * self.fps) + 1 - self.frames
+        due = round((time - self._offset) * self.fps) + 1 - self.frames
         most = max(1, int(_LONGEST_FREEZE * self.fps))
         if due > most:
             self._offset += (due - most) / self.fps

@@ -97,9 +97,15 @@ class Window:
         if not self._open:
             return None
         key = cv2.waitKey(max(1, milliseconds))
-        if cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
+        if not self._is_there():
             self._open = False
             return "quit"
         if key < 0:
             return None
         return _ACTIONS.get(ord(chr(key & 0xFF).lower()), "other")
+
+    def _is_there(self) -> bool:
+        try:
+            return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:  # Qt's answer once the user has closed the last window
+            return False

@@ -1,0 +1,503 @@
+"""Pictures, videos, cameras and streams: what comes out of each, and what a broken one says."""
+
+import http.server
+import statistics
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer.errors import UserError
+from fer.inference import sources
+from fer.inference.sources import LiveStream, PictureFiles, SourceEnded, VideoFile, open_source, read_picture
+
+RED, WHITE = (0, 0, 255), (255, 255, 255)  # BGR
+
+
+def silent(text: str) -> None:
+    pass
+
+
+def frames_of(source: sources.Source) -> list[sources.Frame]:
+    with source:
+        return [frame for frame in source if frame is not None]
+
+
+def until_it_ends(source: sources.Source) -> tuple[list[sources.Frame], str]:
+    """The frames of a source that ends before its time, and what it says then."""
+    frames = []
+    with source:
+        iterator = iter(source)
+        while True:
+            try:
+                frame = next(iterator)
+            except SourceEnded as error:
+                return frames, str(error)
+            if frame is not None:
+                frames.append(frame)
+
+
+def solid(color: tuple[int, int, int], size: tuple[int, int] = (32, 24)) -> Image.Image:
+    return Image.new("RGB", size, color[::-1])
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    picture = Image.new("RGB", (40, 20), "blue")
+    picture.paste("red", (0, 0, 20, 20))  # red on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show rotated by 90 degrees clockwise
+    picture.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    image = read_picture(tmp_path / "a.jpg")
+    assert image.shape == (40, 20, 3)
+    assert image[5, 10, 2] > 200
+    assert image[35, 10, 0] > 200
+
+
+def test_cmyk_becomes_bgr(tmp_path):
+    solid(RED).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(read_picture(tmp_path / "a.jpg").astype(int) - RED).max() < 12
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_16_bit_gray_is_scaled_not_clipped(tmp_path, suffix):
+    ramp = np.linspace(0, 65535, 64, dtype=np.uint16)[None].repeat(8, axis=0)
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(ramp).save(path)
+    image = read_picture(path)
+    assert image.dtype == np.uint8
+    assert image.shape == (8, 64, 3)
+    np.testing.assert_array_equal(image[0, :, 0], ramp[0] // 257)
+
+
+def test_16_bit_colour_is_scaled(tmp_path):
+    deep = np.zeros((8, 8, 3), np.uint16)
+    deep[..., 2] = 0x8080
+    cv2.imwrite(str(tmp_path / "a.png"), deep)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png")[0, 0], (0, 0, 0x80))
+
+
+def test_transparent_parts_become_white(tmp_path):
+    picture = Image.new("RGBA", (10, 10), (255, 0, 0, 255))
+    picture.paste((0, 255, 0, 0), (0, 0, 5, 10))
+    picture.save(tmp_path / "a.png")
+    image = read_picture(tmp_path / "a.png")
+    assert tuple(image[5, 2]) == WHITE
+    assert tuple(image[5, 8]) == RED
+
+
+def test_palette_with_transparency(tmp_path):
+    picture = Image.new("P", (10, 10), 1)
+    picture.putpalette([0, 255, 0, 255, 0, 0])
+    picture.paste(0, (0, 0, 5, 10))
+    picture.save(tmp_path / "a.png", transparency=0)
+    image = read_picture(tmp_path / "a.png")
+    assert tuple(image[5, 2]) == WHITE
+    assert tuple(image[5, 8]) == RED
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "CMYK"])
+def test_one_pixel_of_any_mode(tmp_path, mode):
+    path = tmp_path / "a.tiff"
+    solid(WHITE, (1, 1)).convert(mode).save(path)
+    image = read_picture(path)
+    assert image.shape == (1, 1, 3)
+    assert image.dtype == np.uint8
+    assert image.flags.c_contiguous
+
+
+def test_large_pictures_are_welcome_and_bombs_are_refused(tmp_path, monkeypatch):
+    solid(RED, (100, 100)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)  # Pillow warns over this, and refuses over twice this
+    assert read_picture(tmp_path / "a.png").shape == (100, 100, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    with pytest.raises(UserError, match="too large"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_a_cut_picture_is_an_error(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:2000])
+    with pytest.raises(UserError, match="damaged"):
+        read_picture(tmp_path / "a.jpg")
+
+
+def test_folder_in_natural_order_without_what_is_no_picture(tmp_path):
+    for name in ("10.png", "9.JPG", "._9.jpg", "note.txt"):
+        (tmp_path / name).write_bytes(b"")
+    solid(RED).save(tmp_path / "10.png")
+    solid(RED).save(tmp_path / "9.JPG", format="jpeg")
+    (tmp_path / "deep").mkdir()
+    solid(RED).save(tmp_path / "deep" / "1.bmp")
+    source = open_source("image", str(tmp_path), silent)
+    assert [path.name for path in source.paths] == ["9.JPG", "10.png"]
+    frames = frames_of(source)
+    assert [frame.index for frame in frames] == [0, 1]
+    assert frames[0].time is None
+    deep = open_source("image", str(tmp_path), silent, recursive=True)
+    assert [path.name for path in deep.paths] == ["9.JPG", "10.png", "1.bmp"]
+
+
+def test_glob_and_brackets_in_names(tmp_path):
+    for name in ("a.png", "b.png", "c[1].png"):
+        solid(RED).save(tmp_path / name)
+    source = open_source("image", str(tmp_path / "[ab].png"), silent)
+    assert [path.name for path in source.paths] == ["a.png", "b.png"]
+    assert source.root == tmp_path
+    assert open_source("image", str(tmp_path / "c[1].png"), silent).length == 1
+    (tmp_path / "deep").mkdir()
+    solid(RED).save(tmp_path / "deep" / "a.png")
+    assert open_source("image", str(tmp_path / "**" / "[ab].png"), silent).length == 3
+
+
+def test_results_in_the_searched_folder_are_not_taken_for_pictures(tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("a.png", "out/a.png"):
+        solid(RED).save(tmp_path / name)
+    found = open_source("image", str(tmp_path), silent, recursive=True, leave_out=tmp_path / "out")
+    assert [path.name for path in found.paths] == ["a.png"]
+    around = open_source("image", str(tmp_path / "out"), silent, leave_out=tmp_path)
+    assert around.length == 1
+
+
+def test_a_broken_picture_is_reported_and_the_rest_goes_on(tmp_path):
+    for name in ("a.png", "c.png"):
+        solid(RED).save(tmp_path / name)
+    (tmp_path / "b.png").write_text("no picture")
+    told: list[str] = []
+    source = open_source("image", str(tmp_path), told.append)
+    assert [Path(frame.source).name for frame in frames_of(source)] == ["a.png", "c.png"]
+    assert source.broken == 1
+    assert len(told) == 1
+    assert "b.png" in told[0]
+
+
+def test_only_broken_pictures_are_an_error(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no picture")
+    with pytest.raises(SourceEnded, match="none of the 2 pictures"):
+        frames_of(open_source("image", str(tmp_path), silent))
+    with pytest.raises(SourceEnded, match=r"a\.png cannot be read"):
+        frames_of(open_source("image", str(tmp_path / "a.png"), silent))
+
+
+# --- videos -----------------------------------------------------------------------------------------------------------
+
+
+def write_video(
+    path: Path, count: int, fps: float = 30.0, codec: str = "mp4v", size: tuple[int, int] = (64, 48)
+) -> None:
+    """Frame k is as bright as 6 k (modulo 240)."""
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, size)
+    assert writer.isOpened()
+    for number in range(count):
+        writer.write(np.full((size[1], size[0], 3), 6 * number % 240, np.uint8))
+    writer.release()
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mp4v"), ("a.mkv", "mp4v"), ("a.avi", "MJPG")])
+def test_every_frame_of_a_file_in_order_with_its_time(tmp_path, name, codec):
+    write_video(tmp_path / name, 40, fps=25.0, codec=codec)
+    source = open_source("video", str(tmp_path / name), silent)
+    assert isinstance(source, VideoFile)
+    assert source.fps == pytest.approx(25)
+    assert source.length == 40
+    frames = frames_of(source)
+    assert [frame.index for frame in frames] == list(range(40))
+    brightness = np.array([frame.image.mean() for frame in frames])
+    assert np.abs(brightness - 6 * np.arange(40)).max() < 5  # less than from one frame to the next
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(40) / 25, atol=2e-3)
+
+
+def test_gif_with_uneven_times(tmp_path):
+    pictures = [Image.new("RGB", (32, 24), (value, value, value)) for value in (0, 80, 160, 240)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=[100, 300, 100, 100])
+    frames = frames_of(open_source("video", str(tmp_path / "a.gif"), silent))
+    assert [round(frame.image.mean()) for frame in frames] == [0, 80, 160, 240]
+    np.testing.assert_allclose([frame.time for frame in frames], [0, 0.1, 0.4, 0.5], atol=1e-3)
+
+
+def rotate_tag(path: Path, degrees: int) -> None:
+    """Writes a rotation into the display matrix of an mp4's track header, as phones do (ISO 14496-12, 8.3.2)."""
+    one = 0x10000
+    a, b, c, d = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one), 270: (0, -one, one, 0)}[degrees]
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 4 + 40  # after version, flags and the eight fields before the matrix
+    assert struct.unpack_from(">9i", content, start) == (one, 0, 0, 0, one, 0, 0, 0, 0x40000000)
+    struct.pack_into(">9i", content, start, a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("degrees", "corner"), [(90, (0, -1)), (180, (-1, -1)), (270, (-1, 0))])
+def test_rotation_tags_come_out_upright(tmp_path, degrees, corner):
+    path = tmp_path / "a.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 30, (64, 32))
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[:16, :32] = WHITE  # the upper left quarter
+    for _ in range(3):
+        writer.write(image)
+    writer.release()
+    rotate_tag(path, degrees)
+    frames = frames_of(open_source("video", str(path), silent))
+    assert len(frames) == 3
+    assert frames[0].image.shape == ((32, 64, 3) if degrees == 180 else (64, 32, 3))
+    for y in (0, -1):
+        for x in (0, -1):
+            assert (frames[0].image[y, x].mean() > 200) == ((y, x) == corner)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "mp4v"), ("a.avi", "MJPG")])
+def test_a_cut_video_gives_what_is_left_and_says_so(tmp_path, name, codec):
+    path = tmp_path / name
+    write_video(path, 120, codec=codec)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    frames, message = until_it_ends(open_source("video", str(path), silent))
+    assert "cut short" in message
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert 20 < len(frames) < 100
+
+
+def test_a_cut_mp4_has_lost_its_index(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, 60)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="cut short"):
+        open_source("video", str(path), silent)
+
+
+def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "12:30.mp4", 3)
+    assert len(frames_of(open_source("video", "12:30.mp4", silent))) == 3
+
+
+# --- cameras and streams ----------------------------------------------------------------------------------------------
+
+
+class FakeCamera:
+    """A camera of 30 frames per second whose driver, like V4L2's, queues four pictures and drops the newest if full.
+
+    A picture's first pixels hold the moment when it was taken.
+    """
+
+    PERIOD, QUEUE = 1 / 30, 4
+
+    def __init__(self, pictures: int | None = None) -> None:
+        self._start = time.monotonic()
+        self._taken = 0  # pictures that the sensor has delivered
+        self._queue: list[float] = []
+        self._left = pictures
+        self._grabbed = 0.0
+        self.released = False
+
+    def _run_sensor(self) -> None:
+        while self._start + self._taken * self.PERIOD <= time.monotonic():
+            if len(self._queue) < self.QUEUE:
+                self._queue.append(self._start + self._taken * self.PERIOD)
+            self._taken += 1
+
+    def grab(self) -> bool:
+        if self._left == 0:
+            return False
+        self._run_sensor()
+        while not self._queue:
+            time.sleep(max(0.0, self._start + self._taken * self.PERIOD - time.monotonic()))
+            self._run_sensor()
+        self._grabbed = self._queue.pop(0)
+        if self._left is not None:
+            self._left -= 1
+        return True
+
+    def retrieve(self):
+        image = np.zeros((4, 4, 3), np.uint8)
+        image.reshape(-1)[:8] = np.frombuffer(np.float64(self._grabbed).tobytes(), np.uint8)
+        return True, image
+
+    def get(self, property_id: int) -> float:
+        return 30.0 if property_id == cv2.CAP_PROP_FPS else 0.0
+
+    def release(self) -> None:
+        self.released = True
+
+
+def age(image: np.ndarray) -> float:
+    return time.monotonic() - float(np.frombuffer(image.reshape(-1)[:8].tobytes(), np.float64)[0])
+
+
+def test_slow_work_does_not_make_live_frames_old():
+    camera, naive = FakeCamera(), []
+    for _ in range(14):
+        camera.grab()
+        naive.append(age(camera.retrieve()[1]))
+        time.sleep(0.08)
+    ours = []
+    with LiveStream(FakeCamera(), "camera 0", None, silent) as source:
+        for frame in source:
+            if frame is None:
+                continue
+            ours.append(age(frame.image))
+            assert ours[-1] >= time.monotonic() - frame.captured_at - 0.01  # captured_at is not earlier than the truth
+            time.sleep(0.08)
+            if len(ours) == 14:
+                break
+    assert statistics.median(naive[6:]) > 0.2  # what everybody's loop does
+    assert statistics.median(ours) < 0.04
+
+
+def test_dropped_frames_leave_gaps_in_index_and_none_in_time():
+    with LiveStream(FakeCamera(), "camera 0", None, silent) as source:
+        seen = []
+        for frame in source:
+            if frame is None:
+                continue
+            seen.append(frame)
+            time.sleep(0.1)
+            if len(seen) == 4:
+                break
+    steps = np.diff([frame.index for frame in seen])
+    assert (steps >= 2).all()
+    np.testing.assert_allclose(np.diff([frame.time for frame in seen]), steps / 30, atol=0.04)
+
+
+def test_a_camera_that_is_unplugged_ends_after_its_last_frame():
+    camera = FakeCamera(pictures=3)
+    frames, message = until_it_ends(LiveStream(camera, "camera 0", None, silent))
+    assert "camera 0 gives no more pictures" in message
+    assert frames[-1].index == 2
+    assert camera.released
+
+
+def test_a_silent_camera_hands_back_control():
+    class Silent(FakeCamera):
+        def grab(self) -> bool:
+            time.sleep(0.3)
+            return super().grab()
+
+    with LiveStream(Silent(), "camera 0", None, silent) as source:
+        assert next(iter(source)) is None
+
+
+def test_a_broken_stream_is_opened_again_with_growing_pauses(monkeypatch):
+    monkeypatch.setattr(sources, "_FIRST_DELAY", 0.02)
+    told: list[str] = []
+    answers = [None, None, FakeCamera(pictures=2), None, None, None, None, None, None, None]
+    source = LiveStream(FakeCamera(pictures=2), "the stream", lambda: answers.pop(0), told.append, patience=0.3)
+    frames, message = until_it_ends(source)
+    assert "did not come back" in message
+    assert frames[-1].index == 3  # counted on over the break
+    assert [text.rsplit(" ", 2)[1] for text in told[:3]] == ["0.02", "0.04", "0.08"]
+    assert "is back" in told[3]
+    assert "0.02" in told[4]
+
+
+@pytest.fixture
+def mjpeg_server() -> Iterator[tuple[str, list[int]]]:
+    """A camera on the network that breaks off after 15 pictures, every time; and its list of connections."""
+    connections: list[int] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            connections.append(1)
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+            self.end_headers()
+            picture = cv2.imencode(".jpg", np.full((48, 64, 3), 50 * len(connections), np.uint8))[1].tobytes()
+            head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+            try:
+                for _ in range(15):
+                    self.wfile.write(head + picture + b"\r\n")
+                    time.sleep(1 / 60)
+            except ConnectionError:  # the client has gone
+                pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://viewer:secret@127.0.0.1:{server.server_port}/video", connections
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_network_stream_that_breaks_off_comes_back(mjpeg_server, monkeypatch):
+    monkeypatch.setattr(sources, "_FIRST_DELAY", 0.05)
+    url, connections = mjpeg_server
+    told: list[str] = []
+    brightness: list[float] = []
+    source = open_source("video", url, told.append)
+    assert isinstance(source, LiveStream)
+    with source:
+        for frame in source:
+            if frame is not None:
+                brightness.append(frame.image.mean())
+                if frame.image.mean() > 90:
+                    break
+    assert len(connections) >= 2
+    assert min(brightness) < 60
+    assert any("broke off" in text for text in told)
+    assert any("is back" in text for text in told)
+    assert not any("secret" in text for text in told)
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "source", "message"),
+    [
+        ("image", "nothing.png", "does not exist"),
+        ("image", "empty", "holds no pictures"),
+        ("image", "empty/*.png", "holds no pictures"),
+        ("image", "clip.mp4", "use mode=video"),
+        ("image", "http://host/a.png", "download"),
+        ("video", "nothing.mp4", "does not exist"),
+        ("video", "empty", "is a folder"),
+        ("video", "photo.png", "use mode=image"),
+        ("video", "text.mp4", "cannot be read as a video"),
+        ("video", "void.mp4", "cannot be read as a video"),
+        ("webcam", "clip.mp4", "use mode=video"),
+        ("webcam", "photo.png", "use mode=image"),
+        ("webcam", "rtsp://me:secret@127.0.0.1:9/a", r"rtsp://me:\*\*\*@127.0.0.1:9/a cannot be opened"),
+    ],
+)
+def test_mistakes_are_named_with_the_way_out(tmp_path, monkeypatch, mode, source, message, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.mp4").write_text("this is no video")
+    (tmp_path / "void.mp4").touch()
+    write_video(tmp_path / "clip.mp4", 2)
+    solid(RED).save(tmp_path / "photo.png")
+    with pytest.raises(UserError, match=message) as error:
+        open_source(mode, source, silent)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""  # OpenCV and FFmpeg keep quiet
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="looks at Linux device files")
+def test_no_camera_and_a_camera_that_does_not_open(capfd):
+    with pytest.raises(UserError, match=r"no camera 99 .*(there are|no camera at all)"):
+        open_source("webcam", "99", silent)
+    with pytest.raises(UserError, match="no other program using it"):
+        open_source("webcam", "/dev/null", silent)
+    assert capfd.readouterr().err == ""
+
+
+def test_picture_files_needs_no_camera_but_says_its_length(tmp_path):
+    solid(RED).save(tmp_path / "a.png")
+    source = PictureFiles([tmp_path / "a.png"], tmp_path, silent)
+    assert source.length == 1
+    assert not source.live
+    assert source.name.endswith("a.png")
