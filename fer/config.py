@@ -43,9 +43,9 @@ class AugmentConfig:
 class SyntheticConfig:
     """Number of drawn faces per split."""
 
-    train: int = 6000
-    val: int = 1000
-    test: int = 1000
+    train: int = 5600
+    val: int = 700
+    test: int = 700
 
 
 @dataclass
@@ -83,11 +83,11 @@ class ModelConfig:
 class OptimConfig:
     """Arguments of `fer.training.optim.configure_optimizers`."""
 
-    optimizer: dict[str, Any] = field(default_factory=lambda: {"_target_": "torch.optim.SGD"})
-    lr: float = 0.1
-    weight_decay: float = 5e-4
-    schedule: str = "onecycle"
-    warmup_epochs: float = 3
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"_target_": "torch.optim.AdamW"})
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    schedule: str = "cosine"
+    warmup_epochs: float = 2
     min_lr: float = 1e-5
     factor: float = 0.75
     patience: int = 5

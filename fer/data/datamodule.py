@@ -58,7 +58,7 @@ class FER2013DataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else Path(path).expanduser()
         self.classes = resolve_classes(classes)
         self.batch_size = batch_size
         self.split = {
@@ -75,6 +75,8 @@ class FER2013DataModule(L.LightningDataModule):
         self.synthetic = dict(synthetic or {})
         self.seed = seed
         self._faces: Faces | None = None
+        self._train_loader: FaceLoader | None = None
+        self._resume: dict[str, int] | None = None
 
     def prepare_data(self) -> None:
         """Fetches FER2013 when the path does not exist (once, on one process)."""
@@ -139,7 +141,18 @@ class FER2013DataModule(L.LightningDataModule):
         weights = None
         if self.balance == "sampler":
             weights = (1 / torch.bincount(targets, minlength=len(self.classes)).double())[targets]
-        return self._loader(images, targets, self.batch_size, shuffle=True, weights=weights)
+        self._train_loader = self._loader(images, targets, self.batch_size, shuffle=True, weights=weights)
+        if self._resume is not None:
+            self._train_loader.load_state_dict(self._resume)
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the epoch. Lightning keeps it too, but forgets it when a schedule asks for the step count."""
+        return {} if self._train_loader is None else self._train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lets the training loader begin where the checkpoint was written."""
+        self._resume = state_dict or None
 
     def val_dataloader(self) -> FaceLoader:
         """In the source's order."""

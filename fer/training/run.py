@@ -79,10 +79,11 @@ def train(cfg: DictConfig, run_dir: Path) -> Path:
 
 
 def quieten() -> None:
-    """Turns off what Lightning tells everybody at every start, and a warning about its own use of torch."""
+    """Turns off what Lightning tells everybody at every start, and warnings that a person here need not heed."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning 2.6 on torch 2.15
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a resumed run
 
 
 def build_datamodule(cfg: DictConfig, classes: tuple[str, ...] | None = None) -> FER2013DataModule:

@@ -1,0 +1,66 @@
+"""What several test files share: settings composed as train.py composes them, and real commands as subprocesses."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fer import config
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "data=synthetic",
+    "data.synthetic.train=210",
+    "data.synthetic.val=70",
+    "data.synthetic.test=70",
+    "data.batch_size=32",
+    "model=net",
+    "++model.kwargs.widths=[4,8,8,8]",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the user's cache directory alone."""
+    monkeypatch.setenv("FER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def settings() -> Callable[..., DictConfig]:
+    """Settings of train.py for a run of seconds; more overrides as arguments."""
+
+    def build(*overrides: str) -> DictConfig:
+        config.register()
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            cfg = compose("train", [*TINY, *overrides])
+        with open_dict(cfg):
+            cfg.name = "test"
+        OmegaConf.resolve(cfg)
+        return cfg
+
+    return build
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs `python train.py ARGUMENTS` as a person would; its runs go to tmp_path/outputs."""
+
+    def run(*arguments: str, script: str = "train.py", timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+        (tmp_path / "outputs").mkdir(exist_ok=True)
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run

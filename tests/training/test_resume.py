@@ -1,0 +1,74 @@
+"""A run that is broken off and resumed ends with the weights of an unbroken one."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
+
+from fer.checkpoint import read_checkpoint
+from fer.training.run import train
+
+LAST = Path("checkpoints/last.ckpt")
+
+
+class Interrupt(Callback):
+    """Sends this process a signal after a number of optimiser steps."""
+
+    def __init__(self, step: int, signum: int) -> None:
+        self.step = step
+        self.signum = signum
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.signum)
+
+
+def weights(file: Path) -> dict[str, torch.Tensor]:
+    content = read_checkpoint(file)
+    return {**content["state_dict"], **{f"raw.{k}": v for k, v in content["current_model_state"].items()}}
+
+
+# 210 faces in batches of 32 are 6 steps per epoch: in the first epoch, at its end, in the middle of the second.
+@pytest.mark.parametrize("step", [2, 6, 9])
+@pytest.mark.parametrize("optim", ["sgd", "adam"])
+def test_a_resumed_run_equals_an_unbroken_one(
+    settings: Callable[..., DictConfig], tmp_path: Path, step: int, optim: str
+) -> None:
+    options = [f"optim={optim}", "optim.warmup_epochs=1", "trainer.max_epochs=3", "data.mixup_alpha=0.2"]
+    train(settings(*options), tmp_path / "unbroken")
+
+    interrupt = [f"callbacks.stop={{_target_: {__name__}.Interrupt, step: {step}, signum: {int(signal.SIGINT)}}}"]
+    with pytest.raises(SystemExit) as stopped:
+        train(settings(*options, *[f"+{word}" for word in interrupt]), tmp_path / "broken")
+    assert stopped.value.code == 130
+    train(settings(*options, f"ckpt={tmp_path / 'broken' / LAST}"), tmp_path / "broken")
+
+    unbroken, resumed = weights(tmp_path / "unbroken" / LAST), weights(tmp_path / "broken" / LAST)
+    assert unbroken.keys() == resumed.keys()
+    for name, tensor in unbroken.items():
+        assert torch.equal(tensor, resumed[name]), name
+    history = [(tmp_path / run / "history.csv").read_text() for run in ("unbroken", "broken")]
+    assert [len(text.splitlines()) for text in history] == [4, 4]
+
+
+def test_sigterm_leaves_a_whole_checkpoint(settings: Callable[..., DictConfig], tmp_path: Path) -> None:
+    stop = f"+callbacks.stop={{_target_: {__name__}.Interrupt, step: 3, signum: {int(signal.SIGTERM)}}}"
+    with pytest.raises(SystemExit) as stopped:
+        train(settings(stop), tmp_path)
+    assert stopped.value.code == 143
+    assert read_checkpoint(tmp_path / LAST)["global_step"] == 3
+
+
+def test_the_same_seed_gives_the_same_weights(settings: Callable[..., DictConfig], tmp_path: Path) -> None:
+    for run in "ab":
+        train(settings("seed=5"), tmp_path / run)
+    train(settings("seed=6"), tmp_path / "c")
+    first, second, other = (weights(tmp_path / run / LAST) for run in "abc")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
