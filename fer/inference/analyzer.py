@@ -22,8 +22,8 @@ class FaceAnalyzer:
     Args:
         predictor: classifies the faces, those of a frame in one batch.
         detector: finds them.
-        detect_every: frames from one detection to the next; between them faces stay where they were found. While a new
-            face awaits confirmation, every frame is searched.
+        detect_every: frames from one detection to the next; between them faces stay where they were found. After one
+            that found an unsure new face, or missed a known one, the next frame is searched too.
         smoothing: time constant in seconds of the probabilities shown; 0 turns smoothing and hysteresis off.
         min_confidence: a label with less probability is marked as uncertain.
 

@@ -21,11 +21,11 @@ def square(x: float, y: float, side: float) -> Box:
 
 
 def crop_faces(picture: npt.NDArray[np.uint8], squares: Sequence[Box]) -> npt.NDArray[np.uint8]:
-    """The faces in `squares`, gray and 48x48, cut to a fraction of a pixel.
+    """The faces in `squares`, gray and 48x48, cut at whole pixels.
 
     Args:
         picture: uint8 (H, W, 3), BGR, or (H, W), gray.
-        squares: boxes of equal width and height in pixels of the picture; any of them may reach past its edges.
+        squares: boxes of equal width and height in pixels of the picture; any of them may lie past its edges.
 
     Returns:
         uint8 (len(squares), 48, 48).
@@ -36,8 +36,8 @@ def crop_faces(picture: npt.NDArray[np.uint8], squares: Sequence[Box]) -> npt.ND
     gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) if picture.ndim == 3 else picture
     for face, (x, y, side, _) in zip(faces, squares, strict=True):
         pixels = max(1, round(side))
-        # OpenCV gives a pixel's centre whole coordinates, a box gives them to its corner: half a pixel between them.
-        patch = cv2.getRectSubPix(gray, (pixels, pixels), (x + side / 2 - 0.5, y + side / 2 - 0.5))
+        rows, columns = round(y) + np.arange(pixels), round(x) + np.arange(pixels)
+        patch = gray.take(rows, axis=0, mode="clip").take(columns, axis=1, mode="clip")
         shrinks = pixels > SIZE  # area averaging keeps what nearest samples would alias; it is blocky when enlarging
         face[:] = cv2.resize(patch, (SIZE, SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return faces

@@ -203,7 +203,7 @@ def cached_yunet() -> Path | None:
         return None
 
 
-def download_yunet(url: str = YUNET_URL) -> Path:
+def download_yunet() -> Path:
     """Fetches YuNet's model into the user's cache and returns its path there.
 
     The file appears at its place only when it is whole and has the known digest.
@@ -212,18 +212,20 @@ def download_yunet(url: str = YUNET_URL) -> Path:
         UserError: no connection, another file than expected, or a cache that cannot be written.
     """
     ways_out = "give a copy with detector.path=FILE, or use detector=haar"
-    log.info("Downloading YuNet from %s", url)
+    log.info("Downloading YuNet from %s", YUNET_URL)
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+        with urllib.request.urlopen(YUNET_URL, timeout=_TIMEOUT) as answer:
             model: bytes = answer.read(_LARGEST_DOWNLOAD)
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
         reason = getattr(error, "reason", None) or error
-        raise UserError(f"the face detector YuNet could not be downloaded from {url} ({reason}); {ways_out}") from error
+        raise UserError(
+            f"the face detector YuNet could not be downloaded from {YUNET_URL} ({reason}); {ways_out}"
+        ) from error
     digest = hashlib.sha256(model).hexdigest()
     if digest != YUNET_SHA256:
         raise UserError(
-            f"{url} sent another file than the face detector YuNet, or only a part of it ({len(model)} bytes, sha256 "
-            f"{digest[:12]}... and not {YUNET_SHA256[:12]}...), and it was thrown away; {ways_out}"
+            f"{YUNET_URL} did not send the face detector YuNet, or only a part of it ({len(model)} bytes with sha256 "
+            f"{digest[:12]}..., not {YUNET_SHA256[:12]}...), and it was thrown away; {ways_out}"
         )
     path = _yunet_in_cache()
     try:

@@ -57,8 +57,8 @@ class Tracker:
 
     @property
     def doubtful(self) -> bool:
-        """Whether a face awaits confirmation, so that looking again soon is worth it."""
-        return any(not track.id for track in self._tracks)
+        """Whether a face awaits confirmation, or was just missed, so that looking again at once is worth it."""
+        return any(not track.id or 0 < track.missed <= _BRIDGED for track in self._tracks)
 
     def update(self, detections: Sequence[Detection], time: float) -> None:
         """Takes in one detection's faces, found at `time` seconds, which never goes back.

@@ -1,0 +1,191 @@
+"""`Predictor` on a small network with random weights: shapes, temperature, pictures, threads, bad files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from fer.checkpoint import PREFIX, SPEC_KEY, write_checkpoint
+from fer.data.synthetic import make_faces
+from fer.errors import UserError
+from fer.inference import threads
+from fer.inference.crop import crop_faces
+from fer.inference.predictor import Predictor
+from fer.models.network import EmotionNetwork, NetworkSpec
+
+CLASSES = ("angry", "happy", "sad", "neutral")
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def network() -> EmotionNetwork:
+    torch.manual_seed(0)
+    spec = NetworkSpec("net", CLASSES, kwargs={"widths": [8, 16]}, temperature=1.7)
+    return EmotionNetwork(spec).eval()
+
+
+@pytest.fixture
+def checkpoint(network: EmotionNetwork, tmp_path: Path) -> Path:
+    path = tmp_path / "best.ckpt"
+    state = {PREFIX + name: tensor for name, tensor in network.state_dict().items()}
+    write_checkpoint({SPEC_KEY: network.spec.to_dict(), "state_dict": state}, path)
+    return path
+
+
+@pytest.fixture
+def keep_threads():
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+def faces(count: int) -> np.ndarray:
+    return RNG.integers(0, 256, (count, 48, 48), dtype=np.uint8)
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_a_checkpoint_predicts_what_its_network_says(checkpoint, network):
+    predictor = Predictor.load(checkpoint)
+    assert predictor.classes == CLASSES
+    assert predictor.temperature == 1.7
+    batch = faces(5)
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(batch)[:, None])
+    expected = torch.softmax(logits / 1.7, dim=1).numpy()
+    probabilities = predictor.probabilities(batch)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+    predictions = predictor(batch)
+    for prediction, row in zip(predictions, expected, strict=True):
+        assert prediction.label == CLASSES[row.argmax()]
+        assert prediction.confidence == pytest.approx(row.max(), abs=1e-6)
+        assert list(prediction.probabilities) == list(CLASSES)
+        assert list(prediction.probabilities.values()) == pytest.approx(row, abs=1e-6)
+        assert prediction.smoothed == prediction.probabilities
+        assert prediction.box is prediction.track is prediction.score is None
+        assert not prediction.uncertain
+
+
+def test_one_face_or_many_or_none(network):
+    predictor = Predictor(network)
+    batch = faces(3)
+    (single,) = predictor(batch[1])
+    assert single.confidence == pytest.approx(predictor(batch)[1].confidence, abs=1e-6)
+    assert predictor(batch[:0]) == []
+    assert predictor.probabilities(batch[:0]).shape == (0, 4)
+
+
+def test_many_faces_go_through_in_parts_with_the_same_result(network, monkeypatch):
+    predictor = Predictor(network)
+    batch = faces(11)
+    whole = predictor.probabilities(batch)
+    monkeypatch.setattr("fer.inference.predictor._BATCH", 4)
+    np.testing.assert_allclose(predictor.probabilities(batch), whole, atol=1e-6)
+
+
+def test_views_with_any_strides_are_taken(network):
+    predictor = Predictor(network)
+    batch = faces(4)
+    np.testing.assert_allclose(
+        predictor.probabilities(batch[::-2, :, ::-1]), predictor.probabilities(batch[::-2, :, ::-1].copy()), atol=1e-6
+    )
+
+
+def test_a_picture_is_searched_for_faces(network, monkeypatch, tmp_path):
+    monkeypatch.setenv("FER_CACHE", str(tmp_path))  # without YuNet there: Haar
+    picture = np.full((480, 960, 3), 120, np.uint8)
+    for index, face in enumerate(make_faces(12, 7, 7, seed=0).images[:8]):
+        y, x = 40 + 230 * (index // 4), 40 + 230 * (index % 4)
+        picture[y : y + 160, x : x + 160] = cv2.resize(face, (160, 160), interpolation=cv2.INTER_CUBIC)[..., None]
+    predictor = Predictor(network)
+    predictions = predictor(picture)
+    assert len(predictions) >= 4
+    expected = predictor.probabilities(crop_faces(picture, [prediction.box for prediction in predictions]))
+    for prediction, row in zip(predictions, expected, strict=True):
+        assert list(prediction.probabilities.values()) == pytest.approx(row, abs=1e-6)
+        assert 0.7 <= prediction.score <= 1
+        assert prediction.track is None
+    assert predictor(np.zeros((1, 1, 3), np.uint8)) == []
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((48, 48)),
+        np.zeros((2, 48, 48), np.float32),
+        np.zeros((100, 100), np.uint8),
+        np.zeros((2, 224, 224), np.uint8),
+        np.zeros((2, 48, 48, 3), np.uint8),
+        np.zeros((480, 640, 4), np.uint8),
+        np.zeros((480, 640, 3), np.float32),
+        np.zeros((0, 0, 3), np.uint8),
+        np.zeros(48, np.uint8),
+    ],
+    ids=lambda image: f"{image.dtype}{image.shape}",
+)
+def test_other_arrays_are_refused_in_words(network, image):
+    with pytest.raises(UserError, match=r"\(N, 48, 48\) or \(48, 48\), and a picture uint8 of shape \(H, W, 3\)"):
+        Predictor(network)(image)
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_threads_are_those_asked_for(checkpoint):
+    Predictor.load(checkpoint, threads=2)
+    assert torch.get_num_threads() == cv2.getNumThreads() == 2
+    with pytest.raises(UserError, match="threads=0"):
+        Predictor.load(checkpoint, threads=0)
+
+
+@pytest.mark.usefixtures("keep_threads")
+@pytest.mark.parametrize(
+    ("cores", "load", "expected"), [(1, 0, 1), (2, 0, 1), (2, 3.5, 1), (4, 0.1, 3), (4, 2, 1), (8, 1, 4), (64, 0, 4)]
+)
+def test_threads_are_chosen_by_the_free_cores(checkpoint, monkeypatch, cores, load, expected):
+    monkeypatch.setattr(threads, "available_cores", lambda: cores)
+    monkeypatch.setattr(threads, "_load", lambda: load)
+    Predictor.load(checkpoint)
+    assert torch.get_num_threads() == cv2.getNumThreads() == expected
+
+
+def test_available_cores_are_those_of_the_process(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    assert threads.available_cores() == 3
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert threads.available_cores() == 6
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path):
+    path = tmp_path / "notes.ckpt"
+    path.write_text("no network here")
+    with pytest.raises(UserError, match=r"notes\.ckpt"):
+        Predictor.load(path)
+    with pytest.raises(UserError, match=r"nowhere\.ckpt"):
+        Predictor.load(tmp_path / "nowhere.ckpt")
+
+
+def test_torch_is_imported_by_loading_alone_and_waits_without_spinning(checkpoint):
+    """In a new process: nothing else of the chain needs torch, nor lightning or timm at any time."""
+    code = f"""
+import os, sys
+os.environ.pop("OMP_WAIT_POLICY", None)
+import numpy as np
+from fer.inference.analyzer import FaceAnalyzer
+from fer.inference.detectors import create_detector
+from fer.inference.predictor import Predictor
+create_detector("haar")(np.zeros((100, 100, 3), np.uint8))
+assert "torch" not in sys.modules
+predictor = Predictor.load({str(checkpoint)!r})
+assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+print(predictor(np.zeros((48, 48), np.uint8))[0].label)
+assert not {{"lightning", "timm", "hydra", "torchvision", "matplotlib"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in CLASSES
