@@ -15,6 +15,9 @@ from fer import config
 from fer.errors import EXIT_CODE, UserError
 
 CONFIGS = Path(__file__).parent / "configs"
+UNWRITABLE = {
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "ENOTDIR", "EEXIST")
+}
 failed_jobs: list[str] = []  # of a sweep that runs in this process
 
 
@@ -28,10 +31,7 @@ def main(cfg: DictConfig) -> float | None:
     except UserError as error:
         config.complain(str(error).splitlines())
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG):
-            raise
-        place = error.filename or hydra_config.runtime.output_dir
-        config.complain([f"{place} cannot be written: {error.strerror}; what was written before is whole"])
+        config.complain([unwritable(error)])
     except KeyboardInterrupt:
         print("Interrupted before training began.", file=sys.stderr)
         sys.exit(130)
@@ -56,11 +56,25 @@ def run(cfg: DictConfig, run_dir: Path) -> float:
     return float(evaluate(cfg, ckpt, run_dir, calibrate=training)["val"]["accuracy"])
 
 
+def unwritable(error: OSError) -> str:
+    """The message for a full disk or a place that must not be written; raises every other error again."""
+    if error.errno not in UNWRITABLE:
+        raise error
+    return (
+        f"{error.filename or 'the run directory'} cannot be written: {error.strerror}; make room or choose another "
+        "place with hydra.run.dir=DIR; what was written before is whole"
+    )
+
+
 if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our own mistakes deserve a whole traceback
     config.register()
     sys.argv[1:] = config.checked_arguments(CONFIGS, "train", sys.argv[1:])
-    main()
+    try:
+        main()
+    except OSError as error:  # Hydra could not make the run directory
+        config.complain([unwritable(error)])
+        sys.exit(EXIT_CODE)
     if failed_jobs:
         config.complain([f"{len(failed_jobs)} of the jobs failed: {', '.join(failed_jobs)}"])
         sys.exit(EXIT_CODE)

@@ -35,8 +35,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {path} is refused: it is damaged, or holds more than plain data, which could run code"
         ) from error
-    except OSError as error:
-        raise UserError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+    except PermissionError as error:
+        raise UserError(f"checkpoint {path} may not be read; check its permissions") from error
     except Exception as error:  # torch raises half a dozen types for damaged files
         raise UserError(f"{path} is no checkpoint, or was cut off while it was written") from error
     if not isinstance(content, dict) or SPEC_KEY not in content or "state_dict" not in content:

@@ -5,6 +5,7 @@ configs/train.yaml. `mistakes` collects every mistake of a command line before a
 """
 
 import difflib
+import functools
 import importlib
 import inspect
 import sys
@@ -172,7 +173,7 @@ def mistakes(config_dir: Path, config_name: str, overrides: Sequence[str]) -> tu
         except HydraException:
             found.append(f"{text!r} cannot be read; a setting is KEY=VALUE, and a list is KEY=[a,b]")
             continue
-        options = _options(config_dir, override.key_or_group)
+        options = _options(config_dir, config_name, override.key_or_group)
         if options is None:
             plain.append((text, override))
             continue
@@ -192,10 +193,11 @@ def mistakes(config_dir: Path, config_name: str, overrides: Sequence[str]) -> tu
             if problem is not None:
                 found.append(problem)
                 continue
-            try:
-                compose(config_name, [_first_choice(word) for word in [*groups, text]])
-            except (HydraException, OmegaConfBaseException) as error:
-                found.append(f"{text}: {_cause(error)}")
+            for single in _singles(text):
+                try:
+                    compose(config_name, [*map(_first_choice, groups), single])
+                except (HydraException, OmegaConfBaseException) as error:
+                    found.append(f"{single}: {_cause(error)}")
     return found, fixed
 
 
@@ -221,11 +223,17 @@ def complain(found: Sequence[str]) -> None:
     print("\n".join(f"error: {text}" for text in found), file=sys.stderr)
 
 
-def _options(config_dir: Path, group: str) -> list[str] | None:
-    folder = config_dir / group
-    if not group or not folder.is_dir():
+def _options(config_dir: Path, config_name: str, group: str) -> list[str] | None:
+    """What a group offers; None for a word that is no group of this command."""
+    defaults: Any = OmegaConf.to_container(_load(config_dir, config_name).defaults)
+    if not any(isinstance(entry, dict) and group in entry for entry in defaults):
         return None
-    return sorted(file.stem for file in folder.glob("*.yaml"))
+    return sorted(file.stem for file in (config_dir / group).glob("*.yaml"))
+
+
+@functools.cache
+def _load(config_dir: Path, config_name: str) -> Any:
+    return OmegaConf.load(config_dir / f"{config_name}.yaml")
 
 
 def _choices(override: Override) -> list[str]:
@@ -235,12 +243,17 @@ def _choices(override: Override) -> list[str]:
     return [str(choice) for choice in value] if isinstance(value, list) else ["null" if value is None else str(value)]
 
 
-def _first_choice(text: str) -> str:
-    """The same override with the first value of its sweep, if it is one."""
+def _singles(text: str) -> list[str]:
+    """An override that sweeps as one override per value; any other as it is."""
     override = OverridesParser.create().parse_override(text)
     if not override.is_sweep_override():
-        return text
-    return f"{text.split('=')[0]}={next(iter(override.sweep_string_iterator()))}"
+        return [text]
+    return [f"{text.split('=')[0]}={value}" for value in override.sweep_string_iterator()]
+
+
+def _first_choice(text: str) -> str:
+    """The same override with the first value of its sweep, if it is one."""
+    return _singles(text)[0]
 
 
 def _unknown_choice(group: str, choice: str, options: Sequence[str]) -> str:
@@ -323,10 +336,11 @@ def _mistakes_in_experiments(config_dir: Path, config_name: str, groups: Sequenc
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what OmegaConf said, without Hydra's wrapping."""
+    """What OmegaConf said, without Hydra's wrapping and without the lines that describe its own objects."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).splitlines()[0]
+    lines = str(error).splitlines()
+    return lines[1].strip() if lines[0].endswith("composing config:") and len(lines) > 1 else lines[0]
 
 
 def with_saved_run(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:

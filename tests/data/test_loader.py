@@ -1,3 +1,5 @@
+from itertools import chain
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ def seen(loader: FaceLoader, epoch: int = 0) -> list[list[int]]:
 def test_evaluation_gives_every_row_in_order() -> None:
     batches = seen(FaceLoader(IMAGES, TARGETS, 16))
     assert [len(batch) for batch in batches] == [16, 16, 16, 2]
-    assert sum(batches, []) == list(range(50))
+    assert list(chain(*batches)) == list(range(50))
 
 
 def test_faces_and_targets_belong_together() -> None:
@@ -63,8 +65,8 @@ def test_each_training_batch_has_random_numbers_of_its_own() -> None:
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_processes_share_the_rows_out(shuffle: bool) -> None:
     loaders = [FaceLoader(IMAGES, TARGETS, 8, shuffle, seed=1, rank=rank, world_size=3) for rank in range(3)]
-    rows = [sum(seen(loader), []) for loader in loaders]
-    together = sum(rows, [])
+    rows = [list(chain(*seen(loader))) for loader in loaders]
+    together = list(chain(*rows))
     assert len(set(together)) == len(together)
     if shuffle:
         assert {len(loader) for loader in loaders} == {2}  # 50 rows fill two batches of 3 x 8

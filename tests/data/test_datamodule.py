@@ -1,0 +1,73 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fer.data.datamodule import FER2013DataModule
+from fer.data.faces import TRAIN, VAL
+from fer.errors import UserError
+
+SYNTHETIC = {"train": 70, "val": 21, "test": 14}
+
+
+def ready(**settings: object) -> FER2013DataModule:
+    datamodule = FER2013DataModule(None, synthetic=SYNTHETIC, batch_size=16, **settings)  # type: ignore[arg-type]
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule
+
+
+def test_a_batch_is_uint8_faces_and_int64_targets() -> None:
+    faces, targets = next(iter(ready().train_dataloader()))
+    assert (faces.dtype, tuple(faces.shape)) == (torch.uint8, (16, 1, 48, 48))
+    assert (targets.dtype, tuple(targets.shape)) == (torch.int64, (16,))
+
+
+def test_rows_of_other_classes_are_left_out_of_every_split_and_targets_follow_the_list() -> None:
+    datamodule = ready(classes=["neutral", "angry"])
+    counts = datamodule.class_counts()
+    assert counts["train"] == {"neutral": 10, "angry": 10}
+    assert sum(counts["val"].values()) + sum(counts["test"].values()) == 6 + 4
+    _, targets = datamodule.tensors(TRAIN)
+    emotions = datamodule.rows(TRAIN).labels
+    assert set(zip(targets.tolist(), emotions.tolist(), strict=True)) == {(0, 6), (1, 0)}
+
+
+def test_statistics_are_those_of_the_training_pixels() -> None:
+    datamodule = ready()
+    pixels = datamodule.rows(TRAIN).images / 255
+    mean, std = datamodule.statistics()
+    assert mean == pytest.approx(pixels.mean(), abs=1e-6)
+    assert std == pytest.approx(pixels.std(), abs=1e-5)
+
+
+def test_balance(write_tree: Callable[..., Path], tmp_path: Path) -> None:
+    names = [f"happy/{i}.png" for i in range(60)] + [f"sad/{i}.png" for i in range(20)]
+    path = write_tree(tmp_path / "faces", names)
+    classes = ["happy", "sad"]
+    weights = FER2013DataModule(path, classes, balance="loss", split="random", test_fraction=0.0)
+    weights.setup()
+    assert weights.class_weights() == pytest.approx(torch.tensor([36 / 54, 36 / 18]), abs=0.01)
+    sampler = FER2013DataModule(path, classes, batch_size=36, balance="sampler", split="random", test_fraction=0.0)
+    sampler.setup()
+    assert sampler.class_weights() is None
+    loader = sampler.train_dataloader()
+    drawn = []
+    for epoch in range(30):
+        loader.set_epoch(epoch)
+        drawn += [targets for _, targets in loader]
+    assert float(torch.cat(drawn).float().mean()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_evaluation_batches_are_not_augmented() -> None:
+    datamodule = ready(augment={"flip": 1.0})
+    faces, targets = next(iter(datamodule.val_dataloader()))
+    assert np.array_equal(faces[:, 0].numpy(), datamodule.rows(VAL).images)
+    assert torch.equal(datamodule.on_after_batch_transfer((faces, targets), 0)[0], faces)
+
+
+def test_a_missing_path_without_download_names_the_ways_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.download is off.*data=synthetic"):
+        FER2013DataModule(tmp_path / "none.csv", download=False).prepare_data()

@@ -1,0 +1,153 @@
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fer.errors import UserError
+from fer.models import OWN, create, load_weights, suggest
+from fer.models.network import EmotionNetwork, NetworkSpec
+
+CLASSES = ("angry", "happy", "sad")
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("image_size", [48, 64])
+def test_our_networks_give_logits_and_gradients_everywhere(name: str, image_size: int) -> None:
+    network = create(name, 3, image_size)
+    logits = network(torch.rand(4, 1, image_size, image_size))
+    assert logits.shape == (4, 3)
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet18", {"stem_stride": 1}),
+        ("vit_tiny_patch16_224", {"kwargs": {"patch_size": 6}}),
+        ("convnext_atto", {"stem_stride": 2}),
+        ("mobilenetv3_small_050", {"image_size": 96}),
+    ],
+)
+def test_timm_networks_take_gray_faces(name: str, options: dict[str, object]) -> None:
+    network = create(name, 5, **options).eval()  # type: ignore[arg-type]
+    size = int(options.get("image_size", 48))  # type: ignore[call-overload]
+    assert network(torch.rand(2, 1, size, size)).shape == (2, 5)
+
+
+def test_the_stem_stride_keeps_more_of_the_face() -> None:
+    def last_side(stem_stride: int | None) -> int:
+        network = create("resnet18", 3, stem_stride=stem_stride).eval()
+        return int(network.forward_features(torch.rand(1, 1, 48, 48)).shape[-1])  # type: ignore[operator]
+
+    assert (last_side(None), last_side(1)) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet81", {}, "did you mean resnet"),
+        ("snet", {}, "senet"),
+        ("senet", {"pretrained": True}, "no ImageNet weights for our own"),
+        ("senet", {"stem_stride": 1}, "built for 48x48"),
+        ("senet", {"kwargs": {"width": 3}}, "model.kwargs.width: senet takes widths"),
+        ("resnet18", {"kwargs": {"wdth": 3}}, "these arguments"),
+        ("vit_tiny_patch16_224", {"stem_stride": 1}, "stem_stride"),
+        ("inception_v4", {}, "model.image_size=224"),
+    ],
+)
+def test_a_mistake_names_the_way_out(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        create(name, 3, **options)  # type: ignore[arg-type]
+
+
+def test_suggestions_know_timm() -> None:
+    assert "convnext_atto" in suggest("convnext_ato")
+
+
+def test_the_network_resizes_normalises_and_takes_bytes() -> None:
+    spec = NetworkSpec("net", CLASSES, image_size=32, mean=0.5, std=0.25, kwargs={"widths": [4, 8]})
+    network = EmotionNetwork(spec).eval()
+    faces = torch.randint(0, 256, (3, 1, 48, 48), dtype=torch.uint8)
+    seen = []
+    network.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    logits = network(faces)
+    assert logits.shape == (3, 3)
+    assert seen[0].shape == (3, 1, 32, 32)
+    assert float(seen[0].mean()) == pytest.approx((float(faces.float().mean()) / 255 - 0.5) / 0.25, abs=0.05)
+    assert torch.equal(network(faces.float()), logits)
+    probabilities = network.probabilities(faces)
+    assert torch.allclose(probabilities.sum(1), torch.ones(3))
+
+
+def test_weights_of_a_local_file(tmp_path: Path) -> None:
+    source = create("net", 7, kwargs={"widths": [4, 8]})
+    torch.save(source.state_dict(), tmp_path / "a.pth")
+    save_file(source.state_dict(), tmp_path / "a.safetensors")
+    for file in ("a.pth", "a.safetensors"):
+        target = create("net", 3, kwargs={"widths": [4, 8]})
+        assert load_weights(target, tmp_path / file) == ["head.weight", "head.bias"]
+        assert torch.equal(target.state_dict()["stages.0.weight"], source.state_dict()["stages.0.weight"])
+
+
+def test_weights_for_three_channels_are_summed(tmp_path: Path) -> None:
+    network = create("net", 3, kwargs={"widths": [4, 8]})
+    state = network.state_dict()
+    state["stages.0.weight"] = torch.rand(4, 3, 3, 3)
+    torch.save(state, tmp_path / "rgb.pth")
+    load_weights(network, tmp_path / "rgb.pth")
+    assert torch.allclose(network.state_dict()["stages.0.weight"], state["stages.0.weight"].sum(1, keepdim=True))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    network = create("net", 3)
+    torch.save(create("cnn", 3).state_dict(), tmp_path / "cnn.pth")
+    with pytest.raises(UserError, match="another network"):
+        load_weights(network, tmp_path / "cnn.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(UserError, match="can be read safely"):
+        load_weights(network, tmp_path / "text.pth")
+    with pytest.raises(UserError, match="does not exist"):
+        load_weights(network, tmp_path / "none.pth")
+
+
+@pytest.fixture
+def refusing_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
+    """A hub on the loopback address that answers 403 to everything."""
+    asked: list[str] = []
+
+    class Refuse(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_HEAD
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        import huggingface_hub.constants as constants
+
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        yield asked
+        server.shutdown()
+
+
+def test_a_hub_that_refuses_becomes_one_sentence(refusing_hub: list[str]) -> None:
+    with pytest.raises(UserError, match=r"could not be fetched.*model\.pretrained=false") as error:
+        create("resnet18", 3, pretrained=True)
+    assert refusing_hub, "the hub was never asked"
+    assert "\n" not in str(error.value)

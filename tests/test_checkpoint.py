@@ -1,0 +1,118 @@
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint, write_checkpoint
+from fer.errors import UserError
+from fer.models.network import EmotionNetwork, NetworkSpec
+
+SPEC = NetworkSpec("net", ("happy", "sad"), kwargs={"widths": [4, 8]}, temperature=1.5)
+
+
+def content() -> dict[str, Any]:
+    network = EmotionNetwork(SPEC)
+    return {
+        SPEC_KEY: SPEC.to_dict(),
+        "state_dict": {f"network.{name}": tensor for name, tensor in network.state_dict().items()},
+    }
+
+
+def test_a_path_is_enough(tmp_path: Path) -> None:
+    written = content()
+    write_checkpoint(written, tmp_path / "a.ckpt")
+    network = load_network(tmp_path / "a.ckpt")
+    assert network.spec == SPEC
+    assert not network.training
+    assert torch.equal(
+        network.state_dict()["backbone.head.weight"], written["state_dict"]["network.backbone.head.weight"]
+    )
+
+
+def test_half_precision_is_loaded_as_single(tmp_path: Path) -> None:
+    written = content()
+    written["state_dict"] = {k: v.half() if v.is_floating_point() else v for k, v in written["state_dict"].items()}
+    write_checkpoint(written, tmp_path / "half.ckpt")
+    assert {p.dtype for p in load_network(tmp_path / "half.ckpt").parameters()} == {torch.float32}
+
+
+class Payload:
+    """Unpickling it would create a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.file),)
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({**content(), "extra": Payload(tmp_path / "ran")}, tmp_path / "zip.ckpt")
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+    with pytest.raises(UserError, match="refused"):
+        load_network(tmp_path / "zip.ckpt")
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_network(tmp_path / "plain.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def broken(kind: str) -> dict[str, Any]:
+    bad = content()
+    if kind == "foreign":
+        del bad[SPEC_KEY]
+    elif kind == "format":
+        bad[SPEC_KEY]["format"] = 99
+    elif kind == "incomplete":
+        del bad[SPEC_KEY]["classes"]
+    elif kind == "weights":
+        bad["state_dict"].popitem()
+    elif kind == "target":
+        bad[SPEC_KEY]["name"] = "os.system"
+    return bad
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("foreign", "not written by this project"),
+        ("format", "another version"),
+        ("incomplete", "incomplete"),
+        ("weights", "not those of net"),
+        ("target", "no such network"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, kind: str, message: str) -> None:
+    write_checkpoint(broken(kind), tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=message):
+        load_network(tmp_path / "a.ckpt")
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        read_checkpoint(tmp_path / "none.ckpt")
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(UserError, match=r"text\.ckpt"):
+        read_checkpoint(tmp_path / "text.ckpt")
+    write_checkpoint(content(), tmp_path / "cut.ckpt")
+    whole = (tmp_path / "cut.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cut off"):
+        read_checkpoint(tmp_path / "cut.ckpt")
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.ckpt"
+    write_checkpoint(content(), file)
+    before = file.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_checkpoint(content(), file)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]

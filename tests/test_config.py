@@ -1,0 +1,123 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from fer import config
+from fer.models import create
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+EXPERIMENTS = sorted(file.stem for file in (CONFIGS / "experiment").glob("*.yaml"))
+MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
+
+
+def mistakes(*overrides: str, configs: Path = CONFIGS) -> list[str]:
+    config.register()
+    return config.mistakes(configs, "train", overrides)[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.clases=4", "did you mean data.classes"),
+        ("clases=4", "did you mean"),
+        ("+data.clases=4", "did you mean data.classes"),
+        ("lr=0.1", "did you mean optim.lr"),
+        ("optim.lr=fast", "could not be converted"),
+        ("data=fer2014", "did you mean fer2013"),
+        ("experiment=cnn_8clas", "there is"),
+        ("data.classes", "KEY=VALUE"),
+        ("detector=haar", "there is no such setting"),
+        ("seed=1,two", "could not be converted"),
+    ],
+)
+def test_a_mistake_is_named_with_the_nearest_right_name(override: str, message: str) -> None:
+    found = mistakes(override)
+    assert len(found) == 1
+    assert message in found[0]
+
+
+def test_all_mistakes_are_listed_at_once() -> None:
+    found = mistakes("data.clases=4", "optim.lr=fast", "data=fer2014", "seed=3")
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=senet", "data.classes=7"],
+        ["data.classes=[happy,sad]"],
+        ["trainer.limit_train_batches=3", "model.kwargs.anything=1"],
+        ["seed=1,2,3", "model=net,senet", "data.fold=range(5)", "data.folds=5"],
+        ["hydra.run.dir=/tmp/x", "hydra.sweep.dir=/tmp/y"],
+        ["data.augment=null", "ckpt=[a.ckpt,b.ckpt]"],
+    ],
+)
+def test_right_command_lines_pass(overrides: list[str]) -> None:
+    assert mistakes(*overrides) == []
+
+
+def test_a_new_name_under_an_open_key_gets_its_plus() -> None:
+    config.register()
+    _, fixed = config.mistakes(CONFIGS, "train", ["trainer.limit_val_batches=1"])
+    assert fixed == ["++trainer.limit_val_batches=1"]
+
+
+@pytest.fixture
+def configs(tmp_path: Path) -> Path:
+    """A copy of configs/ that a test may spoil."""
+    import shutil
+
+    return Path(shutil.copytree(CONFIGS, tmp_path / "configs"))
+
+
+def test_a_mistyped_key_inside_an_experiment_file(configs: Path) -> None:
+    (configs / "experiment" / "mine.yaml").write_text("# @package _global_\ndata:\n  clases: 4\noptim:\n  lr: fast\n")
+    found = mistakes("experiment=mine", configs=configs)
+    assert "configs/experiment/mine.yaml: data.clases" in found[0]
+    assert "did you mean data.classes" in found[0]
+    (configs / "experiment" / "mine.yaml").write_text("# @package _global_\noptim:\n  lr: fast\n")
+    assert "could not be converted" in mistakes("experiment=mine", configs=configs)[0]
+    (configs / "experiment" / "mine.yaml").write_text("a: [1\n")
+    assert "is no YAML" in mistakes("experiment=mine", configs=configs)[0]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("timm", "vgg16")])
+def test_every_model_config_builds(settings: Callable[..., DictConfig], name: str) -> None:
+    model = settings("~model.kwargs.widths", f"model={name}").model
+    network = create(model.name, 7, model.image_size, False, model.stem_stride, dict(model.kwargs))
+    assert sum(parameter.numel() for parameter in network.parameters()) > 1000
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes(name: str) -> None:
+    assert mistakes(f"experiment={name}") == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("mode=tets", "did you mean test"),
+        ("data.split=offical", "did you mean official"),
+        ("data.balance=yes", "none, loss, sampler"),
+        ("optim.schedule=cosin", "did you mean cosine"),
+        ("label_smoothing=2", "between 0 and 1"),
+        ("data.batch_size=0", "at least 1"),
+        ("data.classes=6", "5-surprise"),
+        ("mode=test", "needs a checkpoint"),
+        ("ckpt=none.ckpt", "does not exist"),
+        ("model.name=resnet81", "did you mean resnet"),
+        ("optim.optimizer._target_=torch.optim.Adamm", "no such class"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(settings: Callable[..., DictConfig], override: str, message: str) -> None:
+    found = config.validate(settings(override))
+    assert len(found) == 1
+    assert message in found[0]
+
+
+def test_folds_and_trainer_arguments_are_checked(settings: Callable[..., DictConfig]) -> None:
+    assert "from 0 to 4" in config.validate(settings("data.folds=5", "data.fold=5"))[0]
+    assert "did you mean trainer.max_epochs" in config.validate(settings("++trainer.max_epoch=5"))[0]
+    assert config.validate(settings()) == []

@@ -1,0 +1,100 @@
+"""The commands of the README, run as a person runs them."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from conftest import TINY
+
+Command = Callable[..., "CompletedProcess[str]"]
+
+
+def one_run(tmp_path: Path) -> Path:
+    (run,) = [path for path in (tmp_path / "outputs").iterdir() if path.is_dir() and path.name != "sweeps"]
+    return run
+
+
+def test_a_run_is_one_directory_with_everything_in_it(command: Command, tmp_path: Path) -> None:
+    finished = command(*TINY, "data.classes=4")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    run = one_run(tmp_path)
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "history.csv",
+        "metrics.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "plots/samples.png",
+        "plots/training_progress.png",
+        "plots/confusion_matrix_val.png",
+        "plots/confusion_matrix_test.png",
+    } <= files
+    assert any(name.startswith("events.out.tfevents") for name in files)
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+
+    report = json.loads((run / "metrics.json").read_text())
+    assert report["classes"] == ["angry", "happy", "sad", "neutral"]
+    assert report["test"]["images"] == 40
+    for word in ("accuracy", "precision", "recall", "neutral", str(run)):
+        assert word in finished.stdout
+
+    tested = command("mode=test", f"ckpt={run / 'checkpoints' / 'best.ckpt'}")
+    assert tested.returncode == 0, tested.stderr
+    (test_run,) = [path for path in (tmp_path / "outputs").iterdir() if path != run]
+    again = json.loads((test_run / "metrics.json").read_text())
+    assert again["test"]["accuracy"] == report["test"]["accuracy"]
+    assert again["test"]["loss"] == pytest.approx(report["test"]["loss"])
+    assert not (test_run / "checkpoints").exists()
+
+
+def test_mistakes_are_listed_and_nothing_is_written(command: Command, tmp_path: Path) -> None:
+    finished = command("data.clases=4", "model=snet", "optim.lr=fast")
+    assert finished.returncode == 2
+    assert len(finished.stderr.splitlines()) == 3
+    assert "Traceback" not in finished.stderr
+    assert list((tmp_path / "outputs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.path=none.csv", "data.download=false"], "data=synthetic"),
+        (["mode=test", "ckpt=none.ckpt"], "does not exist"),
+    ],
+)
+def test_a_missing_file_ends_with_one_message(command: Command, arguments: list[str], message: str) -> None:
+    finished = command(*arguments)
+    assert finished.returncode == 2
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_outputs_that_cannot_be_written(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    finished = command(*TINY, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
+    assert finished.returncode == 2
+    assert "cannot be written" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails(command: Command, tmp_path: Path) -> None:
+    finished = command("-m", *TINY, "data.classes=4,6", "trainer.max_epochs=1")
+    assert finished.returncode == 2
+    assert "data.classes=6" in finished.stderr
+    assert len(list((tmp_path / "outputs" / "sweeps").rglob("metrics.json"))) == 1
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"]])
+def test_the_entry_answers_without_the_heavy_libraries(command: Command, flags: list[str]) -> None:
+    start = time.perf_counter()
+    finished = command(*flags)
+    elapsed = time.perf_counter() - start
+    assert finished.returncode == 0
+    assert "senet" in finished.stdout
+    # Importing torch and Lightning alone takes longer than this on any machine that this was tried on.
+    assert elapsed < 3
