@@ -14,6 +14,7 @@ from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -327,7 +328,6 @@ class Screen:
     def show_and_wait(self, frame: Frame, drawn: BGRImage) -> bool:
         """Shows an annotated picture until a key is pressed; False when the user wants to end."""
         self._shown = (frame, drawn, [])
-        self._draw()
         return self._obey(self._stay(""))
 
     def idle(self) -> bool:
@@ -482,12 +482,12 @@ def _in_words(prediction: Prediction) -> str:
 
 
 def _print_counts(console: Console, counts: Mapping[str, int], seen: int, empty: int, broken: int) -> None:
-    faces = sum(counts.values())
-    table = Table(title=f"{seen} pictures, {faces} faces", box=None, padding=(0, 1))
+    left_out = f", {broken} could not be read" if broken else ""
+    console.print(f"{seen} pictures, {sum(counts.values())} faces, {empty} without a face{left_out}", highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for name in counts:
         table.add_column(name, justify="right")
     table.add_row(*map(str, counts.values()))
-    table.caption = f"{empty} without a face, {broken} could not be read"
     console.print(table)
 
 

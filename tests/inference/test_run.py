@@ -1,0 +1,434 @@
+"""The run loop with an analyzer that needs no network: what is written, printed and shown, and how runs end."""
+
+import csv
+import io
+import json
+import os
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from fer.errors import UserError
+from fer.inference import run as run_module
+from fer.inference.config import InferConfig
+from fer.inference.prediction import Prediction
+from fer.inference.run import Figures, Screen, find_checkpoint, run, watch_pictures, watch_video
+from fer.inference.sinks import plan_outputs
+from fer.inference.sources import Frame, LiveStream, PictureFiles, VideoFile, open_source, read_picture
+from fer.inference.timeline import Timeline
+from fer.inference.window import Action
+
+CLASSES = ("happy", "sad")
+
+
+def says(label: str, track: int | None = 1, confidence: float = 0.75) -> Prediction:
+    other = "sad" if label == "happy" else "happy"
+    row = {label: confidence, other: 1 - confidence}
+    return Prediction(label, confidence, {name: row[name] for name in CLASSES}, (10, 10, 30, 30), track, 0.9)
+
+
+class FakeAnalyzer:
+    """One happy face in the first second, then two: the first is sad by then."""
+
+    def __init__(self) -> None:
+        self.timings = {"detect": 3.0, "classify": 2.0}
+        self.times: list[float | None] = []
+
+    def __call__(self, image: np.ndarray, time: float | None) -> list[Prediction]:
+        self.times.append(time)
+        if time is None:
+            return [says("sad", None)]
+        return [says("happy")] if time < 0.99 else [says("sad"), says("happy", 2)]
+
+
+class FakeWindow:
+    """Shows nothing, and answers with what the test wants pressed."""
+
+    def __init__(self, *actions: Action | None) -> None:
+        self.actions = list(actions)
+        self.shown: list[np.ndarray] = []
+        self.waited: list[int] = []
+
+    def show(self, image: np.ndarray) -> None:
+        self.shown.append(image)
+
+    def poll(self, milliseconds: int = 1) -> Action | None:
+        self.waited.append(milliseconds)
+        return self.actions.pop(0) if self.actions else None
+
+
+def silent(text: str) -> None:
+    pass
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """60 frames, 2 seconds."""
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 30, (320, 240))
+    for number in range(60):
+        writer.write(np.full((240, 320, 3), 4 * number, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(record=True, width=100, file=io.StringIO())
+
+
+def open_clip(path: Path) -> VideoFile:
+    source = open_source("video", str(path), silent)
+    assert isinstance(source, VideoFile)
+    return source
+
+
+def count_frames(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    count = 0
+    while capture.grab():
+        count += 1
+    return count
+
+
+# --- videos -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_video_gives_video_predictions_timeline_and_summary(tmp_path, clip, console):
+    outputs = plan_outputs(str(tmp_path / "out"), "video", "clip", "jsonl")
+    outputs.folder.mkdir()
+    watch_video(open_clip(clip), FakeAnalyzer(), CLASSES, outputs, None, console, console)
+    assert sorted(path.name for path in outputs.folder.iterdir()) == [
+        "clip.mp4",
+        "predictions.jsonl",
+        "summary.csv",
+        "timeline.png",
+    ]
+    assert count_frames(outputs.folder / "clip.mp4") == 60
+    lines = [json.loads(line) for line in outputs.predictions.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == [*range(30), *(number for number in range(30, 60) for _ in range(2))]
+    assert lines[-1]["time"] == pytest.approx(59 / 30, abs=1e-3)
+    with (outputs.folder / "summary.csv").open() as file:
+        rows = {row["track"]: row for row in csv.DictReader(file)}
+    assert float(rows["1"]["seconds"]) == pytest.approx(2, abs=0.01)
+    assert float(rows["1"]["share_sad"]) == pytest.approx(0.5, abs=0.01)
+    assert float(rows["2"]["first"]) == pytest.approx(1, abs=0.01)
+    assert float(rows["all"]["share_happy"]) == pytest.approx(2 / 3, abs=0.01)
+    assert read_picture(outputs.folder / "timeline.png").std() > 10
+    text = console.export_text()
+    assert "60 frames" in text
+    assert "50%" in text
+
+
+def test_nothing_is_written_where_nothing_was_asked_for(tmp_path, clip, console, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    watch_video(open_clip(clip), FakeAnalyzer(), CLASSES, None, FakeWindow(), console, console)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "Share of the time" in console.export_text()
+
+
+def test_a_source_that_breaks_keeps_all_that_came_before(tmp_path, clip, console):
+    cut = tmp_path / "cut.avi"
+    writer = cv2.VideoWriter(str(cut), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 30, (320, 240))
+    for number in range(60):
+        writer.write(np.full((240, 320, 3), 4 * number, np.uint8))
+    writer.release()
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    outputs = plan_outputs(str(tmp_path / "out.mp4"), "video", "cut", "csv")
+    with pytest.raises(UserError, match="cut short"):
+        watch_video(open_clip(cut), FakeAnalyzer(), CLASSES, outputs, None, console, console)
+    frames = count_frames(tmp_path / "out.mp4")
+    assert 20 < frames < 50
+    with (tmp_path / "out.csv").open() as file:
+        assert len({row["frame"] for row in csv.DictReader(file)}) == frames
+    assert (tmp_path / "out.timeline.png").exists()
+
+
+def test_ctrl_c_leaves_half_a_file_beside_an_older_whole_one(tmp_path, clip, console):
+    class Interrupted(FakeAnalyzer):
+        def __call__(self, image: np.ndarray, time: float | None) -> list[Prediction]:
+            if len(self.times) == 20:
+                raise KeyboardInterrupt
+            return super().__call__(image, time)
+
+    outputs = plan_outputs(str(tmp_path / "out.mp4"), "video", "clip", "jsonl")
+    outputs.predictions.write_text("older and whole\n")
+    with pytest.raises(KeyboardInterrupt):
+        watch_video(open_clip(clip), Interrupted(), CLASSES, outputs, None, console, console)
+    assert outputs.predictions.read_text() == "older and whole\n"
+    assert len((tmp_path / "out.partial.jsonl").read_text().splitlines()) == 20
+    assert count_frames(tmp_path / "out.mp4") == 20  # no older one was in its way
+    assert "out.partial.jsonl" in console.export_text()
+
+
+def test_a_video_is_watched_at_its_own_speed_and_written_as_fast_as_possible(tmp_path, clip, console):
+    waits = {}
+    for output in (None, plan_outputs(str(tmp_path / "out.mp4"), "video", "clip", "jsonl")):
+        window = FakeWindow()
+        watch_video(open_clip(clip), FakeAnalyzer(), CLASSES, output, window, console, console)
+        waits[output is None] = window.waited
+    assert len(waits[True]) == len(waits[False]) == 60
+    assert set(waits[False]) == {1}
+    assert np.median(waits[True]) > 15  # of the 33 ms between frames, less the work
+
+
+def test_q_ends_a_video_in_order(tmp_path, clip, console):
+    outputs = plan_outputs(str(tmp_path / "out.mp4"), "video", "clip", "jsonl")
+    watch_video(open_clip(clip), FakeAnalyzer(), CLASSES, outputs, FakeWindow(None, None, "quit"), console, console)
+    assert count_frames(tmp_path / "out.mp4") == len(outputs.predictions.read_text().splitlines()) == 3
+
+
+# --- cameras ----------------------------------------------------------------------------------------------------------
+
+
+class FakeCapture:
+    """A camera of 60 frames per second."""
+
+    def __init__(self, pictures: int) -> None:
+        self._left = pictures
+
+    def grab(self) -> bool:
+        time.sleep(1 / 60)
+        self._left -= 1
+        return self._left >= 0
+
+    def retrieve(self):
+        return True, np.zeros((240, 320, 3), np.uint8)
+
+    def get(self, property_id: int) -> float:
+        return 60.0 if property_id == cv2.CAP_PROP_FPS else 0.0
+
+    def release(self) -> None:
+        pass
+
+
+def test_an_unplugged_camera_keeps_what_was_recorded(tmp_path, console):
+    outputs = plan_outputs(str(tmp_path), "webcam", "camera", "jsonl")
+    outputs.predictions.write_text("of an older run\n")
+    camera = LiveStream(FakeCapture(30), "camera 0", None, silent)
+    with camera, pytest.raises(UserError, match="unplugged"):
+        watch_video(camera, FakeAnalyzer(), CLASSES, outputs, None, console, console)
+    lines = [json.loads(line) for line in outputs.predictions.read_text().splitlines()]
+    assert len(lines) >= 10
+    assert lines[0]["source"] == "camera 0"
+    assert count_frames(tmp_path / "camera.mp4") == pytest.approx(60 * lines[-1]["time"] + 1, abs=1.5)
+
+
+def test_ctrl_c_is_how_a_camera_ends(tmp_path, console):
+    class Interrupted(FakeAnalyzer):
+        def __call__(self, image: np.ndarray, time: float | None) -> list[Prediction]:
+            if len(self.times) == 5:
+                raise KeyboardInterrupt
+            return super().__call__(image, time)
+
+    outputs = plan_outputs(str(tmp_path), "webcam", "camera", "jsonl")
+    camera = LiveStream(FakeCapture(600), "camera 0", None, silent)
+    with camera:
+        watch_video(camera, Interrupted(), CLASSES, outputs, None, console, console)
+    assert len(outputs.predictions.read_text().splitlines()) == 5
+
+
+def test_a_silent_camera_can_be_left(console):
+    class Silent(FakeCapture):
+        def grab(self) -> bool:
+            time.sleep(0.4)
+            return True
+
+    window = FakeWindow(None, "quit")
+    with LiveStream(Silent(9), "camera 0", None, silent) as camera:
+        watch_video(camera, FakeAnalyzer(), CLASSES, None, window, console, console)
+    assert not window.shown
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("a.png", "c.gif", "deep/d.jpg"):
+        Image.new("RGB", (100, 80), "gray").save(folder / name)
+    (folder / "b.jpg").write_text("no picture")
+    return folder
+
+
+def open_photos(folder: Path) -> PictureFiles:
+    source = open_source("image", str(folder), silent, recursive=True)
+    assert isinstance(source, PictureFiles)
+    return source
+
+
+def test_a_folder_gives_annotated_copies_and_predictions(tmp_path, photos, console):
+    outputs = plan_outputs(str(tmp_path / "out"), "image", "photos", "jsonl")
+    outputs.folder.mkdir()
+    analyzer = FakeAnalyzer()
+    watch_pictures(open_photos(photos), analyzer, CLASSES, outputs, None, console, console)
+    found = sorted(str(path.relative_to(outputs.folder)) for path in outputs.folder.rglob("*.*"))
+    assert found == ["a.png", "c.gif.png", "deep/d.jpg", "predictions.jsonl"]
+    lines = [json.loads(line) for line in outputs.predictions.read_text().splitlines()]
+    assert [Path(line["source"]).name for line in lines] == ["a.png", "c.gif", "d.jpg"]
+    assert [line["frame"] for line in lines] == [0, 2, 3]  # the broken one keeps its number
+    assert (lines[0]["time"], lines[0]["track"]) == (None, None)
+    assert analyzer.times == [None, None, None]
+    text = console.export_text()
+    assert "3 pictures, 3 faces" in text
+    assert "1 could not be read" in text
+
+
+def test_without_output_what_was_seen_is_printed(photos, console):
+    watch_pictures(open_photos(photos), FakeAnalyzer(), CLASSES, None, None, console, console)
+    assert "a.png: sad 75%" in console.export_text()
+
+
+def test_pictures_wait_for_a_key(photos, console):
+    window = FakeWindow(None, "other", "help", "pause", "quit")
+    watch_pictures(open_photos(photos), FakeAnalyzer(), CLASSES, None, window, console, console)
+    assert not window.actions
+    assert len(window.shown) == 5
+
+
+# --- the window's keys ------------------------------------------------------------------------------------------------
+
+
+def frame_at(number: int) -> Frame:
+    return Frame(np.full((240, 320, 3), 90, np.uint8), number, number / 30, "clip", time.monotonic())
+
+
+def test_keys_pause_record_save_and_help(tmp_path, clip, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    window = FakeWindow("record", None, "snapshot", "record", "help", "pause", "snapshot", None, "pause", "quit")
+    with Screen(window, None, open_clip(clip)) as screen:
+        kept = 0
+        while screen.show(frame_at(kept), frame_at(kept).image, Figures()):
+            kept += 1
+    assert kept == 6  # the pause held the frame back, and "quit" came with the next
+    recording = list(tmp_path.glob("outputs/infer/recording_*.mp4"))
+    snapshots = list(tmp_path.glob("outputs/infer/snapshot_*.png"))
+    assert len(recording) == 1
+    assert count_frames(recording[0]) == 3  # frames 1 to 3
+    assert {path.stem.rsplit("_", 1)[1] for path in snapshots} == {"2", "5"}
+    assert (cv2.imread(str(snapshots[0])) == 90).all()  # the picture, without figures or help
+
+
+def test_snapshots_go_to_the_output_folder(tmp_path, clip):
+    outputs = plan_outputs(str(tmp_path / "out"), "video", "clip", "jsonl")
+    with Screen(FakeWindow("snapshot"), outputs, open_clip(clip)) as screen:
+        assert screen.show(frame_at(7), frame_at(7).image, Figures())
+    assert [path.suffix for path in outputs.folder.iterdir()] == [".png"]
+
+
+def test_figures_are_running_averages():
+    figures = Figures()
+    for number in range(20):
+        time.sleep(0.01)
+        taken = Frame(np.zeros((2, 2, 3), np.uint8), number, 0.0, "clip", time.monotonic() - 0.05)
+        figures.update(taken, {"detect": 4.0 if number % 2 else 0.0})
+    assert 30 < figures.fps < 101
+    assert 45 < figures.latency < 80
+    assert 1.0 < figures.stages["detect"] < 3.0
+
+
+# --- checkpoints and mistakes -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_module, "WEIGHTS", tmp_path / "weights")
+    (tmp_path / "weights").mkdir()
+
+
+def make(path: str, age: float = 0) -> Path:
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    os.utime(file, (time.time() - age, time.time() - age))
+    return file
+
+
+def test_which_checkpoint_is_taken(no_weights, tmp_path):
+    with pytest.raises(UserError, match=r"python train\.py data=synthetic"):
+        find_checkpoint(None)
+    make("outputs/old/checkpoints/best.ckpt", age=99)
+    newest = make("outputs/sweep/0/checkpoints/best.ckpt")
+    make("outputs/new/checkpoints/last.ckpt")
+    assert find_checkpoint(None) == newest
+    assert find_checkpoint("outputs/old") == Path("outputs/old/checkpoints/best.ckpt")
+    make("weights/senet_5.ckpt")
+    seven = make("weights/senet_7.ckpt")
+    assert find_checkpoint(None) == tmp_path / seven
+    default = make("weights/default.ckpt")
+    assert find_checkpoint(None) == tmp_path / default
+    assert find_checkpoint("outputs/new/checkpoints/last.ckpt").name == "last.ckpt"
+    for missing in ("nothing.ckpt", "outputs"):
+        with pytest.raises(UserError, match="does not exist"):
+            find_checkpoint(missing)
+
+
+def test_all_mistakes_are_told_at_once_before_anything_is_written(no_weights, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    config = InferConfig(mode="video", source="nothing.mp4", ckpt="nothing.ckpt", output="out.gif")
+    with pytest.raises(UserError) as error:
+        run(config)
+    assert [line.split()[0] for line in str(error.value).splitlines()] == [
+        "ckpt=nothing.ckpt",
+        "output=out.gif:",
+        "source=nothing.mp4",
+    ]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_source_is_never_written_over(no_weights, tmp_path, clip, photos):
+    make("any.ckpt")
+    same = InferConfig(mode="video", source=str(clip), output=str(tmp_path), ckpt="any.ckpt")
+    with pytest.raises(UserError, match=r"would write over .*clip\.mp4"):
+        run(same)
+    with pytest.raises(UserError, match=r"would write over .*a\.png"):
+        run(InferConfig(mode="image", source=str(photos), output=str(photos), ckpt="any.ckpt"))
+    with pytest.raises(UserError, match="is one picture, and there are"):
+        run(InferConfig(mode="image", source=str(photos), output="one.png", ckpt="any.ckpt"))
+
+
+# --- the timeline -----------------------------------------------------------------------------------------------------
+
+
+def test_a_long_recording_takes_no_more_memory_than_a_short_one():
+    timeline = Timeline(CLASSES, 30)
+    for number in range(20_000):
+        timeline.add(number / 30, [says("happy" if number % 3 else "sad")])
+    (track,) = timeline._tracks.values()
+    assert 900 < len(track.spans) <= 2000
+    assert sum(row[-1] for row in track.spans.values()) == 20_000  # merged, not dropped
+    assert track.seconds["happy"] / track.total == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_a_silent_stream_counts_as_seen_for_a_second_at_most():
+    timeline = Timeline(CLASSES, 10)
+    for moment in (0.0, 0.1, 500.0):
+        timeline.add(moment, [says("happy")])
+    (track,) = timeline._tracks.values()
+    assert track.total == pytest.approx(0.1 + 0.1 + 1.0)
+
+
+def test_a_timeline_without_faces_can_be_saved(tmp_path):
+    timeline = Timeline(CLASSES, 30)
+    timeline.add(0.0, [])
+    timeline.save_plot(tmp_path / "timeline.png")
+    timeline.save_table(tmp_path / "summary.csv")
+    assert (tmp_path / "summary.csv").read_text().count("\n") == 1
+    assert read_picture(tmp_path / "timeline.png").shape[1] > 500
+
+
+def test_many_faces_are_listed_as_far_as_the_terminal_goes(console):
+    timeline = Timeline(CLASSES, 30)
+    for number in range(100):
+        timeline.add(number / 30, [says("happy", track) for track in range(1, 41) if number % track == 0])
+    console.print(timeline.table())
+    assert "and 28 more faces" in console.export_text()
