@@ -5,15 +5,14 @@ A checkpoint is what Lightning writes plus the key `fer`, the `NetworkSpec` as a
 """
 
 import io
-import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fer.errors import UserError
+from fer.files import write_whole
 from fer.models.network import EmotionNetwork, NetworkSpec
 
 SPEC_KEY = "fer"
@@ -74,22 +73,11 @@ def load_network(path: str | Path) -> EmotionNetwork:
 
 
 def write_checkpoint(content: dict[str, Any], path: str | Path) -> None:
-    """Writes `content` so that at any moment `path` is either the old file or the new one, whole.
+    """Writes `content` whole (see `fer.files.write_whole`).
 
     Raises:
-        OSError: as the file system says (disk full, no permission); `path` is untouched then.
+        OSError: as the file system says; `path` is untouched then.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(content, buffer)  # to memory first: torch turns a full disk into an error of another kind
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, buffer.getbuffer())

@@ -11,15 +11,16 @@ PACKAGE = Path(__file__).parents[1] / "fer"
 # For each part of the package the parts that it may import.
 ALLOWED = {
     "errors": set(),
+    "files": set(),
     "labels": {"errors"},
     "config": {"errors", "labels", "models"},
-    "data": {"errors", "labels"},
+    "data": {"errors", "files", "labels"},
     "models": {"errors", "labels"},
-    "checkpoint": {"errors", "models"},
+    "checkpoint": {"errors", "files", "models"},
     "classifier": {"checkpoint", "models"},
-    "training": {"errors", "labels", "config", "data", "models", "checkpoint", "classifier"},
-    "evaluation": {"errors", "labels", "config", "data", "models", "checkpoint", "classifier", "training"},
-    "inference": {"errors", "labels", "models", "checkpoint"},
+    "training": {"errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier"},
+    "evaluation": {"errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier", "training"},
+    "inference": {"errors", "files", "labels", "models", "checkpoint"},
     "weights": set(),
     "__init__": set(),
 }

@@ -6,6 +6,7 @@ networks is asked for, because that costs more than a second.
 
 import difflib
 import inspect
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from fer.errors import UserError
 from fer.models.cnn import CNN
 from fer.models.net import Net
 from fer.models.senet import SENet
+
+log = logging.getLogger(__name__)
 
 OWN: dict[str, type[nn.Module]] = {"net": Net, "senet": SENet, "cnn": CNN}
 
@@ -117,6 +120,8 @@ def _create_timm(
         arguments.setdefault("img_size", image_size)
     if pretrained and (config is None or not config.has_weights):
         raise UserError(f"model.pretrained: timm has no trained weights for {name}; use model.pretrained=false")
+    if pretrained and config is not None and config.hf_hub_id:
+        _ask_hub(name, config.hf_hub_id)
     try:
         network: nn.Module = timm.create_model(
             name, pretrained=pretrained, num_classes=num_classes, in_chans=1, **arguments
@@ -124,16 +129,36 @@ def _create_timm(
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise UserError(f"model.name={name} cannot be built for {image_size} px: {_first_line(error)}") from error
-        raise UserError(
-            f"model.pretrained: the ImageNet weights of {name} could not be fetched ({_first_line(error)}); "
-            "check the network, use model.weights=FILE, or train from scratch with model.pretrained=false"
-        ) from error
+        raise _not_fetched(name, error) from error
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"model.name={name} cannot be built with these arguments: {_first_line(error)}") from error
     if stem_stride is not None:
         _set_stem_stride(network, name, config, stem_stride)
     _check_image_size(network, name, image_size)
     return network
+
+
+def _ask_hub(name: str, repository: str) -> None:
+    """One quick question to the hub: the download itself would try for most of a minute before it gives up."""
+    import huggingface_hub as hub
+
+    file = "model.safetensors"
+    if isinstance(hub.try_to_load_from_cache(repository, file), str):
+        return
+    log.info("Fetching the ImageNet weights of %s from the Hugging Face hub", name)
+    try:
+        hub.get_hf_file_metadata(hub.hf_hub_url(repository, file), timeout=10)
+    except hub.errors.EntryNotFoundError:
+        return  # older repositories hold another file, which timm knows
+    except Exception as error:  # the HTTP library's errors differ between versions of the hub's client
+        raise _not_fetched(name, error) from error
+
+
+def _not_fetched(name: str, error: BaseException) -> UserError:
+    return UserError(
+        f"model.pretrained: the ImageNet weights of {name} could not be fetched ({_first_line(error)}); "
+        "check the network, use model.weights=FILE, or train from scratch with model.pretrained=false"
+    )
 
 
 def _set_stem_stride(network: nn.Module, name: str, config: Any, stride: int) -> None:

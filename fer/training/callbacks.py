@@ -1,10 +1,9 @@
 """What a run needs besides Lightning's own callbacks. Knows nothing of data sets or of the command line."""
 
 import csv
-import os
+import io
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from fer.checkpoint import write_checkpoint
+from fer.files import write_whole
 
 
 class EMA(WeightAveraging):
@@ -57,7 +57,7 @@ class History(Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
         if trainer.is_global_zero:
-            _replace_text(self.file, self.rows)
+            write_whole(self.file, _as_csv(self.rows).encode())
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far."""
@@ -68,14 +68,12 @@ class History(Callback):
         self.rows = state_dict["rows"]
 
 
-def _replace_text(file: Path, rows: list[dict[str, float]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    with os.fdopen(descriptor, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(rows)
-    Path(temporary).replace(file)
+def _as_csv(rows: list[dict[str, float]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
 
 
 class StopAfterBatch(Callback):

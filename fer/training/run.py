@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from fer.checkpoint import read_checkpoint, read_spec
 from fer.classifier import EmotionClassifier
 from fer.config import import_by_name
 from fer.data.datamodule import FER2013DataModule
@@ -54,7 +55,9 @@ def train(cfg: DictConfig, run_dir: Path) -> Path:
     print_class_counts(datamodule)
     _save_samples(datamodule, run_dir / "plots" / "samples.png")
 
-    classifier = _build_classifier(cfg, datamodule)
+    classifier = build_classifier(cfg, datamodule)
+    if cfg.ckpt is not None:
+        _check_same_network(cfg.ckpt, classifier.network.spec)
     _print_network(classifier, cfg)
     history = History(run_dir / "history.csv")
     stop = StopAfterBatch()
@@ -143,7 +146,8 @@ def print_class_counts(datamodule: FER2013DataModule) -> None:
     Console().print(table)
 
 
-def _build_classifier(cfg: DictConfig, datamodule: FER2013DataModule) -> EmotionClassifier:
+def build_classifier(cfg: DictConfig, datamodule: FER2013DataModule) -> EmotionClassifier:
+    """The network that `cfg` names, for the classes and the pixel statistics of the data, with its loss."""
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
     weights, pretrained = model.pop("weights"), model.pop("pretrained")
     mean, std = datamodule.statistics()
@@ -160,6 +164,24 @@ def _build_classifier(cfg: DictConfig, datamodule: FER2013DataModule) -> Emotion
         label_smoothing=cfg.label_smoothing,
         class_weights=datamodule.class_weights(),
     )
+
+
+def _check_same_network(ckpt: str, spec: NetworkSpec) -> None:
+    """Refuses to go on with a checkpoint of another network or other classes."""
+    content = read_checkpoint(ckpt)
+    saved = read_spec(ckpt, content)
+    for what, theirs, ours in (
+        ("network", (saved.name, saved.kwargs), (spec.name, spec.kwargs)),
+        ("image size", saved.image_size, spec.image_size),
+        ("classes", saved.classes, spec.classes),
+    ):
+        if theirs != ours:
+            raise UserError(
+                f"checkpoint {ckpt} cannot be resumed: its {what} is {theirs}, this run's is {ours}; "
+                "to start from its weights instead, use model.weights=FILE"
+            )
+    if "optimizer_states" not in content:
+        raise UserError(f"checkpoint {ckpt} holds no training state; resume from a run's checkpoints/last.ckpt")
 
 
 def _callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
