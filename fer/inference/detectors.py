@@ -40,7 +40,7 @@ _SMALLEST_SHORT_SIDE = 64  # px: under two of its coarsest cells (32 px) YuNet a
 
 _YUNET_SIDE = 0.94  # of a YuNet box's height
 _YUNET_RISE = 0.02  # of the same: how far the square's centre lies above the box's
-_HAAR_SIDE = 1.02  # of a Haar box's side; the centres agree
+_HAAR_SIDE = 1.035  # of a Haar box's side; the centres agree
 _HAAR_SCALE_FACTOR = 1.2  # between the sizes at which the cascade looks
 _HAAR_SMALLEST = 24  # px, the size of the cascade's window
 _HAAR_HALF = 2.5  # neighbours at which its score is 0.5

@@ -13,7 +13,7 @@ from fer.errors import UserError
 from fer.inference.crop import SIZE, crop_faces
 from fer.inference.detectors import Detector, create_detector
 from fer.inference.prediction import Detection, Prediction
-from fer.inference.threads import choose_threads, wait_without_spinning
+from fer.inference.threads import choose_threads, sleep_while_waiting
 
 if TYPE_CHECKING:
     from fer.models.network import EmotionNetwork
@@ -39,7 +39,7 @@ class Predictor:
     def __init__(self, network: "EmotionNetwork") -> None:
         import torch
 
-        # On all CPUs tried a quarter faster than torch's default layout, for the same result.
+        # A quarter faster than torch's default layout, up to rounding with the same result (docs/detection.md).
         self._network = network.to(memory_format=torch.channels_last)
         self.classes: tuple[str, ...] = network.spec.classes
         self.temperature: float = network.spec.temperature
@@ -57,7 +57,7 @@ class Predictor:
         """
         if threads is not None and threads < 1:
             raise UserError(f"threads={threads} must be at least 1, or None to choose by the cores that are free")
-        wait_without_spinning()
+        sleep_while_waiting()
         import torch
 
         from fer.checkpoint import load_network

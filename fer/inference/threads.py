@@ -1,31 +1,35 @@
 """How many threads inference may use, and what makes more than one safe. Imports neither torch nor OpenCV.
 
-Eager torch splits every layer among its threads and waits at the end of each for the slowest. When one of them finds
-no free core, GNU OpenMP's waiting threads spin on the cores that it needs: on two cores beside one busy process a
-network that took 5 ms with one thread took 630 ms on average with two, and 18 ms when they waited without spinning.
+Torch splits a layer among its threads and waits for the slowest at its end. OpenMP's threads wait by spinning, and so
+keep busy the core that the slowest one needs: on two cores beside a process that used one of them, a network that took
+5 ms with one thread took 630 ms on average with two. When waiting threads slept, it took 18 ms, as with one.
 """
 
 import os
+import sys
 
 _MOST = 4  # a handful of 48x48 faces gains nothing from more
 
 
+def sleep_while_waiting() -> None:
+    """Lets OpenMP's waiting threads sleep, unless the user has chosen otherwise; too late when torch is imported."""
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def choose_threads() -> int:
-    """From 1 to 4: the cores that this process may use, less those that are busy, less one for video and drawing."""
+    """From 1 to 4: as many as there are free cores; one less where waiting threads spin."""
     free = available_cores() - _load()
-    return max(1, min(_MOST, round(free) - 1))
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
+        free -= 1
+    return max(1, min(_MOST, round(free)))
 
 
 def available_cores() -> int:
-    """The number of cores that this process may run on, which may be fewer than the computer has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def wait_without_spinning() -> None:
-    """Makes OpenMP's idle threads sleep, unless the user has chosen otherwise; works before torch is first imported."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """The cores that this process may run on, and no more than OMP_NUM_THREADS if that is set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
 
 
 def _load() -> float:

@@ -1,5 +1,6 @@
 """`Predictor` on a small network with random weights: shapes, temperature, pictures, threads, bad files."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,21 +145,43 @@ def test_threads_are_those_asked_for(checkpoint):
 
 @pytest.mark.usefixtures("keep_threads")
 @pytest.mark.parametrize(
-    ("cores", "load", "expected"), [(1, 0, 1), (2, 0, 1), (2, 3.5, 1), (4, 0.1, 3), (4, 2, 1), (8, 1, 4), (64, 0, 4)]
+    ("cores", "load", "policy", "expected"),
+    [
+        (1, 0, "PASSIVE", 1),
+        (2, 0.3, "PASSIVE", 2),
+        (2, 3.5, "PASSIVE", 1),
+        (8, 5.1, "passive", 3),
+        (64, 0, "PASSIVE", 4),
+        (2, 0.3, "ACTIVE", 1),
+        (4, 0.3, "", 3),
+    ],
 )
-def test_threads_are_chosen_by_the_free_cores(checkpoint, monkeypatch, cores, load, expected):
+def test_threads_are_chosen_by_the_free_cores(checkpoint, monkeypatch, cores, load, policy, expected):
     monkeypatch.setattr(threads, "available_cores", lambda: cores)
     monkeypatch.setattr(threads, "_load", lambda: load)
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     Predictor.load(checkpoint)
     assert torch.get_num_threads() == cv2.getNumThreads() == expected
 
 
 def test_available_cores_are_those_of_the_process(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    assert threads.available_cores() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads.available_cores() == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "16")
     assert threads.available_cores() == 3
     monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     assert threads.available_cores() == 6
+
+
+def test_the_wait_policy_is_the_users_where_there_is_one(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    threads.sleep_while_waiting()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path):
