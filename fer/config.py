@@ -62,6 +62,7 @@ class DataConfig:
     test_fraction: float = 0.1
     folds: int | None = None
     fold: int = 0
+    split_seed: int = 0
     balance: str = "none"
     augment: AugmentConfig | None = field(default_factory=AugmentConfig)
     mixup_alpha: float = 0.0

@@ -37,7 +37,9 @@ class FER2013DataModule(L.LightningDataModule):
         mixup_alpha: strength of `fer.data.augment.mixup`; 0 turns it off.
         download: whether a missing `path` may be fetched from Kaggle.
         synthetic: number of faces per split, keys train, val and test, when `path` is None.
-        seed: of synthetic faces, random splits, order and augmentation.
+        split_seed: of random divisions and of synthetic faces; apart from `seed`, so that runs that differ in `seed`
+            are trained and judged on the same rows.
+        seed: of order and augmentation.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class FER2013DataModule(L.LightningDataModule):
         mixup_alpha: float = 0.0,
         download: bool = True,
         synthetic: Mapping[str, int] | None = None,
+        split_seed: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -73,6 +76,7 @@ class FER2013DataModule(L.LightningDataModule):
         self.mixup_alpha = mixup_alpha
         self.may_download = download
         self.synthetic = dict(synthetic or {})
+        self.split_seed = split_seed
         self.seed = seed
         self._faces: Faces | None = None
         self._train_loader: FaceLoader | None = None
@@ -91,9 +95,9 @@ class FER2013DataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Reads the rows of the chosen classes and divides them into splits."""
         if self._faces is None:
-            faces = read(self.path) if self.path is not None else make_faces(**self.synthetic, seed=self.seed)
+            faces = read(self.path) if self.path is not None else make_faces(**self.synthetic, seed=self.split_seed)
             wanted = np.isin(faces.labels, [EMOTIONS.index(name) for name in self.classes])
-            self._faces = assign_splits(faces.select(wanted), **self.split, seed=self.seed)  # type: ignore[arg-type]
+            self._faces = assign_splits(faces.select(wanted), **self.split, seed=self.split_seed)  # type: ignore[arg-type]
 
     @property
     def faces(self) -> Faces:

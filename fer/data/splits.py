@@ -1,12 +1,14 @@
 """Which row is for training, validation and test. Knows nothing of files or batches.
 
 Whenever rows are divided here, the division is stratified by class and exact copies of one picture (FER2013 holds
-over a thousand) stay on one side, because a copy in the validation rows measures memory.
+over a thousand) stay on one side, because a copy in the validation rows measures memory. Folds keep near copies
+together too.
 """
 
 import numpy as np
 import numpy.typing as npt
 
+from fer.data.duplicates import group_copies
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.errors import UserError
 from fer.labels import EMOTIONS
@@ -57,20 +59,21 @@ def assign_splits(
     return Faces(faces.images, faces.labels, splits, faces.rows)
 
 
-def _pictures(faces: Faces) -> npt.NDArray[np.intp]:
+def _exact_copies(faces: Faces) -> npt.NDArray[np.intp]:
     """For each row a number that exact copies share."""
     flat = np.ascontiguousarray(faces.images).reshape(len(faces), -1)
     return np.unique(flat.view(f"V{flat.shape[1]}").ravel(), return_inverse=True)[1]
 
 
-def _shuffled_pictures_by_class(faces: Faces, seed: int) -> list[list[npt.NDArray[np.intp]]]:
-    """For each class its pictures in random order, each as the row positions of its copies."""
-    picture = _pictures(faces)
+def _shuffled_pictures_by_class(
+    faces: Faces, picture: npt.NDArray[np.intp], seed: int
+) -> list[list[npt.NDArray[np.intp]]]:
+    """For each class its pictures in random order, each as the positions of the rows that share its number."""
     order = np.argsort(picture, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(picture[order])) + 1)
     rng = np.random.default_rng(seed)
     by_class: list[list[npt.NDArray[np.intp]]] = [[] for _ in EMOTIONS]
-    # np.unique orders pictures by their bytes; shuffle from the source's own order so that a reader can follow it.
+    # The numbers may follow the pictures' bytes; shuffle from the source's own order so that a reader can follow it.
     for group in sorted(groups, key=lambda rows: int(rows[0])):
         by_class[faces.labels[group[0]]].append(group)
     for pictures in by_class:
@@ -81,7 +84,7 @@ def _shuffled_pictures_by_class(faces: Faces, seed: int) -> list[list[npt.NDArra
 def _divide(faces: Faces, fractions: dict[int, float], seed: int) -> npt.NDArray[np.int8]:
     """Split codes of the rows: `fractions` of each class to the codes named, the rest to TRAIN."""
     splits = np.full(len(faces), TRAIN, np.int8)
-    for pictures in _shuffled_pictures_by_class(faces, seed):
+    for pictures in _shuffled_pictures_by_class(faces, _exact_copies(faces), seed):
         start = 0
         for code, fraction in fractions.items():
             end = start + round(fraction * len(pictures))
@@ -93,7 +96,8 @@ def _divide(faces: Faces, fractions: dict[int, float], seed: int) -> npt.NDArray
 
 def _fold_of(faces: Faces, folds: int, seed: int) -> npt.NDArray[np.int8]:
     fold = np.zeros(len(faces), np.int8)
-    for emotion, pictures in zip(EMOTIONS, _shuffled_pictures_by_class(faces, seed), strict=True):
+    by_class = _shuffled_pictures_by_class(faces, group_copies(faces.images), seed)
+    for emotion, pictures in zip(EMOTIONS, by_class, strict=True):
         if 0 < len(pictures) < folds:
             raise UserError(f"data.folds={folds}: the class {emotion} has only {len(pictures)} different pictures")
         for position, rows in enumerate(pictures):

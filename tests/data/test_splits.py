@@ -3,6 +3,7 @@ import pytest
 
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.data.splits import assign_splits
+from fer.data.synthetic import make_faces
 from fer.errors import UserError
 
 
@@ -83,3 +84,14 @@ def test_a_class_with_fewer_pictures_than_folds_is_refused() -> None:
 def test_no_training_rows_is_refused() -> None:
     with pytest.raises(UserError, match="no training rows"):
         assign_splits(make(code=TEST))
+
+
+def test_mirrored_and_changed_copies_stay_in_one_fold() -> None:
+    faces = make_faces(120, 0, 0)
+    changed = np.clip(faces.images[:40] * 0.8 + 10, 0, 255).astype(np.uint8)
+    images = np.concatenate([faces.images, changed[:, :, ::-1]])
+    rows = np.array([str(i) for i in range(160)])
+    doubled = Faces(images, np.append(faces.labels, faces.labels[:40]), np.full(160, TRAIN, np.int8), rows)
+    divided = assign_splits(doubled, folds=4, fold=1)
+    assert (divided.splits[120:] == divided.splits[:40]).sum() >= 38
+    assert (divided.splits == VAL).any()
