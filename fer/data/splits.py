@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.data.duplicates import group_copies
-from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL, Faces
+from fer.data.faces import SIZE, TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.errors import UserError
 from fer.labels import EMOTIONS
 
@@ -61,7 +61,7 @@ def assign_splits(
 
 def _exact_copies(faces: Faces) -> npt.NDArray[np.intp]:
     """For each row a number that exact copies share."""
-    flat = np.ascontiguousarray(faces.images).reshape(len(faces), -1)
+    flat = np.ascontiguousarray(faces.images).reshape(len(faces), SIZE * SIZE)
     return np.unique(flat.view(f"V{flat.shape[1]}").ravel(), return_inverse=True)[1]
 
 
