@@ -9,7 +9,6 @@ import http.client
 import logging
 import math
 import os
-import tempfile
 import urllib.request
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +19,7 @@ import numpy.typing as npt
 import platformdirs
 
 from fer.errors import UserError
+from fer.files import write_whole
 from fer.inference.crop import square
 from fer.inference.prediction import Detection
 
@@ -229,7 +229,7 @@ def download_yunet() -> Path:
         )
     path = _yunet_in_cache()
     try:
-        _write_whole(path, model)
+        write_whole(path, model)
     except OSError as error:
         raise UserError(
             f"the face detector YuNet cannot be stored as {path} ({error.strerror}); "
@@ -240,18 +240,6 @@ def download_yunet() -> Path:
 
 def _yunet_in_cache() -> Path:
     return Path(os.environ.get("FER_CACHE") or platformdirs.user_cache_path("fer-lightning")) / YUNET_FILE
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        try:
-            file.write(content)
-            file.close()
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
 
 
 def _resized(picture: BGRImage, max_side: int) -> tuple[BGRImage, float]:
