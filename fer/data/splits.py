@@ -48,10 +48,10 @@ def assign_splits(
         splits[open_rows] = _divide(faces.select(open_rows), {VAL: val_fraction, TEST: test_fraction}, seed)
     if split == "holdout":
         splits[splits == TEST] = VAL
-    if not (splits == VAL).any() and folds is None:
-        train = splits == TRAIN
+    train = splits == TRAIN
+    if train.any() and not (splits == VAL).any() and folds is None:
         splits[train] = _divide(faces.select(train), {VAL: val_fraction}, seed)
-    if folds is not None:
+    if train.any() and folds is not None:
         development = splits != TEST
         splits[development] = np.where(_fold_of(faces.select(development), folds, seed) == fold, VAL, TRAIN)
     if not (splits == TRAIN).any():
