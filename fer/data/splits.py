@@ -51,7 +51,7 @@ def assign_splits(
     train = splits == TRAIN
     if train.any() and not (splits == VAL).any() and folds is None:
         splits[train] = _divide(faces.select(train), {VAL: val_fraction}, seed)
-    if train.any() and folds is not None:
+    if folds is not None and (splits != TEST).any():
         development = splits != TEST
         splits[development] = np.where(_fold_of(faces.select(development), folds, seed) == fold, VAL, TRAIN)
     if not (splits == TRAIN).any():
