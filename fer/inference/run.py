@@ -33,8 +33,8 @@ from fer.inference.sinks import (
     make_folder,
     picture_output,
     plan_outputs,
+    write_file,
     write_picture,
-    write_whole,
 )
 from fer.inference.sources import Frame, LiveStream, PictureFiles, Source, SourceEnded, VideoFile, open_source
 from fer.inference.timeline import Timeline
@@ -236,8 +236,8 @@ def watch_video(
             results.print(f"{source.name}: {frames} frames", markup=False, highlight=False, soft_wrap=True)
             results.print(timeline.table())
         if frames and outputs is not None and outputs.timeline is not None and outputs.summary is not None:
-            write_whole(outputs.summary, timeline.save_table)
-            write_whole(outputs.timeline, timeline.save_plot)
+            write_file(outputs.summary, timeline.to_csv().encode())
+            write_file(outputs.timeline, timeline.to_png())
     finally:
         if log is not None and video is not None and outputs is not None:
             _print_places(messages, [video.path, log.path, outputs.timeline, outputs.summary])

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.errors import UserError
+from fer.files import write_whole
 from fer.inference.prediction import Prediction
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -290,22 +291,18 @@ def write_picture(path: Path, image: BGRImage) -> None:
         height, width = image.shape[:2]
         raise UserError(f"{path} cannot hold {width} x {height} pixels; choose .png") from error
     assert encoded
-    write_whole(path, lambda partial: partial.write_bytes(data.tobytes()))
+    write_file(path, data.tobytes())
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` make a file under a provisional name, and gives it its own when it is whole.
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file; an older one is replaced whole.
 
     Raises:
-        UserError: `write` raised OSError; `path` is as it was.
+        UserError: it cannot be written, or the disk is full.
     """
-    partial = _partial_name(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        partial.replace(path)
+        write_whole(path, content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
 
 

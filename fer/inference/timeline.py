@@ -4,9 +4,9 @@ Keeps averages over short spans, so that its memory does not grow with a long re
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -100,19 +100,20 @@ class Timeline:
             table.caption = f"and {len(rows) - _LISTED_TRACKS - 1} more faces, seen for a shorter time"
         return table
 
-    def save_table(self, path: Path) -> None:
-        """Writes the shares of all tracks as CSV: track, first, last, seconds, share_CLASS ..., share_uncertain."""
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            shares = [f"share_{name}" for name in (*self._classes, "uncertain")]
-            writer.writerow(["track", "first", "last", "seconds", *shares])
-            for name, track in self._rows():
-                values = [value / track.total for value in (*track.seconds.values(), track.uncertain)]
-                seen = [track.first, track.last, track.total]
-                writer.writerow([name, *(round(value, 3) for value in seen), *(round(value, 4) for value in values)])
+    def to_csv(self) -> str:
+        """The shares of all tracks: track, first, last, seconds, share_CLASS ..., share_uncertain."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        shares = [f"share_{name}" for name in (*self._classes, "uncertain")]
+        writer.writerow(["track", "first", "last", "seconds", *shares])
+        for name, track in self._rows():
+            values = [value / track.total for value in (*track.seconds.values(), track.uncertain)]
+            seen = [track.first, track.last, track.total]
+            writer.writerow([name, *(round(value, 3) for value in seen), *(round(value, 4) for value in values)])
+        return text.getvalue()
 
-    def save_plot(self, path: Path) -> None:
-        """Draws the (smoothed) probabilities of the faces that were longest in view, a panel each, as PNG."""
+    def to_png(self) -> bytes:
+        """A plot of the (smoothed) probabilities of the faces that were longest in view, a panel each."""
         import matplotlib  # slow to import, and needed once, at the end
         from matplotlib.figure import Figure
 
@@ -138,7 +139,9 @@ class Timeline:
             else:
                 panels[0].text(0.5, 0.5, "no face was found", ha="center", va="center", transform=panels[0].transAxes)
             panels[-1].set(xlabel="seconds", xlim=(0, max(self._now or 0, self._span)))
-            figure.savefig(path, dpi=110, format="png")
+            picture = io.BytesIO()
+            figure.savefig(picture, dpi=110, format="png")
+        return picture.getvalue()
 
     def _longest(self) -> list[tuple[int, _Track]]:
         return sorted(self._tracks.items(), key=lambda item: item[1].total, reverse=True)

@@ -420,9 +420,8 @@ def test_a_silent_stream_counts_as_seen_for_a_second_at_most():
 def test_a_timeline_without_faces_can_be_saved(tmp_path):
     timeline = Timeline(CLASSES, 30)
     timeline.add(0.0, [])
-    timeline.save_plot(tmp_path / "timeline.png")
-    timeline.save_table(tmp_path / "summary.csv")
-    assert (tmp_path / "summary.csv").read_text().count("\n") == 1
+    (tmp_path / "timeline.png").write_bytes(timeline.to_png())
+    assert timeline.to_csv().count("\n") == 1
     assert read_picture(tmp_path / "timeline.png").shape[1] > 500
 
 
