@@ -32,7 +32,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("FER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings() -> Callable[..., DictConfig]:
     """Settings of train.py for a run of seconds; more overrides as arguments."""
 

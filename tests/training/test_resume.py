@@ -34,27 +34,36 @@ def weights(file: Path) -> dict[str, torch.Tensor]:
     return {**content["state_dict"], **{f"raw.{k}": v for k, v in content["current_model_state"].items()}}
 
 
+OPTIONS = ["trainer.max_epochs=3", "data.mixup_alpha=0.2", "optim.warmup_epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(settings: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One uninterrupted run per optimiser: a schedule by step, and one by validation loss."""
+    runs = {optim: tmp_path_factory.mktemp(optim) for optim in ("sgd", "adam")}
+    for optim, run in runs.items():
+        train(settings(*OPTIONS, f"optim={optim}"), run)
+    return runs
+
+
 # 210 faces in batches of 32 are 6 steps per epoch: in the first epoch, at its end, in the middle of the second.
-@pytest.mark.parametrize("step", [2, 6, 9])
-@pytest.mark.parametrize("optim", ["sgd", "adam"])
+@pytest.mark.parametrize(("optim", "step"), [("sgd", 2), ("sgd", 6), ("adam", 9)])
 def test_a_resumed_run_equals_an_unbroken_one(
-    settings: Callable[..., DictConfig], tmp_path: Path, step: int, optim: str
+    settings: Callable[..., DictConfig], unbroken: dict[str, Path], tmp_path: Path, optim: str, step: int
 ) -> None:
-    options = [f"optim={optim}", "optim.warmup_epochs=1", "trainer.max_epochs=3", "data.mixup_alpha=0.2"]
-    train(settings(*options), tmp_path / "unbroken")
-
-    interrupt = [f"callbacks.stop={{_target_: {__name__}.Interrupt, step: {step}, signum: {int(signal.SIGINT)}}}"]
+    options = [*OPTIONS, f"optim={optim}"]
+    stop = f"+callbacks.stop={{_target_: {__name__}.Interrupt, step: {step}, signum: {int(signal.SIGINT)}}}"
     with pytest.raises(SystemExit) as stopped:
-        train(settings(*options, *[f"+{word}" for word in interrupt]), tmp_path / "broken")
+        train(settings(*options, stop), tmp_path)
     assert stopped.value.code == 130
-    train(settings(*options, f"ckpt={tmp_path / 'broken' / LAST}"), tmp_path / "broken")
+    train(settings(*options, f"ckpt={tmp_path / LAST}"), tmp_path)
 
-    unbroken, resumed = weights(tmp_path / "unbroken" / LAST), weights(tmp_path / "broken" / LAST)
-    assert unbroken.keys() == resumed.keys()
-    for name, tensor in unbroken.items():
+    expected, resumed = weights(unbroken[optim] / LAST), weights(tmp_path / LAST)
+    assert expected.keys() == resumed.keys()
+    for name, tensor in expected.items():
         assert torch.equal(tensor, resumed[name]), name
-    history = [(tmp_path / run / "history.csv").read_text() for run in ("unbroken", "broken")]
-    assert [len(text.splitlines()) for text in history] == [4, 4]
+    histories = [(run / "history.csv").read_text().splitlines() for run in (unbroken[optim], tmp_path)]
+    assert [len(lines) for lines in histories] == [4, 4]
 
 
 def test_sigterm_leaves_a_whole_checkpoint(settings: Callable[..., DictConfig], tmp_path: Path) -> None:
