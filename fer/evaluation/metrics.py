@@ -1,13 +1,14 @@
 """Every number of a test report, from probabilities and targets. Knows nothing of networks, files or pictures."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
     multiclass_accuracy,
-    multiclass_auroc,
-    multiclass_average_precision,
     multiclass_calibration_error,
     multiclass_confusion_matrix,
     multiclass_f1_score,
@@ -15,6 +16,9 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
+from fer.evaluation.bootstrap import interval95
+
+ECE_BINS = 15
 HEADLINE = ("accuracy", "f1", "precision", "recall")
 
 
@@ -23,44 +27,62 @@ def compute_metrics(probabilities: Tensor, targets: Tensor, classes: tuple[str, 
 
     Args:
         probabilities: float (N, C), rows sum to 1.
-        targets: int64 (N,).
+        targets: int64 (N,), N > 0.
         classes: names in the order of the columns.
 
     Returns:
         "accuracy" over all images; "f1", "precision" and "recall" as the mean over classes and as "weighted_...";
-        "balanced_accuracy"; "auroc" and "average_precision" one class against the rest, mean over classes;
-        "loss" (negative log-likelihood), "brier" (sum over classes), "ece" (15 bins); "images"; "per_class" with the
-        same by class and the number of images; "confusion_matrix" with targets as rows. A class without images
-        counts as zero in the means, as in torchmetrics.
+        "balanced_accuracy"; "auroc" and "average_precision" one class against the rest, mean over classes; "loss"
+        (negative log-likelihood), "brier" (sum over classes), "ece" (15 bins); "images"; "interval95" with [low, high]
+        for all of these but the ECE (see `fer.evaluation.bootstrap`); "per_class" with the same by class and the number
+        of images; "confusion_matrix" with targets as rows. Means leave out classes that are neither among the targets
+        nor predicted, as scikit-learn's do. AUROC and average precision of a class without images are None.
     """
     count = len(classes)
-    by_class = {
-        "f1": multiclass_f1_score(probabilities, targets, count, average=None),
-        "precision": multiclass_precision(probabilities, targets, count, average=None),
-        "recall": multiclass_recall(probabilities, targets, count, average=None),
+    probabilities = probabilities.double()
+    by_average: dict[str, Callable[..., Tensor]] = {
+        "f1": multiclass_f1_score,
+        "precision": multiclass_precision,
+        "recall": multiclass_recall,
     }
-    present = torch.bincount(targets, minlength=count)
-    if (present > 0).all():  # else undefined for the class that is missing
-        by_class["auroc"] = multiclass_auroc(probabilities, targets, count, average=None)
-        by_class["average_precision"] = multiclass_average_precision(probabilities, targets, count, average=None)
+    matrix = multiclass_confusion_matrix(probabilities, targets, count)
+    present = matrix.sum(dim=1)
+    found = interval95(probabilities.numpy(), targets.numpy())
+    by_class: dict[str, list[float | None]] = {
+        name: score(probabilities, targets, count, average=None).tolist() for name, score in by_average.items()
+    }
+    for name, ranking in (("auroc", binary_auroc), ("average_precision", binary_average_precision)):
+        by_class[name] = [
+            float(ranking(probabilities[:, index], (targets == index).long())) if 0 < images < len(targets) else None
+            for index, images in enumerate(present.tolist())
+        ]
+    recall = multiclass_recall(probabilities, targets, count, average=None)
     one_hot = torch.nn.functional.one_hot(targets, count)
     metrics: dict[str, Any] = {
         "images": len(targets),
         "accuracy": float(multiclass_accuracy(probabilities, targets, count, average="micro")),
-        **{name: float(values.mean()) for name, values in by_class.items()},
-        "weighted_f1": float(multiclass_f1_score(probabilities, targets, count, average="weighted")),
-        "weighted_precision": float(multiclass_precision(probabilities, targets, count, average="weighted")),
-        "weighted_recall": float(multiclass_recall(probabilities, targets, count, average="weighted")),
-        "balanced_accuracy": float(by_class["recall"][present > 0].mean()),
-        "loss": float(torch.nn.functional.nll_loss(probabilities.clamp(min=1e-12).log(), targets)),
-        "brier": float(((probabilities - one_hot) ** 2).sum(dim=1).mean()),
-        "ece": float(multiclass_calibration_error(probabilities, targets, count, n_bins=15)),
     }
+    for prefix, average in (("", "macro"), ("weighted_", "weighted")):
+        for name, score in by_average.items():
+            metrics[f"{prefix}{name}"] = float(score(probabilities, targets, count, average=average))
+    metrics["balanced_accuracy"] = float(recall[present > 0].mean())
+    for name in ("auroc", "average_precision"):
+        known = [value for value in by_class[name] if value is not None]
+        metrics[name] = sum(known) / len(known) if known else None
+    metrics["loss"] = float(torch.nn.functional.nll_loss(probabilities.clamp(min=1e-12).log(), targets))
+    metrics["brier"] = float(((probabilities - one_hot) ** 2).sum(dim=1).mean())
+    metrics["ece"] = float(multiclass_calibration_error(probabilities, targets, count, n_bins=ECE_BINS))
+    class_intervals = found.pop("per_class")
+    metrics["interval95"] = found
     metrics["per_class"] = {
-        name: {"images": int(present[index]), **{key: float(values[index]) for key, values in by_class.items()}}
+        name: {
+            "images": int(present[index]),
+            **{key: values[index] for key, values in by_class.items()},
+            "interval95": {key: values[index] for key, values in class_intervals.items()},
+        }
         for index, name in enumerate(classes)
     }
-    metrics["confusion_matrix"] = multiclass_confusion_matrix(probabilities, targets, count).tolist()
+    metrics["confusion_matrix"] = matrix.tolist()
     return metrics
 
 

@@ -1,0 +1,116 @@
+"""Metrics agree with scikit-learn, and their bootstrap intervals cover what they should."""
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+
+from fer.evaluation.bootstrap import _metrics, _summands, bootstrap, interval95
+from fer.evaluation.metrics import compute_metrics, fit_temperature
+
+CLASSES = ("angry", "happy", "sad", "neutral")
+
+
+def draw(count: int, seed: int = 0, strength: float = 1.5, ties: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities of a middling classifier and targets with unequal classes."""
+    rng = np.random.default_rng(seed)
+    targets = rng.choice(4, count, p=[0.1, 0.2, 0.3, 0.4])
+    logits = rng.normal(size=(count, 4)) + strength * np.eye(4)[targets]
+    if ties:
+        logits = np.round(logits)
+    return torch.softmax(torch.from_numpy(logits), dim=1), torch.from_numpy(targets)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_metrics_agree_with_scikit_learn(ties: bool) -> None:
+    probabilities, targets = draw(500, ties=ties)
+    metrics = compute_metrics(probabilities, targets, CLASSES)
+    p, t = probabilities.numpy(), targets.numpy()
+    predicted, one_hot = p.argmax(axis=1), np.eye(4)[t]
+    expected = {
+        "accuracy": sklearn.metrics.accuracy_score(t, predicted),
+        "balanced_accuracy": sklearn.metrics.balanced_accuracy_score(t, predicted),
+        "auroc": sklearn.metrics.roc_auc_score(t, p, multi_class="ovr", average="macro"),
+        "average_precision": sklearn.metrics.average_precision_score(one_hot, p, average="macro"),
+        "loss": sklearn.metrics.log_loss(t, p),
+        "brier": ((p - one_hot) ** 2).sum(axis=1).mean(),
+    }
+    for name in ("f1", "precision", "recall"):
+        score = getattr(sklearn.metrics, f"{name}_score")
+        expected[name] = score(t, predicted, average="macro")
+        expected[f"weighted_{name}"] = score(t, predicted, average="weighted")
+        for label, value in zip(CLASSES, score(t, predicted, average=None), strict=True):
+            assert metrics["per_class"][label][name] == pytest.approx(value, abs=1e-6)
+    for name, value in expected.items():
+        assert metrics[name] == pytest.approx(value, abs=1e-6), name
+    assert metrics["confusion_matrix"] == sklearn.metrics.confusion_matrix(t, predicted).tolist()
+    for index, label in enumerate(CLASSES):
+        auroc = sklearn.metrics.roc_auc_score(t == index, p[:, index])
+        assert metrics["per_class"][label]["auroc"] == pytest.approx(auroc, abs=1e-6)
+
+
+def test_means_leave_out_a_class_that_is_nowhere() -> None:
+    probabilities, targets = draw(300)
+    some = targets < 3
+    probabilities = probabilities[some] * torch.tensor([1, 1, 1, 0.0])
+    probabilities, targets = probabilities / probabilities.sum(dim=1, keepdim=True), targets[some]
+    metrics = compute_metrics(probabilities, targets, CLASSES)
+    predicted = probabilities.argmax(dim=1)
+    assert metrics["f1"] == pytest.approx(sklearn.metrics.f1_score(targets, predicted, average="macro"), abs=1e-6)
+    assert metrics["per_class"]["neutral"]["auroc"] is None
+    assert metrics["per_class"]["neutral"]["interval95"]["recall"] is None
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_resample_is_measured_as_scikit_learn_would(ties: bool) -> None:
+    """The bootstrap has formulas of its own, for speed: they must agree with the report's on the drawn images."""
+    probabilities, targets = draw(60, ties=ties)
+    values = bootstrap(probabilities.numpy(), targets.numpy(), resamples=20, seed=4)
+    drawn = np.random.default_rng(4).integers(0, 60, (20, 60))
+    for row, images in enumerate(drawn):
+        expected = compute_metrics(probabilities[images], targets[images], CLASSES)
+        for name, value in values.items():
+            if name.startswith("per_class/"):
+                own = [expected["per_class"][label][name.removeprefix("per_class/")] for label in CLASSES]
+                wanted = np.array([np.nan if value is None else value for value in own], float)
+                absent = np.array([expected["per_class"][label]["images"] == 0 for label in CLASSES])
+                np.testing.assert_allclose(value[row], np.where(absent, np.nan, wanted), atol=1e-5)
+            else:
+                assert value[row] == pytest.approx(expected[name], abs=1e-5), name
+
+
+def test_the_interval_covers() -> None:
+    """Of intervals that claim 95 %, about 95 % hold the value that the classifier has on all images."""
+    names = ("accuracy", "f1", "loss", "auroc")
+    probabilities, targets = (tensor.numpy() for tensor in draw(200_000, seed=99))
+    truth = {name: values[0] for name, values in _on_all(probabilities, targets).items()}
+    rng = np.random.default_rng(0)
+    held = dict.fromkeys(names, 0)
+    trials = 300
+    for _ in range(trials):
+        images = rng.integers(0, len(targets), 300)
+        values = bootstrap(probabilities[images], targets[images], resamples=300)
+        for name in names:
+            low, high = np.percentile(values[name], [2.5, 97.5])
+            held[name] += low <= truth[name] <= high
+    # 95 % of 300 are 285; three standard deviations of that count are 11, and small samples cover a little less.
+    assert all(270 <= count <= 297 for count in held.values()), held
+
+
+def _on_all(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """The bootstrap's own metrics with every image drawn once."""
+    weights = np.ones((1, len(targets)), np.float32)
+    return _metrics(weights, _summands(probabilities, targets), probabilities, targets)
+
+
+def test_the_interval_depends_on_the_seed_alone() -> None:
+    probabilities, targets = (tensor.numpy() for tensor in draw(200))
+    assert interval95(probabilities, targets) == interval95(probabilities, targets)
+    assert interval95(probabilities, targets) != interval95(probabilities, targets, seed=1)
+
+
+def test_temperature_undoes_a_scaling() -> None:
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(size=(4000, 4)) * 2)
+    targets = torch.distributions.Categorical(logits=logits).sample()
+    assert fit_temperature(logits * 3, targets) == pytest.approx(3, rel=0.1)
