@@ -183,12 +183,13 @@ def _place_of_chart(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> tuple[
                     y = max(0, min(y, canvas.shape[0] - height))
                 place = (x, y, x + width, y + height)
                 inside = x >= 0 and y >= 0 and place[2] <= canvas.shape[1] and place[3] <= canvas.shape[0]
-                covered = sum(_overlap(place, other) for other in taken if other != face.rect)
-                if inside and not covered and _overlap(place, face.rect) <= reach * width * height:
+                if not inside or _overlap(place, face.rect) > reach * width * height:
+                    continue
+                if not any(_overlap(place, other) for other in taken if other is not face.rect):
                     return place, font
     font, width, height = sizes[-1]
     place = (right - gap - width, top + gap, right - gap, top + gap + height)
-    covered = sum(_overlap(place, other) for other in taken if other != face.rect)
+    covered = any(_overlap(place, other) for other in taken if other is not face.rect)
     if not covered and width * height < 0.2 * (right - left) * (bottom - top):
         return place, font
     return None
@@ -327,4 +328,6 @@ def _line_width(canvas: BGRImage) -> int:
 
 def _overlap(a: _Rect, b: _Rect) -> int:
     """Pixels that two rectangles share."""
-    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    if a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]:
+        return 0
+    return (min(a[2], b[2]) - max(a[0], b[0])) * (min(a[3], b[3]) - max(a[1], b[1]))
