@@ -52,8 +52,9 @@ def run(cfg: DictConfig, run_dir: Path) -> float:
 
     quieten()
     training = cfg.mode == "train"
-    ckpt = train(cfg, run_dir) if training else Path(cfg.ckpt)
-    return float(evaluate(cfg, ckpt, run_dir, calibrate=training)["val"]["accuracy"])
+    ckpts = [train(cfg, run_dir)] if training else [Path(ckpt) for ckpt in config.as_list(cfg.ckpt)]
+    report = evaluate(cfg, ckpts, run_dir, calibrate=training)
+    return float(report.get("val", report[report["reported_split"]])["accuracy"])
 
 
 def unwritable(error: OSError) -> str:

@@ -106,6 +106,8 @@ class TrainConfig:
     ema: float | None = 0.998
     early_stopping: int | None = None
     compile: bool = False
+    tta: str = "none"
+    test_split: str = "test"
     name: str = "run"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -116,6 +118,7 @@ class TrainConfig:
 
 SPLITS = ("official", "holdout", "random")
 BALANCE = ("none", "loss", "sampler")
+TTA = ("none", "flip", "tencrop")
 SCHEDULES = ("cosine", "onecycle", "plateau", "none")
 
 # Settings under these keys are passed on to somebody else's code: any name may be added to them.
@@ -135,6 +138,11 @@ def resumed_run(ckpt: Any) -> Path | None:
         return None
     run = Path(ckpt).absolute().parent.parent
     return run if (run / "config.yaml").is_file() else None
+
+
+def as_list(ckpt: Any) -> list[Any]:
+    """The checkpoints of `ckpt`, which names one or is a list."""
+    return list(ckpt) if OmegaConf.is_list(ckpt) else [ckpt]
 
 
 def _run_name(model: str, classes: Any) -> str:
@@ -350,7 +358,7 @@ def with_saved_run(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: a group (model=..., data=...) is chosen for a run that has one already.
     """
-    run = resumed_run(cfg.ckpt)
+    run = resumed_run(next(iter(as_list(cfg.ckpt)), None))
     if run is None:
         return cfg
     merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(run / "config.yaml"))
@@ -369,6 +377,8 @@ def validate(cfg: DictConfig) -> list[str]:
     data, model, optim = cfg.data, cfg.model, cfg.optim
     found = [
         *_one_of("mode", cfg.mode, ("train", "test")),
+        *_one_of("tta", cfg.tta, TTA),
+        *_one_of("test_split", cfg.test_split, ("test", "val")),
         *_one_of("data.split", data.split, SPLITS),
         *_one_of("data.balance", data.balance, BALANCE),
         *_one_of("optim.schedule", optim.schedule, SCHEDULES),
@@ -395,8 +405,11 @@ def validate(cfg: DictConfig) -> list[str]:
         found.append("data.val_fraction and data.test_fraction leave nothing to train on; their sum must be below 1")
     if cfg.mode == "test" and cfg.ckpt is None:
         found.append("mode=test needs a checkpoint: ckpt=RUN/checkpoints/best.ckpt")
-    if isinstance(cfg.ckpt, str) and not Path(cfg.ckpt).is_file():
-        found.append(f"ckpt={cfg.ckpt} does not exist; a run's checkpoints are in its checkpoints/ directory")
+    if OmegaConf.is_list(cfg.ckpt) and (cfg.mode == "train" or not cfg.ckpt):
+        found.append("ckpt: a list of checkpoints is an ensemble; it needs mode=test and at least one checkpoint")
+    for ckpt in as_list(cfg.ckpt):
+        if ckpt is not None and not Path(str(ckpt)).is_file():
+            found.append(f"ckpt={ckpt} does not exist; a run's checkpoints are in its checkpoints/ directory")
     return found + _mistaken_names(cfg)
 
 

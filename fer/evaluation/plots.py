@@ -1,41 +1,176 @@
-"""Pictures of a test report. Draws with matplotlib, without a display; knows nothing of networks or files' meaning."""
+"""Pictures of a report. Draws with matplotlib, without a display; knows nothing of networks or of what files mean."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from torch import Tensor
+from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
+
+from fer.evaluation.metrics import ECE_BINS
+
+Array = npt.NDArray[np.float64]
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+_DPI = 110
+_COLOURS = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+_WRONG = "firebrick"
+_COLUMNS = 8
 
 
-def confusion_matrix(matrix: list[list[int]], classes: tuple[str, ...], title: str) -> Figure:
-    """Counts, coloured by the share of their row (the recall of the class on the diagonal)."""
+def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
+    """Counts on the left, shares of each row on the right (recall on the diagonal); labels are rows."""
     counts = np.asarray(matrix)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 0.85 * len(classes) + 2.2
-    figure = Figure(figsize=(side + 0.6, side), dpi=120)
-    axis = figure.subplots()
-    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for row in range(len(classes)):
-        for column in range(len(classes)):
+    side = 0.62 * len(classes) + 1.7
+    figure = Figure(figsize=(2 * side + 1.2, side + 0.5), dpi=_DPI, layout="constrained")
+    for axis, text, what in zip(
+        figure.subplots(1, 2),
+        ([[f"{value:,}" for value in row] for row in counts], [[f"{value:.0%}" for value in row] for row in share]),
+        ("images", "share of the label's images"),
+        strict=True,
+    ):
+        image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(counts.shape):
             colour = "white" if share[row, column] > 0.5 else "black"
-            text = f"{counts[row, column]}\n{share[row, column]:.0%}"
-            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8.5)
-    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axis.set_yticks(range(len(classes)), classes)
-    axis.set_xlabel("predicted")
-    axis.set_ylabel("label")
-    axis.set_title(title, fontsize=11)
-    figure.colorbar(image, ax=axis, shrink=0.8, label="share of the row")
-    figure.tight_layout()
+            axis.text(column, row, text[row][column], ha="center", va="center", color=colour, fontsize=9)
+        axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(len(classes)), classes)
+        axis.set_xlabel("predicted")
+        axis.set_title(what, fontsize=10)
+    figure.axes[0].set_ylabel("label")
+    figure.colorbar(image, ax=figure.axes, shrink=0.8, format=PercentFormatter(1), label="share of the label's images")
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
-def sample_predictions(
-    images: npt.NDArray[np.uint8],
-    targets: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float32],
-    classes: tuple[str, ...],
-    title: str,
+def roc_curves(probabilities: Tensor, targets: Tensor, classes: Sequence[str], title: str) -> Figure:
+    """Each class against the rest: how many of its images are found, at how many false alarms.
+
+    Args:
+        probabilities: float (N, C).
+        targets: int64 (N,).
+        classes: names in the order of the columns.
+        title: of the picture.
+    """
+    figure, axis = _square(title)
+    axis.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":")
+    for index, name in enumerate(classes):
+        positive = (targets == index).long()
+        if 0 < positive.sum() < len(targets):
+            false, true, _ = binary_roc(probabilities[:, index], positive)
+            area = np.trapezoid(true.numpy(), false.numpy())
+            axis.plot(false, true, color=_COLOURS[index % 10], label=f"{name} {area:.3f}")
+    axis.set_xlabel("false positive rate")
+    axis.set_ylabel("true positive rate (recall)")
+    axis.legend(title="area under the curve", loc="lower right", frameon=False)
+    return figure
+
+
+def precision_recall_curves(probabilities: Tensor, targets: Tensor, classes: Sequence[str], title: str) -> Figure:
+    """Each class against the rest; dotted is what guessing reaches, the share of the class.
+
+    Args: as for `roc_curves`.
+    """
+    figure, axis = _square(title)
+    for index, name in enumerate(classes):
+        positive = (targets == index).long()
+        if 0 < positive.sum() < len(targets):
+            precision, recall, _ = binary_precision_recall_curve(probabilities[:, index], positive)
+            average = float(-((recall[1:] - recall[:-1]) * precision[:-1]).sum())
+            colour = _COLOURS[index % 10]
+            axis.step(recall, precision, color=colour, where="pre", label=f"{name} {average:.3f}")
+            axis.axhline(float(positive.double().mean()), color=colour, linewidth=0.8, linestyle=":")
+    axis.set_xlabel("recall")
+    axis.set_ylabel("precision")
+    axis.legend(title="average precision", loc="lower left", frameon=False, fontsize=9)
+    return figure
+
+
+def reliability(before: Array, after: Array, targets: Labels, temperature: str, title: str) -> Figure:
+    """How often predictions of a confidence are right, before and after temperature scaling.
+
+    Args:
+        before, after: float (N, C), probabilities.
+        targets: int64 (N,).
+        temperature: as text.
+        title: of the picture.
+    """
+    figure = Figure(figsize=(9.6, 5.6), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, height_ratios=[4, 1])
+    for column, (probabilities, name) in enumerate(
+        ((before, "before, temperature 1"), (after, f"after, temperature {temperature}"))
+    ):
+        top, bottom = axes[0, column], axes[1, column]
+        confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+        inner_edges = np.linspace(0, 1, ECE_BINS + 1)[1:-1]
+        place = np.digitize(confidence, inner_edges)
+        count = np.bincount(place, minlength=ECE_BINS)
+        some = count > 0
+        accuracy = np.bincount(place, right, ECE_BINS)[some] / count[some]
+        mean = np.bincount(place, confidence, ECE_BINS)[some] / count[some]
+        ece = float((np.abs(accuracy - mean) * count[some]).sum() / len(targets))
+        centres = (np.arange(ECE_BINS) + 0.5) / ECE_BINS
+        top.bar(centres[some], accuracy, 0.9 / ECE_BINS, color="tab:blue", alpha=0.75, label="accuracy")
+        top.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":")
+        top.plot(mean, accuracy, ".", color="black", markersize=5, label="mean confidence of the bin")
+        top.set_ylim(0, 1)
+        top.set_title(f"{name}: ECE {ece:.3f}", fontsize=10)
+        bottom.bar(centres, count / len(targets), 0.9 / ECE_BINS, color="tab:gray")
+        bottom.set_xlim(0, 1)
+        bottom.set_xlabel("confidence")
+        bottom.yaxis.set_major_formatter(PercentFormatter(1))
+    axes[0, 0].set_ylabel("accuracy")
+    axes[1, 0].set_ylabel("images")
+    axes[0, 0].legend(frameon=False, loc="upper left", fontsize=9)
+    axes[1, 1].sharey(axes[1, 0])
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def per_class_bars(per_class: Mapping[str, Any], title: str) -> Figure:
+    """Precision, recall and F1 of each class with their 95 % intervals.
+
+    Args:
+        per_class: as in metrics.json.
+        title: of the picture.
+    """
+    figure = Figure(figsize=(1.2 * len(per_class) + 1.6, 4.2), dpi=_DPI, layout="constrained")
+    axis = figure.subplots()
+    for offset, name in enumerate(("precision", "recall", "f1")):
+        values = np.array([metrics[name] for metrics in per_class.values()])
+        ends = [metrics["interval95"][name] or [metrics[name]] * 2 for metrics in per_class.values()]
+        low, high = np.array(ends).T
+        axis.bar(
+            np.arange(len(values)) + 0.27 * (offset - 1),
+            values,
+            0.25,
+            yerr=[np.maximum(values - low, 0), np.maximum(high - values, 0)],
+            color=_COLOURS[offset],
+            alpha=0.85,
+            error_kw={"elinewidth": 0.9, "capsize": 2},
+            label="F1" if name == "f1" else name,
+        )
+    names = [f"{name}\n{metrics['images']:,} images" for name, metrics in per_class.items()]
+    axis.set_xticks(range(len(names)), names)
+    axis.set_ylim(0, 1)
+    axis.grid(axis="y", alpha=0.3)
+    axis.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def gallery(
+    images: Images, targets: Labels, probabilities: Array, classes: Sequence[str], title: str, names: Sequence[str] = ()
 ) -> Figure:
-    """A grid of faces with label, prediction and confidence; wrong ones in red.
+    """A grid of faces with prediction and confidence; wrong ones in red, with their label.
 
     Args:
         images: uint8 (N, 48, 48).
@@ -43,19 +178,111 @@ def sample_predictions(
         probabilities: float (N, C).
         classes: names in the order of the columns.
         title: of the picture.
+        names: the rows' names, written below the faces.
     """
-    columns = 8
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.45 * columns, 1.75 * rows + 0.5), dpi=110)
-    axes = figure.subplots(rows, columns, squeeze=False)
+    rows = max(1, -(-len(images) // _COLUMNS))
+    height = 1.95 if names else 1.8
+    figure = Figure(figsize=(1.45 * _COLUMNS, height * rows + 0.45), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, image, target, row in zip(axes.flat, images, targets, probabilities, strict=False):
-        predicted = int(row.argmax())
+    for position, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-        right = predicted == target
-        text = f"{classes[predicted]} {row[predicted]:.0%}" + ("" if right else f"\nlabel: {classes[target]}")
-        axis.set_title(text, fontsize=8.5, color="black" if right else "firebrick", pad=3, va="bottom")
+        _caption(axis, probabilities[position], int(targets[position]), classes)
+        if names:
+            axis.text(0.5, -0.04, names[position], transform=axis.transAxes, ha="center", va="top", fontsize=6.5)
     figure.suptitle(title, fontsize=11)
-    figure.tight_layout(rect=(0, 0, 1, 0.98))
     return figure
+
+
+def grad_cam_maps(
+    images: Images,
+    maps: npt.NDArray[np.float32],
+    targets: Labels,
+    probabilities: Array,
+    classes: Sequence[str],
+    title: str,
+) -> Figure:
+    """A row per class: each face beside the same face under its map.
+
+    Args:
+        images: uint8 (N, 48, 48).
+        maps: float (N, 48, 48), 0 to 1, of the predicted class.
+        targets: int64 (N,), ascending.
+        probabilities: float (N, C).
+        classes: names in the order of the columns.
+        title: of the picture.
+    """
+    columns = int(np.bincount(targets).max())
+    figure = Figure(figsize=(2.1 * columns + 0.8, 1.35 * len(classes) + 0.5), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(len(classes), columns, squeeze=False)
+    for row, name in enumerate(classes):
+        index = np.flatnonzero(targets == row)
+        for column in range(columns):
+            axis = axes[row, column]
+            axis.axis("off")
+            if column < len(index):
+                i = index[column]
+                heat = matplotlib.colormaps["jet"](maps[i])[..., :3]
+                gray = np.repeat(images[i, :, :, None] / 255, 3, axis=2)
+                gap = np.ones((images.shape[1], 2, 3))
+                axis.imshow(np.hstack([gray, gap, 0.6 * gray + 0.4 * heat]))
+                _caption(axis, probabilities[i], int(targets[i]), classes, one_line=True)
+            if column == 0:
+                axis.text(-0.06, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def ensemble(accuracies: Sequence[tuple[str, float, Sequence[float]]], disagreement: Array, title: str) -> Figure:
+    """Accuracy of the ensemble and of its members, and how often each two members differ.
+
+    Args:
+        accuracies: name, accuracy and 95 % interval; the ensemble first.
+        disagreement: (M, M), share of images on which two members predict different classes.
+        title: of the picture.
+    """
+    members = len(disagreement)
+    height = 0.45 * max(members + 1, 4) + 1.4
+    figure = Figure(figsize=(height + 6.5, height), dpi=_DPI, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[6, height])
+    for position, (_, value, (low, high)) in enumerate(accuracies):
+        colour = "tab:orange" if position == 0 else "tab:blue"
+        left.errorbar(value, position, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)
+        left.annotate(
+            f"{value:.4f}", (value, position), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8
+        )
+    left.set_yticks(range(members + 1), [name for name, _, _ in accuracies])
+    left.set_ylim(members + 0.5, -0.6)
+    left.set_xlabel("accuracy with 95 % interval")
+    left.grid(axis="x", alpha=0.3)
+    image = right.imshow(disagreement, cmap="Oranges", vmin=0)
+    for row, column in np.ndindex(disagreement.shape):
+        right.text(column, row, f"{disagreement[row, column]:.0%}", ha="center", va="center", fontsize=8)
+    right.set_xticks(range(members), range(1, members + 1))
+    right.set_yticks(range(members), range(1, members + 1))
+    right.set_title("pairs of members that disagree", fontsize=10)
+    figure.colorbar(image, ax=right, shrink=0.8, format=PercentFormatter(1))
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _square(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.4, 5.2), dpi=_DPI, layout="constrained")
+    axis = figure.subplots()
+    axis.set_xlim(-0.01, 1.01)
+    axis.set_ylim(-0.01, 1.01)
+    axis.set_aspect("equal")
+    axis.grid(alpha=0.3)
+    axis.set_title(title, fontsize=11)
+    return figure, axis
+
+
+def _caption(axis: Axes, probabilities: Array, target: int, classes: Sequence[str], one_line: bool = False) -> None:
+    predicted = int(probabilities.argmax())
+    text = f"{classes[predicted]} {probabilities[predicted]:.0%}"
+    colour = "black"
+    if predicted != target:
+        colour = _WRONG
+        text += "" if one_line else f"\nlabel: {classes[target]}"
+    axis.set_title(text, fontsize=8.5, color=colour, pad=3)

@@ -1,75 +1,116 @@
-"""The report on a checkpoint: numbers, pictures and a table for its validation and test split.
+"""The report on a checkpoint, or on several as an ensemble: numbers, pictures, a page and a table.
 
-Knows the data and the classifier; knows nothing of how the checkpoint was trained.
+Knows the data and the networks; knows nothing of how they were trained.
 """
 
+import csv
+import hashlib
+import io
 import json
 import logging
-import os
 import platform
-import tempfile
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import torch
 import torchvision
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 import fer
 from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint, write_checkpoint
-from fer.classifier import EmotionClassifier
+from fer.config import TrainConfig, resumed_run
 from fer.data.datamodule import FER2013DataModule
-from fer.data.faces import SPLIT_NAMES, TEST, VAL
-from fer.evaluation import plots
+from fer.data.duplicates import find_copies
+from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
+from fer.errors import UserError
+from fer.evaluation import html, plots
+from fer.evaluation.grad_cam import grad_cam
 from fer.evaluation.metrics import HEADLINE, compute_metrics, fit_temperature
+from fer.evaluation.predict import Predictions, predict
+from fer.files import write_whole
+from fer.labels import resolve_classes
+from fer.models.network import EmotionNetwork
 from fer.training.callbacks import RunLogger
-from fer.training.run import build_datamodule, choose_precision, print_class_counts
+from fer.training.run import build_datamodule, print_class_counts
 
 log = logging.getLogger(__name__)
 
+_GALLERY = 32  # faces
+_MAPS_PER_CLASS = 5
 
-def evaluate(cfg: DictConfig, ckpt: Path, run_dir: Path, calibrate: bool) -> dict[str, Any]:
-    """Writes metrics.json, pictures and TensorBoard entries for a checkpoint, and prints a table.
+
+@dataclass
+class _Member:
+    """One trained network of a report."""
+
+    path: Path
+    content: dict[str, Any]
+    network: EmotionNetwork
+    temperature: float
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What was found on one split. Probabilities are float64 (N, C)."""
+
+    code: int
+    targets: Tensor
+    probabilities: Tensor
+    uncalibrated: Tensor
+    of_members: list[Tensor]
+    metrics: dict[str, Any]
+
+
+def evaluate(cfg: DictConfig, checkpoints: Sequence[Path], run_dir: Path, calibrate: bool) -> dict[str, Any]:
+    """Writes metrics.json, predictions.csv, report.html, pictures and TensorBoard entries, and prints a table.
 
     Args:
         cfg: a `TrainConfig`; its data are read, with the classes of the checkpoint.
-        ckpt: the checkpoint.
+        checkpoints: one, or several whose probabilities are averaged.
         run_dir: where everything goes.
-        calibrate: fit the temperature on the validation split and store it in the checkpoint; for a checkpoint that
-            this run trained.
+        calibrate: fit the temperature on the validation split and store it in the checkpoint; for the one checkpoint
+            that this run trained.
 
     Returns:
         The content of metrics.json.
 
     Raises:
-        UserError: the checkpoint cannot be used, or the data cannot be read.
+        UserError: a checkpoint cannot be used, does not fit the data or the other members, or the data cannot be read.
     """
-    (run_dir / "plots").mkdir(parents=True, exist_ok=True)
-    content = read_checkpoint(ckpt)
-    network = load_network(ckpt)
-    classes = network.spec.classes
+    members = _load(checkpoints)
+    classes = members[0].network.spec.classes
     datamodule = build_datamodule(cfg, classes)
     datamodule.prepare_data()
     datamodule.setup()
+    _check_classes(cfg, members, datamodule)
+    (run_dir / "plots").mkdir(parents=True, exist_ok=True)
     if not calibrate:
+        OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
         print_class_counts(datamodule)
 
-    temperature = network.spec.temperature
+    outcomes = {}
+    for code in _splits(cfg, members, datamodule):
+        outcomes[SPLIT_NAMES[code]] = _measure(cfg, members, datamodule, code, calibrate and code == VAL)
+    reported = "test" if "test" in outcomes else "val"
     report: dict[str, Any] = {
-        "checkpoint": str(ckpt),
-        "network": network.spec.name,
+        "checkpoints": [_describe(member) for member in members],
         "classes": list(classes),
-        "weights": "averaged" if "averaging_state" in content else "raw",
-        "epoch": content.get("epoch", -1) + 1,
+        "tta": cfg.tta,
         "seed": cfg.seed,
         "data": str(cfg.data.path or "synthetic"),
-        "split": cfg.data.split,
+        "division": _division(cfg),
+        "reported_split": reported,
         "versions": {
             "fer": fer.__version__,
             "python": platform.python_version(),
@@ -77,78 +118,307 @@ def evaluate(cfg: DictConfig, ckpt: Path, run_dir: Path, calibrate: bool) -> dic
             "torchvision": torchvision.__version__,
             "lightning": L.__version__,
         },
+        "commit": _commit(),
+        **{split: outcome.metrics for split, outcome in outcomes.items()},
     }
-    logger = RunLogger(run_dir)
-    step = int(content.get("global_step", 0))
-    classifier = EmotionClassifier(network)
-    for code in (VAL, TEST):
-        if not (datamodule.faces.splits == code).any():
-            continue
-        logits, targets = _predict(cfg, classifier, datamodule, code)
-        if code == VAL and calibrate:
-            temperature = fit_temperature(logits, targets)
-            content[SPEC_KEY]["temperature"] = temperature
-            write_checkpoint(content, ckpt)
-        split = SPLIT_NAMES[code]
-        probabilities = torch.softmax(logits / temperature, dim=1)
-        report[split] = compute_metrics(probabilities, targets, classes)
-        for name, figure in _pictures(datamodule, code, probabilities, targets, report[split], split).items():
-            figure.savefig(run_dir / "plots" / f"{name}.png")
-            logger.experiment.add_figure(f"{split}/{name.removesuffix('_' + split)}", figure, step)
-    report["temperature"] = temperature
 
-    _write_json(run_dir / "metrics.json", report)
+    logger = RunLogger(run_dir)
+    step = int(members[0].content.get("global_step", 0))
+    pictures = {}
+    for split, outcome in outcomes.items():
+        for name, figure in _figures(members, datamodule, outcome, split, whole=split == reported).items():
+            pictures[f"{name}_{split}"] = png = _png(figure)
+            write_whole(run_dir / "plots" / f"{name}_{split}.png", png)
+            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+            logger.experiment.add_image(f"{split}/{name}", pixels, step, dataformats="HWC")
+    _write_predictions(run_dir / "predictions.csv", datamodule, outcomes)
+    page = html.render(report, pictures, OmegaConf.to_yaml(cfg, resolve=True), _title(members))
+    write_whole(run_dir / "report.html", page.encode())
     _log_hyperparameters(logger, cfg, report)
-    _print_table(report, run_dir, ckpt)
+    write_whole(run_dir / "metrics.json", json.dumps(report, indent=2).encode())  # last: with it the run is complete
+    _print_table(report, run_dir, members)
     return report
 
 
-def _predict(
-    cfg: DictConfig, classifier: EmotionClassifier, datamodule: FER2013DataModule, code: int
-) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) and targets (N,) of a split, on the CPU, computed by one process."""
-    accelerator = cfg.trainer.get("accelerator", "auto")
-    trainer = L.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        precision=choose_precision(cfg.trainer.get("precision", "auto"), accelerator),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        inference_mode=True,
+def _load(paths: Sequence[Path]) -> list[_Member]:
+    members = []
+    for path in paths:
+        content = read_checkpoint(path)
+        network = load_network(path)
+        members.append(_Member(path, content, network, network.spec.temperature))
+        expected, found = members[0].network.spec.classes, network.spec.classes
+        if found != expected:
+            raise UserError(
+                f"an ensemble needs the same classes in the same order: {paths[0]} has {', '.join(expected)}, "
+                f"{path} has {', '.join(found)}; leave one of them out"
+            )
+    return members
+
+
+def _check_classes(cfg: DictConfig, members: Sequence[_Member], datamodule: FER2013DataModule) -> None:
+    """Refuses classes that were asked for but are not the checkpoint's, and classes of which the data know nothing."""
+    classes, path = members[0].network.spec.classes, members[0].path
+    asked = resolve_classes(cfg.data.classes if isinstance(cfg.data.classes, int | str) else list(cfg.data.classes))
+    # The schema's own value may not have been asked for at all: a checkpoint outside a run brings no settings.
+    default = resolve_classes(TrainConfig().data.classes)
+    if asked != classes and not (asked == default and resumed_run(str(path)) is None):
+        raise UserError(
+            f"{path} tells {', '.join(classes)} apart, but data.classes asks for {', '.join(asked)}; "
+            "leave data.classes out"
+        )
+    present = {name for counts in datamodule.class_counts().values() for name, count in counts.items() if count}
+    missing = [name for name in classes if name not in present]
+    if missing:
+        raise UserError(
+            f"{path} tells {', '.join(classes)} apart, but {cfg.data.path} holds no face of {', '.join(missing)}; "
+            "choose data with all of these classes, or a checkpoint of fewer"
+        )
+
+
+def _splits(cfg: DictConfig, members: Sequence[_Member], datamodule: FER2013DataModule) -> list[int]:
+    """The splits to report on: those that have rows and that no member was trained on."""
+    wanted = [VAL] if cfg.test_split == "val" else [VAL, TEST]
+    present = [code for code in wanted if (datamodule.faces.splits == code).any()]
+    usable = [code for code in present if not _trained_on(cfg, members, datamodule, code)]
+    if not present:
+        raise UserError(
+            f"{cfg.data.path} has no {' or '.join(SPLIT_NAMES[code] for code in wanted)} split to report on"
+        )
+    if not usable:
+        raise UserError(
+            "there is nothing to report on: every split holds rows that a checkpoint was trained on; "
+            "leave out data.split, data.folds and data.fold, or choose other checkpoints"
+        )
+    for code in set(present) - set(usable):
+        log.info("The %s split is left out: a checkpoint was trained on some of its rows.", SPLIT_NAMES[code])
+    return usable
+
+
+def _trained_on(cfg: DictConfig, members: Sequence[_Member], datamodule: FER2013DataModule, code: int) -> bool:
+    """Whether a member's own run trained on rows of this split, as the members of a cross-validation did."""
+    asked = datamodule.rows(code)
+    keys = ("path", "classes", "split", "val_fraction", "test_fraction", "folds", "fold", "split_seed", "synthetic")
+    seen = [{key: cfg.data[key] for key in keys}]
+    for member in members:
+        run = resumed_run(str(member.path))
+        if run is None:
+            continue
+        settings: Any = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(run / "config.yaml"))
+        division = {key: settings.data[key] for key in keys}
+        if division in seen or division["path"] != cfg.data.path:
+            continue
+        seen.append(division)
+        other = build_datamodule(settings)
+        other.setup()
+        trained = other.rows(TRAIN)
+        same_source = cfg.data.path is not None or division["split_seed"] == cfg.data.split_seed
+        if same_source and np.isin(asked.rows, trained.rows).any():
+            return True
+    return False
+
+
+def _measure(
+    cfg: DictConfig, members: Sequence[_Member], datamodule: FER2013DataModule, code: int, calibrate: bool
+) -> _Outcome:
+    faces, targets = datamodule.tensors(code)
+    classes = datamodule.classes
+    predictions: list[Predictions] = []
+    for member in members:
+        if calibrate:
+            plain = predict(cfg, member.network, faces)
+            member.temperature = fit_temperature(plain.logits[0], targets)
+            member.content[SPEC_KEY]["temperature"] = member.temperature
+            write_checkpoint(member.content, member.path)
+            if cfg.tta == "none":
+                predictions.append(plain)
+                continue
+        predictions.append(predict(cfg, member.network, faces, cfg.tta))
+    of_members = [found.probabilities(member.temperature) for found, member in zip(predictions, members, strict=True)]
+    probabilities = torch.stack(of_members).mean(dim=0)
+    metrics = compute_metrics(probabilities, targets, classes)
+
+    copies = find_copies(datamodule.rows(code).images, datamodule.rows(TRAIN).images)
+    clean = np.ones(len(targets), np.bool_)
+    clean[copies.first] = False
+    metrics["without_copies"] = {
+        "removed": int((~clean).sum()),
+        "exact": len(np.unique(copies.first[copies.exact])),
+        **(compute_metrics(probabilities[clean], targets[clean], classes) if clean.any() and not clean.all() else {}),
+    }
+    if len(members) > 1:
+        metrics["members"] = [
+            {"path": str(member.path), **_headline(own, targets, classes)}
+            for member, own in zip(members, of_members, strict=True)
+        ]
+        metrics["disagreement"] = _disagreement(of_members, targets)
+    uncalibrated = torch.stack([found.probabilities(1.0) for found in predictions]).mean(dim=0)
+    return _Outcome(code, targets, probabilities, uncalibrated, of_members, metrics)
+
+
+def _headline(probabilities: Tensor, targets: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
+    metrics = compute_metrics(probabilities, targets, classes)
+    return {key: metrics[key] for key in (*HEADLINE, "loss", "brier", "ece")} | {
+        "interval95": {key: metrics["interval95"][key] for key in HEADLINE}
+    }
+
+
+def _disagreement(of_members: Sequence[Tensor], targets: Tensor) -> dict[str, Any]:
+    """Shares of images on which members predict different classes, and on which at least one is right."""
+    predicted = torch.stack([probabilities.argmax(dim=1) for probabilities in of_members])
+    pairs = (predicted[:, None] != predicted[None]).double().mean(dim=2)
+    members = len(of_members)
+    return {
+        "any": float((predicted != predicted[0]).any(dim=0).double().mean()),
+        "mean_of_pairs": float(pairs.sum() / (members * (members - 1))),
+        "one_right": float((predicted == targets).any(dim=0).double().mean()),
+        "pairs": pairs.tolist(),
+    }
+
+
+def _describe(member: _Member) -> dict[str, Any]:
+    return {
+        "path": str(member.path),
+        "sha256": hashlib.sha256(member.path.read_bytes()).hexdigest(),
+        "network": member.network.spec.name,
+        "weights": "averaged" if "averaging_state" in member.content else "raw",
+        "epoch": member.content.get("epoch", -1) + 1,
+        "temperature": member.temperature,
+    }
+
+
+def _division(cfg: DictConfig) -> str:
+    if cfg.data.folds is not None:
+        return f"fold {cfg.data.fold} of {cfg.data.folds}, split seed {cfg.data.split_seed}"
+    return f"split {cfg.data.split}, split seed {cfg.data.split_seed}"
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package lies in, with "-dirty" when files were changed; None elsewhere."""
+    checkout = Path(fer.__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _title(members: Sequence[_Member]) -> str:
+    if len(members) > 1:
+        return f"Ensemble of {len(members)}: {', '.join(sorted({member.network.spec.name for member in members}))}"
+    return f"{members[0].network.spec.name}, epoch {members[0].content.get('epoch', -1) + 1}"
+
+
+def _figures(
+    members: Sequence[_Member], datamodule: FER2013DataModule, outcome: _Outcome, split: str, whole: bool
+) -> dict[str, Figure]:
+    """The pictures of a split by name; of a split that the report is not about, the confusion matrix."""
+    classes, metrics = datamodule.classes, outcome.metrics
+    headline = (
+        f"{split}: accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['f1']:.3f}, {metrics['images']:,} images"
     )
-    loader = datamodule.val_dataloader() if code == VAL else datamodule.test_dataloader()
-    batches: Any = trainer.predict(classifier, loader)
-    logits, targets = zip(*batches, strict=True)
-    return torch.cat(logits).cpu(), torch.cat(targets).cpu()
+    figures = {"confusion_matrix": plots.confusion_matrix(metrics["confusion_matrix"], classes, headline)}
+    if not whole:
+        return figures
+    faces = datamodule.rows(outcome.code)
+    targets, probabilities = outcome.targets.numpy(), outcome.probabilities.numpy()
+    if len(members) > 1:
+        figures["ensemble"] = plots.ensemble(
+            [
+                ("ensemble", metrics["accuracy"], metrics["interval95"]["accuracy"]),
+                *(
+                    (f"{number}: {_short(member.path)}", own["accuracy"], own["interval95"]["accuracy"])
+                    for number, (member, own) in enumerate(zip(members, metrics["members"], strict=True), start=1)
+                ),
+            ],
+            np.array(metrics["disagreement"]["pairs"]),
+            headline,
+        )
+    figures["roc"] = plots.roc_curves(outcome.probabilities, outcome.targets, classes, f"{split}: ROC")
+    figures["precision_recall"] = plots.precision_recall_curves(
+        outcome.probabilities, outcome.targets, classes, f"{split}: precision and recall"
+    )
+    figures["reliability"] = plots.reliability(
+        outcome.uncalibrated.numpy(),
+        probabilities,
+        targets,
+        ", ".join(f"{member.temperature:.2f}" for member in members),
+        f"{split}: reliability",
+    )
+    figures["per_class"] = plots.per_class_bars(metrics["per_class"], headline)
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != targets)
+    worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:_GALLERY]
+    figures["mistakes"] = plots.gallery(
+        faces.images[worst],
+        targets[worst],
+        probabilities[worst],
+        classes,
+        f"{split}: the {len(worst)} most confident of {len(wrong):,} mistakes",
+        [Path(name).stem for name in faces.rows[worst].tolist()],
+    )
+    rng = np.random.default_rng(0)
+    drawn = np.sort(rng.permutation(len(targets))[:_GALLERY])
+    figures["predictions"] = plots.gallery(
+        faces.images[drawn], targets[drawn], probabilities[drawn], classes, f"{split}: {len(drawn)} random faces"
+    )
+    if len(members) == 1:
+        figures |= _grad_cam_figure(members[0], faces.images, targets, probabilities, classes, split)
+    return figures
 
 
-def _pictures(
-    datamodule: FER2013DataModule,
-    code: int,
-    probabilities: Tensor,
-    targets: Tensor,
-    metrics: dict[str, Any],
+def _grad_cam_figure(
+    member: _Member,
+    images: npt.NDArray[np.uint8],
+    targets: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float64],
+    classes: tuple[str, ...],
     split: str,
 ) -> dict[str, Figure]:
-    classes = datamodule.classes
-    rng = np.random.default_rng(datamodule.seed)
-    chosen = np.sort(rng.permutation(len(targets))[:32])
+    rng = np.random.default_rng(0)
+    chosen = np.concatenate(
+        [rng.permutation(np.flatnonzero(targets == index))[:_MAPS_PER_CLASS] for index in range(len(classes))]
+    )
+    predicted = probabilities[chosen].argmax(axis=1)
+    network = member.network.cpu().eval()
+    found = grad_cam(network, torch.from_numpy(images[chosen]).unsqueeze(1), torch.from_numpy(predicted))
+    if found is None:
+        log.info(
+            "Grad-CAM needs a feature map of at least 5x5 at the end of the network; %s has none.", network.spec.name
+        )
+        return {}
+    maps, layer = found
+    title = f"{split}: Grad-CAM of the predicted class, features of {layer}"
     return {
-        f"confusion_matrix_{split}": plots.confusion_matrix(
-            metrics["confusion_matrix"],
-            classes,
-            f"{split}: accuracy {metrics['accuracy']:.3f}, macro F1 {metrics['f1']:.3f}, {metrics['images']:,} images",
-        ),
-        f"predictions_{split}": plots.sample_predictions(
-            datamodule.rows(code).images[chosen],
-            targets.numpy()[chosen],
-            probabilities.numpy()[chosen],
-            classes,
-            f"{split}: 32 random faces",
-        ),
+        "grad_cam": plots.grad_cam_maps(
+            images[chosen], maps.numpy(), targets[chosen], probabilities[chosen], classes, title
+        )
     }
+
+
+def _short(path: Path) -> str:
+    """A checkpoint by the name of its run."""
+    return path.absolute().parents[1].name if path.parent.name == "checkpoints" else path.stem
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _write_predictions(file: Path, datamodule: FER2013DataModule, outcomes: dict[str, _Outcome]) -> None:
+    """One line per image: split, row of the source, target, prediction, and the probability of each class."""
+    classes = datamodule.classes
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["split", "row", "target", "prediction", *classes])
+    for split, outcome in outcomes.items():
+        rows = datamodule.rows(outcome.code).rows
+        for row, target, values in zip(rows, outcome.targets.tolist(), outcome.probabilities.numpy(), strict=True):
+            figures = [f"{value:.6f}" for value in values]
+            writer.writerow([split, row, classes[target], classes[int(values.argmax())], *figures])
+    write_whole(file, buffer.getvalue().encode())
 
 
 def _log_hyperparameters(logger: RunLogger, cfg: DictConfig, report: dict[str, Any]) -> None:
@@ -158,9 +428,10 @@ def _log_hyperparameters(logger: RunLogger, cfg: DictConfig, report: dict[str, A
         "model": settings["model"]["name"],
         "classes": "+".join(report["classes"]),
         "seed": settings["seed"],
-        "epochs": report["epoch"],
+        "epochs": report["checkpoints"][0]["epoch"],
         "batch_size": settings["data"]["batch_size"],
         "split": settings["data"]["split"],
+        "fold": -1 if settings["data"]["folds"] is None else settings["data"]["fold"],
         "balance": settings["data"]["balance"],
         "augment": settings["data"]["augment"] is not None,
         "mixup_alpha": settings["data"]["mixup_alpha"],
@@ -170,6 +441,7 @@ def _log_hyperparameters(logger: RunLogger, cfg: DictConfig, report: dict[str, A
         "schedule": settings["optim"]["schedule"],
         "label_smoothing": settings["label_smoothing"],
         "ema": settings["ema"] or 0.0,
+        "tta": settings["tta"],
     }
     results = {
         f"final/{split}_{name}": report[split][name]
@@ -181,33 +453,34 @@ def _log_hyperparameters(logger: RunLogger, cfg: DictConfig, report: dict[str, A
     logger.finalize("success")
 
 
-def _print_table(report: dict[str, Any], run_dir: Path, ckpt: Path) -> None:
-    split = "test" if "test" in report else "val"
-    table = Table(title=f"{report['network']}, epoch {report['epoch']}", title_justify="left")
+def _print_table(report: dict[str, Any], run_dir: Path, members: Sequence[_Member]) -> None:
+    split = report["reported_split"]
+    table = Table(title=_title(members), title_justify="left")
     for column in ("", "images", *HEADLINE):
         table.add_column(column, justify="left" if not column else "right")
-    for name in SPLIT_NAMES.values():
-        if name in report:
-            metrics = report[name]
-            table.add_row(name, f"{metrics['images']:,}", *(f"{metrics[key]:.4f}" for key in HEADLINE))
+    rows = [(name, report[name]) for name in SPLIT_NAMES.values() if name in report]
+    without = report[split]["without_copies"]
+    if "accuracy" in without:
+        rows.append((f"{split} without copies", without))
+    for name, metrics in rows:
+        table.add_row(name, f"{metrics['images']:,}", *(f"{metrics[key]:.4f}" for key in HEADLINE))
+        ends = (metrics["interval95"][key] for key in HEADLINE)
+        table.add_row("  95 % interval", "", *(f"{low:.3f}-{high:.3f}" for low, high in ends), style="dim")
+    for member in report[split].get("members", []):
+        table.add_row(_short(Path(member["path"])), "", *(f"{member[key]:.4f}" for key in HEADLINE))
     table.add_section()
     for name, metrics in report[split]["per_class"].items():
         figures = (f"{metrics[key]:.4f}" for key in HEADLINE[1:])
         table.add_row(f"{split}: {name}", f"{metrics['images']:,}", "", *figures)
     console = Console()
     console.print(table)
+    if "disagreement" in report[split]:
+        console.print(f"The members do not all agree on {report[split]['disagreement']['any']:.1%} of the images.")
     if split == "val":
-        console.print("The data set has no test split: there was nothing to test on.")
+        console.print("The report is about the validation split: there are no test rows, or test_split=val.")
     for what, where in (
-        ("checkpoint", ckpt),
+        *(("checkpoint", member.path) for member in members),
         ("numbers", run_dir / "metrics.json"),
-        ("plots", run_dir / "plots"),
+        ("report", run_dir / "report.html"),
     ):
         console.print(f"{what:<11}{where}", soft_wrap=True, highlight=False)
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    with os.fdopen(descriptor, "w") as stream:
-        json.dump(content, stream, indent=2)
-    Path(temporary).replace(file)

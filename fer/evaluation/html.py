@@ -1,0 +1,185 @@
+"""report.html: one self-contained page with every number and picture of a report. Knows nothing of networks or data."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.6em; margin-bottom: 0.2em; } h2 { font-size: 1.2em; margin: 2em 0 0.4em; }
+table { border-collapse: collapse; margin: 0.6em 0; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.25em 0.9em; text-align: right; border-bottom: 1px solid #ddd; }
+th { border-bottom: 2px solid #888; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
+small { color: #666; } figure { margin: 1.2em 0 2em; } figure img { max-width: 100%; }
+figcaption { color: #444; font-size: 0.92em; max-width: 52em; }
+code, pre { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
+pre { background: #f6f6f6; padding: 0.8em; overflow-x: auto; }
+"""
+
+METRICS = {
+    "accuracy": "accuracy",
+    "f1": "F1, macro",
+    "precision": "precision, macro",
+    "recall": "recall, macro",
+    "weighted_f1": "F1, weighted",
+    "weighted_precision": "precision, weighted",
+    "weighted_recall": "recall, weighted",
+    "balanced_accuracy": "balanced accuracy",
+    "auroc": "AUROC, one against the rest",
+    "average_precision": "average precision",
+    "loss": "negative log-likelihood",
+    "brier": "Brier score",
+    "ece": "ECE, 15 bins",
+}
+
+# Captions by the name of the picture, in the order of the page.
+CAPTIONS = {
+    "ensemble": "Left: the ensemble beside its members. Right: the share of images on which two members differ.",
+    "confusion_matrix": "Rows are labels, columns predictions.",
+    "per_class": "Whiskers are 95 % bootstrap intervals over images.",
+    "roc": "Each class against all others; dotted is guessing.",
+    "precision_recall": "Each class against all others; dotted is the share of the class, which guessing reaches.",
+    "reliability": "Of the predictions with a confidence, the share that is right; dotted is perfect calibration. "
+    "Below, how many predictions have that confidence. The temperature was fitted on the validation split.",
+    "mistakes": "The mistakes that the network is most sure of. Some are mistakes of the label.",
+    "predictions": "A random draw.",
+    "grad_cam": "Red is what speaks for the predicted class (Grad-CAM). A red caption is a wrong prediction. A map "
+    "shows where evidence was found, not that it is a good reason.",
+}
+
+
+def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: str, title: str) -> str:
+    """The page.
+
+    Args:
+        report: content of metrics.json.
+        pictures: PNG files by name, NAME_SPLIT with NAME of `CAPTIONS`.
+        settings: of the run, as YAML.
+        title: of the page.
+    """
+    split = report["reported_split"]
+    columns = [(split, report[split])]
+    without = report[split]["without_copies"]
+    if without["removed"] and "accuracy" in without:
+        columns.append((f"{split} without copies", without))
+    columns += [(name, report[name]) for name in ("val",) if name in report and name != split]
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p><small>{escape(_summary(report))}</small></p>",
+        "<h2>Numbers</h2>",
+        _numbers(columns),
+        f"<p><small>In brackets: 95 % intervals, bootstrap over images. {escape(_copies(report, split))}</small></p>",
+        f"<h2>By class ({split})</h2>",
+        _per_class(report[split]["per_class"]),
+    ]
+    if "members" in report[split]:
+        body += ["<h2>Members</h2>", _members(report, split)]
+    for name, caption in CAPTIONS.items():
+        for where in (split, *(key for key in ("val", "test") if key != split)):
+            if f"{name}_{where}" in pictures:
+                body.append(_figure(pictures[f"{name}_{where}"], f"{name.replace('_', ' ')}, {where}", caption))
+    body += [
+        "<h2>Where this comes from</h2>",
+        _provenance(report),
+        f"<details><summary>All settings</summary><pre>{escape(settings)}</pre></details>",
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    page = [
+        f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head><body>',
+        *body,
+        "</body></html>\n",
+    ]
+    return "\n".join(page)
+
+
+def number(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """A value with its interval, as text."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval is not None else "")
+
+
+def _summary(report: Mapping[str, Any]) -> str:
+    split = report["reported_split"]
+    return (
+        f"{report[split]['images']:,} images of the {split} split of {report['data']}, classes "
+        f"{', '.join(report['classes'])}; test-time augmentation: {report['tta']}"
+    )
+
+
+def _copies(report: Mapping[str, Any], split: str) -> str:
+    without = report[split]["without_copies"]
+    if not without["removed"]:
+        return f"No {split} image has an exact or near copy among the training images."
+    return (
+        f"{without['removed']:,} of the {split} images have an exact ({without['exact']:,}) or near copy among the "
+        "training images; the second column leaves them out."
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in header)
+    lines = "\n".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table>"
+
+
+def _numbers(columns: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    rows = [["images", *(f"{metrics['images']:,}" for _, metrics in columns)]]
+    for key, name in METRICS.items():
+        rows.append([name, *(number(metrics[key], metrics["interval95"].get(key)) for _, metrics in columns)])
+    return _table(["", *(name for name, _ in columns)], rows)
+
+
+def _per_class(per_class: Mapping[str, Any]) -> str:
+    keys = ("precision", "recall", "f1", "auroc", "average_precision")
+    rows = [
+        [name, f"{metrics['images']:,}", *(number(metrics[key], metrics["interval95"][key]) for key in keys)]
+        for name, metrics in per_class.items()
+    ]
+    return _table(["class", "images", "precision", "recall", "F1", "AUROC", "average precision"], rows)
+
+
+def _members(report: Mapping[str, Any], split: str) -> str:
+    keys = ("accuracy", "f1", "loss", "ece")
+    metrics = report[split]
+    rows = [
+        ["ensemble", *(number(metrics[key], metrics["interval95"].get(key)) for key in keys)],
+        *([member["path"], *(number(member[key]) for key in keys)] for member in metrics["members"]),
+    ]
+    disagreement = metrics["disagreement"]
+    return _table(["", "accuracy", "F1, macro", "NLL", "ECE"], rows) + (
+        f"<p>Not all members agree on {disagreement['any']:.1%} of the images; two members differ on "
+        f"{disagreement['mean_of_pairs']:.1%} on average; at least one is right on {disagreement['one_right']:.1%}.</p>"
+    )
+
+
+def _figure(png: bytes, name: str, caption: str) -> str:
+    data = base64.b64encode(png).decode()
+    return (
+        f'<h2>{escape(name[0].upper() + name[1:])}</h2><figure><img alt="{escape(name)}" '
+        f'src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption></figure>'
+    )
+
+
+def _provenance(report: Mapping[str, Any]) -> str:
+    rows = []
+    for checkpoint in report["checkpoints"]:
+        rows += [
+            ["checkpoint", checkpoint["path"]],
+            ["sha256", checkpoint["sha256"]],
+            ["network", f"{checkpoint['network']}, epoch {checkpoint['epoch']}, {checkpoint['weights']} weights"],
+            ["temperature", f"{checkpoint['temperature']:.4f}"],
+        ]
+    rows += [
+        ["test-time augmentation", report["tta"]],
+        ["data", f"{report['data']}, {report['division']}"],
+        ["seed", str(report["seed"])],
+        ["versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())],
+        ["commit", report["commit"] or "-"],
+    ]
+    lines = "\n".join(
+        f'<tr><td>{escape(key)}</td><td style="text-align:left"><code>{escape(value)}</code></td></tr>'
+        for key, value in rows
+    )
+    return f"<table><tbody>\n{lines}\n</tbody></table>"
