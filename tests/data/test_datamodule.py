@@ -71,3 +71,23 @@ def test_evaluation_batches_are_not_augmented() -> None:
 def test_a_missing_path_without_download_names_the_ways_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.download is off.*data=synthetic"):
         FER2013DataModule(tmp_path / "none.csv", download=False).prepare_data()
+
+
+def test_the_real_rows_of_every_subset(fer2013_zip: Path) -> None:
+    """Training rows as FER2013 has them; the other rows here are PublicTest, 3,589 of them in 7 classes."""
+    per_class = {
+        "angry": 3995,
+        "disgust": 436,
+        "fear": 4097,
+        "happy": 7215,
+        "sad": 4830,
+        "surprise": 3171,
+        "neutral": 4965,
+    }
+    for classes, others in ((7, 3589), ("5-surprise", 3037), (5, 3118), (4, 2622)):
+        datamodule = FER2013DataModule(fer2013_zip, classes)
+        datamodule.setup()
+        counts = datamodule.class_counts()
+        assert counts["train"] == {name: per_class[name] for name in datamodule.classes}
+        assert sum(counts["val"].values()) == others
+        assert "test" not in counts

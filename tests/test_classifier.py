@@ -1,0 +1,70 @@
+import lightning as L
+import pytest
+import torch
+
+from fer.checkpoint import SPEC_KEY
+from fer.classifier import EmotionClassifier
+from fer.data.datamodule import FER2013DataModule
+from fer.models.network import EmotionNetwork, NetworkSpec
+
+CLASSES = ("angry", "happy", "sad")
+
+
+def classifier(**options: object) -> EmotionClassifier:
+    network = EmotionNetwork(NetworkSpec("net", CLASSES, kwargs={"widths": [4, 8]}))
+    return EmotionClassifier(network, lambda module: torch.optim.SGD(module.parameters(), 0.1), **options)  # type: ignore[arg-type]
+
+
+def test_forward_takes_raw_bytes() -> None:
+    faces = torch.randint(0, 256, (5, 1, 48, 48), dtype=torch.uint8)
+    assert classifier()(faces).shape == (5, 3)
+
+
+def test_the_loss_knows_smoothing_weights_and_soft_targets() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]])
+    hard = torch.tensor([0, 2])
+    soft = torch.nn.functional.one_hot(hard, 3).float()
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    loss = classifier(label_smoothing=0.2, class_weights=weights).loss
+    log = logits.log_softmax(1)
+    smoothed = soft * 0.8 + 0.2 / 3
+    expected = -(smoothed * weights * log).sum() / weights[hard].sum()
+    assert float(loss(logits, hard)) == pytest.approx(float(expected), abs=1e-6)
+    plain = classifier().loss
+    assert float(plain(logits, soft)) == pytest.approx(float(plain(logits, hard)), abs=1e-6)
+
+
+def test_logged_metrics_are_those_of_the_whole_split() -> None:
+    datamodule = FER2013DataModule(None, list(CLASSES), 8, synthetic={"train": 70, "val": 70, "test": 0})
+    module = classifier()
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module, datamodule)
+    faces, targets = (torch.cat(parts) for parts in zip(*datamodule.val_dataloader(), strict=True))
+    with torch.no_grad():
+        logits = module.eval()(faces)
+    metrics = trainer.callback_metrics
+    right = (logits.argmax(1) == targets).float()
+    assert float(metrics["val/accuracy"]) == pytest.approx(float(right.mean()), abs=1e-6)
+    recall = torch.stack([right[targets == index].mean() for index in range(3)]).mean()
+    assert float(metrics["val/recall"]) == pytest.approx(float(recall), abs=1e-6)
+    loss = torch.nn.functional.cross_entropy(logits, targets)
+    assert float(metrics["val/loss"]) == pytest.approx(float(loss), abs=1e-5)
+    assert {f"train/{name}" for name in ("loss", "accuracy", "f1", "precision", "recall", "lr")} <= metrics.keys()
+
+
+def test_a_checkpoint_describes_its_network_in_plain_data() -> None:
+    content: dict[str, object] = {}
+    module = classifier()
+    module.on_save_checkpoint(content)
+    description = content[SPEC_KEY]
+    assert isinstance(description, dict)
+    assert description["classes"] == list(CLASSES)
+    assert NetworkSpec.from_dict(description) == module.network.spec

@@ -1,0 +1,90 @@
+import math
+
+import pytest
+import torch
+
+from fer.classifier import EmotionClassifier
+from fer.models.network import EmotionNetwork, NetworkSpec
+from fer.training.callbacks import EMA
+from fer.training.optim import configure_optimizers
+
+SETTINGS = {
+    "optimizer": {"_target_": "torch.optim.SGD", "momentum": 0.9},
+    "lr": 0.1,
+    "weight_decay": 0.01,
+    "schedule": "cosine",
+    "warmup_epochs": 2,
+    "min_lr": 1e-3,
+    "factor": 0.75,
+    "patience": 5,
+}
+
+
+class Trainer:
+    """The two numbers that a schedule asks a trainer for."""
+
+    estimated_stepping_batches = 100
+    max_epochs = 10
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> EmotionClassifier:
+    module = EmotionClassifier(EmotionNetwork(NetworkSpec("net", ("happy", "sad"), kwargs={"widths": [4, 8]})))
+    monkeypatch.setattr(EmotionClassifier, "trainer", Trainer())
+    return module
+
+
+def rates(module: EmotionClassifier, **changes: object) -> list[float]:
+    built = configure_optimizers(module, **{**SETTINGS, **changes})  # type: ignore[arg-type]
+    seen = []
+    for _ in range(Trainer.estimated_stepping_batches):
+        seen.append(built["optimizer"].param_groups[0]["lr"])
+        built["optimizer"].step()
+        built["lr_scheduler"]["scheduler"].step()
+    return seen
+
+
+def test_no_decay_on_norms_and_biases(module: EmotionClassifier) -> None:
+    optimizer = configure_optimizers(module, **SETTINGS)["optimizer"]  # type: ignore[arg-type]
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in module.network.named_parameters():
+        assert decay[id(parameter)] == (0.01 if parameter.ndim > 1 else 0.0), name
+    assert len(decay) == len(list(module.network.parameters()))
+
+
+def test_cosine_rises_for_the_warm_up_and_falls_to_the_lowest(module: EmotionClassifier) -> None:
+    seen = rates(module)
+    assert seen[:21] == sorted(seen[:21])
+    assert seen[20] == pytest.approx(0.1)
+    assert seen[20:] == sorted(seen[20:], reverse=True)
+    assert seen[60] == pytest.approx(1e-3 + 0.099 * (1 + math.cos(math.pi / 2)) / 2)
+    assert seen[-1] < 0.0012
+
+
+def test_one_cycle_peaks_after_the_warm_up(module: EmotionClassifier) -> None:
+    seen = rates(module, schedule="onecycle")
+    assert max(seen) == pytest.approx(0.1)
+    assert seen.index(max(seen)) in (19, 20)
+
+
+def test_plateau_follows_the_validation_loss(module: EmotionClassifier) -> None:
+    built = configure_optimizers(module, **{**SETTINGS, "schedule": "plateau"})  # type: ignore[arg-type]
+    scheduler = built["lr_scheduler"]["scheduler"]
+    assert built["lr_scheduler"]["monitor"] == "val/loss"
+    for _ in range(7):
+        scheduler.step(1.0)
+    assert built["optimizer"].param_groups[0]["lr"] == pytest.approx(0.075)
+    for _ in range(200):
+        scheduler.step(1.0)
+    assert built["optimizer"].param_groups[0]["lr"] == pytest.approx(1e-3)
+
+
+def test_averaged_weights_follow_the_published_formula(module: EmotionClassifier) -> None:
+    ema = EMA(0.9)
+    average = torch.zeros(3)
+    for step in range(1, 200):
+        ema._kwargs["multi_avg_fn"]([average], [torch.ones(3)], torch.tensor(step))
+    expected = 1.0
+    for step in range(1, 200):
+        expected *= min(0.9, (1 + step) / (10 + step))
+    assert average == pytest.approx(torch.full((3,), 1 - expected))
