@@ -62,6 +62,7 @@ def main() -> None:
     if wanted == ["age"]:
         return
     options.ckpt = str(find_checkpoint(options.ckpt))
+    console.print(f"Checkpoint {options.ckpt}", highlight=False)
     with tempfile.TemporaryDirectory() as folder:
         if "start" in wanted:
             report_start(options, Path(folder))
@@ -125,11 +126,10 @@ def report_memory(options: argparse.Namespace, folder: Path) -> None:
     job = run_job(
         options, {"clip": str(folder / "long.mp4"), "detector": "auto", "output": str(folder), "repeats": repeats}
     )
-    memory = np.array(job["memory"])
+    tenths = [f"{np.median(part):.0f}" for part in np.array_split(job["memory"], 10)]
     console.print(
-        f"Memory over {300 * repeats} frames ({10 * repeats / 60:.1f} minutes of video): "
-        f"{memory[len(memory) // 10]:.0f} MB after a tenth, {memory[len(memory) // 2]:.0f} MB after half, "
-        f"{memory[-1]:.0f} MB at the end; peak {job['peak']:.0f} MB, {job['fps']:.0f} frames/s"
+        f"Memory over {300 * repeats} frames ({10 * repeats / 60:.1f} minutes of video), MB in each tenth of them: "
+        f"{', '.join(tenths)}; peak {job['peak']:.0f}; {job['fps']:.0f} frames/s"
     )
 
 
@@ -197,7 +197,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
             times[name].append(milliseconds)
         found.append(len(predictions))
         moments.append(time.perf_counter())
-        if len(found) % 150 == 0:
+        if len(found) % 50 == 0:
             memory.append(resident_megabytes())
         return predictions
 

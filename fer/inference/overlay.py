@@ -207,7 +207,8 @@ def _draw_chart(canvas: BGRImage, face: _Face, place: _Rect, font: int) -> None:
         y = top + pad // 2 + number * row
         shown = name == face.prediction.label
         _draw_text(canvas, name, font, (left + pad, y), WHITE if shown else GRAY)
-        cv2.line(canvas, (start, y + row // 2), (end - 1, y + row // 2), _TRACK[::-1])  # as long as a probability of 1
+        middle = y + row // 2
+        cv2.line(canvas, (start, middle), (end - 1, middle), _TRACK[::-1], max(1, row // 20))  # a probability of 1
         tip = start + max(1, round(probability * (end - start)))
         corners = (start, y + row // 5), (tip - 1, y + row - row // 5 - 1)
         cv2.rectangle(canvas, *corners, emotion_color(name)[::-1], cv2.FILLED)

@@ -96,11 +96,11 @@ def run(config: InferConfig) -> None:
             make_folder(outputs.folder)
         probe = stack.enter_context(WindowProbe()) if _window_is_wanted(config) else None
         analyzer, classes = _load(config, ckpt)
-        report(f"Checkpoint {ckpt}: {', '.join(classes)}")
+        messages.print(f"Checkpoint {ckpt}: {', '.join(classes)}", markup=False, highlight=False, soft_wrap=True)
         window = None
         if probe is not None and probe.works():
             window = stack.enter_context(Window(f"{source.name} - fer"))
-        elif probe is not None:
+        elif probe is not None and (config.mode != "image" or config.window is True):
             report("There is no display to open a window on; going on without." + _remedy(config))
         stack.enter_context(_terminate_as_interrupt())
         if isinstance(source, PictureFiles):

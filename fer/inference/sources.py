@@ -47,8 +47,9 @@ class Frame:
 
     Attributes:
         image: uint8 (H, W, 3), BGR, upright.
-        index: its number in the source, from 0; on a live source dropped pictures count, so gaps show.
-        time: seconds since the source's first frame; None for a picture, which has no time.
+        index: its number, from 0 for the first that was given out; on a live source the dropped ones between count, so
+            that gaps show.
+        time: seconds since the first frame that was given out; None for a picture, which has no time.
         source: what it was taken from: a path, a URL without its password, "camera 0".
         captured_at: `time.monotonic()` when the camera or the file gave it.
     """
@@ -57,6 +58,15 @@ class Frame:
     index: int
     time: float | None
     source: str
+    captured_at: float
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """A picture as the reader thread leaves it."""
+
+    image: BGRImage
+    number: int
     captured_at: float
 
 
@@ -211,7 +221,7 @@ class LiveStream:
         self._reopen = reopen
         self._report = report
         self._patience = patience
-        self._newest: Frame | None = None
+        self._newest: _Shot | None = None
         self._failure: str | None = None
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -229,18 +239,23 @@ class LiveStream:
         self._reader.join(timeout=1.0)
 
     def __iter__(self) -> Iterator[Frame | None]:
+        first: _Shot | None = None
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._newest or self._failure, timeout=_IDLE_SECONDS)
-                frame, self._newest = self._newest, None
+                shot, self._newest = self._newest, None
                 failure = self._failure
-            if frame is None and failure is not None:
+            if shot is not None:
+                first = first or shot
+                seconds = shot.captured_at - first.captured_at
+                yield Frame(shot.image, shot.number - first.number, seconds, self.name, shot.captured_at)
+            elif failure is not None:
                 raise SourceEnded(failure)
-            yield frame
+            else:
+                yield None
 
     def _read(self) -> None:
         """The reader thread: the only place that touches the capture after `__init__`."""
-        start: float | None = None
         count = failures = 0
         try:
             while not self._stop.is_set():
@@ -253,11 +268,10 @@ class LiveStream:
                         return
                     continue
                 failures = 0
-                start = captured_at if start is None else start
-                frame = Frame(_three_channels(image), count, captured_at - start, self.name, captured_at)
+                shot = _Shot(_three_channels(image), count, captured_at)
                 count += 1
                 with self._changed:
-                    self._newest = frame
+                    self._newest = shot
                     self._changed.notify_all()
         finally:
             if self._capture is not None:

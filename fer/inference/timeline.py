@@ -117,7 +117,7 @@ class Timeline:
         import matplotlib  # slow to import, and needed once, at the end
         from matplotlib.figure import Figure
 
-        tracks = self._longest()[:_PLOTTED_TRACKS]
+        tracks = sorted(self._longest()[:_PLOTTED_TRACKS], key=lambda item: item[0])
         figure = Figure(figsize=(11, 1.2 + 1.9 * max(1, len(tracks))), layout="constrained")
         panels = figure.subplots(max(1, len(tracks)), 1, sharex=True, squeeze=False)[:, 0]
         with matplotlib.rc_context({"font.size": 9}):
