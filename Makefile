@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml
 
 # A small network on drawn faces, in about a minute.
 demo: setup
-	$(BIN)/python train.py data=synthetic model=net 'model.kwargs.widths=[16,32,64,64]' trainer.max_epochs=8
+	$(BIN)/python train.py experiment=demo
 
 lint: setup
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ from fer.evaluation.grad_cam import grad_cam
 from fer.evaluation.metrics import HEADLINE, compute_metrics, fit_temperature
 from fer.evaluation.predict import Predictions, predict
 from fer.files import write_whole
-from fer.labels import resolve_classes
+from fer.labels import resolve_classes, subset_name
 from fer.models.network import EmotionNetwork
 from fer.training.callbacks import RunLogger
 from fer.training.run import build_datamodule, print_class_counts
@@ -424,24 +424,24 @@ def _write_predictions(file: Path, datamodule: FER2013DataModule, outcomes: dict
 def _log_hyperparameters(logger: RunLogger, cfg: DictConfig, report: dict[str, Any]) -> None:
     """Fills TensorBoard's HParams tab: what may be varied, and what came out."""
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
-    chosen = {
-        "model": settings["model"]["name"],
-        "classes": "+".join(report["classes"]),
-        "seed": settings["seed"],
-        "epochs": report["checkpoints"][0]["epoch"],
-        "batch_size": settings["data"]["batch_size"],
-        "split": settings["data"]["split"],
-        "fold": -1 if settings["data"]["folds"] is None else settings["data"]["fold"],
-        "balance": settings["data"]["balance"],
-        "augment": settings["data"]["augment"] is not None,
-        "mixup_alpha": settings["data"]["mixup_alpha"],
-        "optimizer": settings["optim"]["optimizer"]["_target_"].rpartition(".")[2],
+    chosen = {  # TensorBoard shows the first five names of the alphabet without being asked
+        "classes": subset_name(report["classes"]),
         "lr": settings["optim"]["lr"],
-        "weight_decay": settings["optim"]["weight_decay"],
-        "schedule": settings["optim"]["schedule"],
-        "label_smoothing": settings["label_smoothing"],
-        "ema": settings["ema"] or 0.0,
-        "tta": settings["tta"],
+        "model": settings["model"]["name"],
+        "optimizer": settings["optim"]["optimizer"]["_target_"].rpartition(".")[2],
+        "seed": settings["seed"],
+        "setting.augment": settings["data"]["augment"] is not None,
+        "setting.balance": settings["data"]["balance"],
+        "setting.batch_size": settings["data"]["batch_size"],
+        "setting.ema": settings["ema"] or 0.0,
+        "setting.epochs": report["checkpoints"][0]["epoch"],
+        "setting.fold": -1 if settings["data"]["folds"] is None else settings["data"]["fold"],
+        "setting.label_smoothing": settings["label_smoothing"],
+        "setting.mixup_alpha": settings["data"]["mixup_alpha"],
+        "setting.schedule": settings["optim"]["schedule"],
+        "setting.split": settings["data"]["split"],
+        "setting.tta": settings["tta"],
+        "setting.weight_decay": settings["optim"]["weight_decay"],
     }
     results = {
         f"final/{split}_{name}": report[split][name]

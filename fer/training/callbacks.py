@@ -4,7 +4,7 @@ import csv
 import io
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,10 @@ class RunLogger(TensorBoardLogger):
 
     def __init__(self, save_dir: str | Path) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Leaves out the number of the epoch, which Lightning adds as a scalar of its own."""
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
     def save(self) -> None:
         """Flushes the events; config.yaml holds the settings already."""
