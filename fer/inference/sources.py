@@ -25,6 +25,9 @@ from PIL import Image, ImageOps
 
 from fer.errors import UserError
 
+# OpenCV's FFmpeg writes its own messages to the terminal, and asks for its level once, when it is first used.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 Report = Callable[[str], None]  # takes one sentence for the person at the keyboard
 
@@ -359,11 +362,7 @@ def read_picture(path: str | Path) -> BGRImage:
 
 
 def quiet_opencv() -> None:
-    """Keeps OpenCV and its FFmpeg from writing to the terminal, where a `UserError` says it better.
-
-    The environment variables OPENCV_LOG_LEVEL and OPENCV_FFMPEG_LOGLEVEL bring their messages back.
-    """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    """Keeps OpenCV from writing to the terminal what a `UserError` says better; OPENCV_LOG_LEVEL brings it back."""
     if "OPENCV_LOG_LEVEL" not in os.environ:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
