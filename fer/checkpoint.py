@@ -1,17 +1,20 @@
 """Reading and writing checkpoints as plain data. Knows networks, but neither Lightning nor data sets.
 
+`python -m fer.checkpoint RUN/checkpoints/best.ckpt TARGET.ckpt` writes a small copy that only predicts.
+
 A checkpoint is what Lightning writes plus the key `fer`, the `NetworkSpec` as a dict. It is always read with
 `weights_only=True`: a file that carries code is refused, not run.
 """
 
 import io
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fer.errors import UserError
+from fer.errors import EXIT_CODE, UserError
 from fer.files import write_whole
 from fer.models.network import EmotionNetwork, NetworkSpec
 
@@ -81,3 +84,32 @@ def write_checkpoint(content: dict[str, Any], path: str | Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)  # to memory first: torch turns a full disk into an error of another kind
     write_whole(path, buffer.getbuffer())
+
+
+def write_slim(source: str | Path, target: str | Path) -> None:
+    """Writes a copy of a checkpoint that only predicts: the network's weights in half precision, no training state.
+
+    Raises:
+        UserError: as `read_checkpoint`.
+        OSError: as `write_checkpoint`.
+    """
+    content = read_checkpoint(source)
+    spec = read_spec(source, content)
+    state = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in content["state_dict"].items()
+        if name.startswith(PREFIX)
+    }
+    kept = {key: content[key] for key in ("epoch", "global_step") if key in content}
+    write_checkpoint({SPEC_KEY: spec.to_dict(), "state_dict": state, **kept}, target)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        print("error: give a checkpoint and the name of its small copy", file=sys.stderr)
+        sys.exit(EXIT_CODE)
+    try:
+        write_slim(*sys.argv[1:])
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_CODE)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint, write_checkpoint
+from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint, write_checkpoint, write_slim
 from fer.errors import UserError
 from fer.models.network import EmotionNetwork, NetworkSpec
 
@@ -116,3 +116,15 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
         write_checkpoint(content(), file)
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_a_slim_copy_predicts_the_same_and_holds_nothing_else(tmp_path: Path) -> None:
+    written = content()
+    written["optimizer_states"] = [torch.rand(1000)]
+    written["state_dict"]["other.weight"] = torch.rand(1000)
+    write_checkpoint(written, tmp_path / "whole.ckpt")
+    write_slim(tmp_path / "whole.ckpt", tmp_path / "slim.ckpt")
+    assert read_checkpoint(tmp_path / "slim.ckpt").keys() == {SPEC_KEY, "state_dict"}
+    faces = torch.randint(0, 256, (20, 1, 48, 48), dtype=torch.uint8)
+    whole, slim = (load_network(tmp_path / name).probabilities(faces) for name in ("whole.ckpt", "slim.ckpt"))
+    assert torch.allclose(whole, slim, atol=2e-3)
