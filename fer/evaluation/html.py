@@ -9,9 +9,10 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.6em; margin-bottom: 0.2em; } h2 { font-size: 1.2em; margin: 2em 0 0.4em; }
 table { border-collapse: collapse; margin: 0.6em 0; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25em 0.9em; text-align: right; border-bottom: 1px solid #ddd; }
+th, td { padding: 0.25em 0.7em; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
 th { border-bottom: 2px solid #888; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
-small { color: #666; } figure { margin: 1.2em 0 2em; } figure img { max-width: 100%; }
+td.text { text-align: left; white-space: normal; } small { color: #666; }
+figure { margin: 1.2em 0 2em; } figure img { max-width: 100%; }
 figcaption { color: #444; font-size: 0.92em; max-width: 52em; }
 code, pre { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
 pre { background: #f6f6f6; padding: 0.8em; overflow-x: auto; }
@@ -33,19 +34,34 @@ METRICS = {
     "ece": "ECE, 15 bins",
 }
 
-# Captions by the name of the picture, in the order of the page.
+# Heading and caption by the name of the picture, in the order of the page.
 CAPTIONS = {
-    "ensemble": "Left: the ensemble beside its members. Right: the share of images on which two members differ.",
-    "confusion_matrix": "Rows are labels, columns predictions.",
-    "per_class": "Whiskers are 95 % bootstrap intervals over images.",
-    "roc": "Each class against all others; dotted is guessing.",
-    "precision_recall": "Each class against all others; dotted is the share of the class, which guessing reaches.",
-    "reliability": "Of the predictions with a confidence, the share that is right; dotted is perfect calibration. "
-    "Below, how many predictions have that confidence. The temperature was fitted on the validation split.",
-    "mistakes": "The mistakes that the network is most sure of. Some are mistakes of the label.",
-    "predictions": "A random draw.",
-    "grad_cam": "Red is what speaks for the predicted class (Grad-CAM). A red caption is a wrong prediction. A map "
-    "shows where evidence was found, not that it is a good reason.",
+    "ensemble": (
+        "Ensemble and members",
+        "Left: the ensemble beside its members. Right: the share of images on which two members differ.",
+    ),
+    "confusion_matrix": ("Confusion matrix", "Rows are labels, columns predictions."),
+    "per_class": ("Precision, recall and F1 by class", "Whiskers are 95 % bootstrap intervals over images."),
+    "roc": ("ROC curves", "Each class against all others; dotted is guessing."),
+    "precision_recall": (
+        "Precision-recall curves",
+        "Each class against all others; dotted is the share of the class, which guessing reaches.",
+    ),
+    "reliability": (
+        "Reliability",
+        "Of the predictions with a confidence, the share that is right; dotted is perfect calibration. Below, how many "
+        "predictions have that confidence. The temperature was fitted on the validation split.",
+    ),
+    "mistakes": (
+        "Most confident mistakes",
+        "The mistakes that the network is most sure of, with the row of the source. Some are mistakes of the label.",
+    ),
+    "predictions": ("Random faces", "A random draw; red is wrong."),
+    "grad_cam": (
+        "Grad-CAM",
+        "Red is what speaks for the predicted class. A red caption is a wrong prediction. A map shows where "
+        "evidence was found, not that it is a good reason.",
+    ),
 }
 
 
@@ -75,10 +91,10 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: s
     ]
     if "members" in report[split]:
         body += ["<h2>Members</h2>", _members(report, split)]
-    for name, caption in CAPTIONS.items():
+    for name, (heading, caption) in CAPTIONS.items():
         for where in (split, *(key for key in ("val", "test") if key != split)):
             if f"{name}_{where}" in pictures:
-                body.append(_figure(pictures[f"{name}_{where}"], f"{name.replace('_', ' ')}, {where}", caption))
+                body.append(_figure(pictures[f"{name}_{where}"], f"{heading} ({where})", caption))
     body += [
         "<h2>Where this comes from</h2>",
         _provenance(report),
@@ -93,11 +109,11 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: s
     return "\n".join(page)
 
 
-def number(value: float | None, interval: Sequence[float] | None = None) -> str:
+def _number(value: float | None, interval: Sequence[float] | None = None, digits: int = 4) -> str:
     """A value with its interval, as text."""
     if value is None:
         return "-"
-    return f"{value:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval is not None else "")
+    return f"{value:.{digits}f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval is not None else "")
 
 
 def _summary(report: Mapping[str, Any]) -> str:
@@ -127,14 +143,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _numbers(columns: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     rows = [["images", *(f"{metrics['images']:,}" for _, metrics in columns)]]
     for key, name in METRICS.items():
-        rows.append([name, *(number(metrics[key], metrics["interval95"].get(key)) for _, metrics in columns)])
+        rows.append([name, *(_number(metrics[key], metrics["interval95"].get(key)) for _, metrics in columns)])
     return _table(["", *(name for name, _ in columns)], rows)
 
 
 def _per_class(per_class: Mapping[str, Any]) -> str:
     keys = ("precision", "recall", "f1", "auroc", "average_precision")
     rows = [
-        [name, f"{metrics['images']:,}", *(number(metrics[key], metrics["interval95"][key]) for key in keys)]
+        [name, f"{metrics['images']:,}", *(_number(metrics[key], metrics["interval95"][key], 3) for key in keys)]
         for name, metrics in per_class.items()
     ]
     return _table(["class", "images", "precision", "recall", "F1", "AUROC", "average precision"], rows)
@@ -144,8 +160,8 @@ def _members(report: Mapping[str, Any], split: str) -> str:
     keys = ("accuracy", "f1", "loss", "ece")
     metrics = report[split]
     rows = [
-        ["ensemble", *(number(metrics[key], metrics["interval95"].get(key)) for key in keys)],
-        *([member["path"], *(number(member[key]) for key in keys)] for member in metrics["members"]),
+        ["ensemble", *(_number(metrics[key], metrics["interval95"].get(key)) for key in keys)],
+        *([member["path"], *(_number(member[key]) for key in keys)] for member in metrics["members"]),
     ]
     disagreement = metrics["disagreement"]
     return _table(["", "accuracy", "F1, macro", "NLL", "ECE"], rows) + (
@@ -157,7 +173,7 @@ def _members(report: Mapping[str, Any], split: str) -> str:
 def _figure(png: bytes, name: str, caption: str) -> str:
     data = base64.b64encode(png).decode()
     return (
-        f'<h2>{escape(name[0].upper() + name[1:])}</h2><figure><img alt="{escape(name)}" '
+        f'<h2>{escape(name)}</h2><figure><img alt="{escape(name)}" '
         f'src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption></figure>'
     )
 
@@ -179,7 +195,6 @@ def _provenance(report: Mapping[str, Any]) -> str:
         ["commit", report["commit"] or "-"],
     ]
     lines = "\n".join(
-        f'<tr><td>{escape(key)}</td><td style="text-align:left"><code>{escape(value)}</code></td></tr>'
-        for key, value in rows
+        f'<tr><td>{escape(key)}</td><td class="text"><code>{escape(value)}</code></td></tr>' for key, value in rows
     )
     return f"<table><tbody>\n{lines}\n</tbody></table>"

@@ -21,7 +21,8 @@ Labels = npt.NDArray[np.int64]
 _DPI = 110
 _COLOURS = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
 _WRONG = "firebrick"
-_COLUMNS = 8
+_GALLERY_COLUMNS = 8
+_TITLE = 11  # room for a sheet's title, in pixels of its pictures
 
 
 def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
@@ -69,7 +70,7 @@ def roc_curves(probabilities: Tensor, targets: Tensor, classes: Sequence[str], t
             axis.plot(false, true, color=_COLOURS[index % 10], label=f"{name} {area:.3f}")
     axis.set_xlabel("false positive rate")
     axis.set_ylabel("true positive rate (recall)")
-    axis.legend(title="area under the curve", loc="lower right", frameon=False)
+    figure.legend(title="area under the curve", loc="outside right center", frameon=False)
     return figure
 
 
@@ -89,7 +90,7 @@ def precision_recall_curves(probabilities: Tensor, targets: Tensor, classes: Seq
             axis.axhline(float(positive.double().mean()), color=colour, linewidth=0.8, linestyle=":")
     axis.set_xlabel("recall")
     axis.set_ylabel("precision")
-    axis.legend(title="average precision", loc="lower left", frameon=False, fontsize=9)
+    figure.legend(title="average precision", loc="outside right center", frameon=False)
     return figure
 
 
@@ -180,19 +181,17 @@ def gallery(
         title: of the picture.
         names: the rows' names, written below the faces.
     """
-    rows = max(1, -(-len(images) // _COLUMNS))
-    height = 1.95 if names else 1.8
-    figure = Figure(figsize=(1.45 * _COLUMNS, height * rows + 0.45), dpi=_DPI, layout="constrained")
-    axes = figure.subplots(rows, _COLUMNS, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for position, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
-        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-        _caption(axis, probabilities[position], int(targets[position]), classes)
+    rows = max(1, -(-len(images) // _GALLERY_COLUMNS))
+    sheet = _Sheet(_GALLERY_COLUMNS, rows, (images.shape[1], images.shape[2]), above=13, below=5 if names else 0)
+    for position, image in enumerate(images):
+        row, column = divmod(position, _GALLERY_COLUMNS)
+        text, colour = _caption(probabilities[position], int(targets[position]), classes)
+        if colour == _WRONG:
+            text += f"\nlabel: {classes[targets[position]]}"
+        sheet.add(row, column, np.repeat(image[..., None] / 255, 3, axis=2), text, colour)
         if names:
-            axis.text(0.5, -0.04, names[position], transform=axis.transAxes, ha="center", va="top", fontsize=6.5)
-    figure.suptitle(title, fontsize=11)
-    return figure
+            sheet.write_below(row, column, names[position])
+    return sheet.figure(title)
 
 
 def grad_cam_maps(
@@ -208,30 +207,71 @@ def grad_cam_maps(
     Args:
         images: uint8 (N, 48, 48).
         maps: float (N, 48, 48), 0 to 1, of the predicted class.
-        targets: int64 (N,), ascending.
+        targets: int64 (N,).
         probabilities: float (N, C).
         classes: names in the order of the columns.
         title: of the picture.
     """
     columns = int(np.bincount(targets).max())
-    figure = Figure(figsize=(2.1 * columns + 0.8, 1.35 * len(classes) + 0.5), dpi=_DPI, layout="constrained")
-    axes = figure.subplots(len(classes), columns, squeeze=False)
+    sheet = _Sheet(columns, len(classes), (images.shape[1], 2 * images.shape[2] + 2), above=7, left=26)
     for row, name in enumerate(classes):
-        index = np.flatnonzero(targets == row)
-        for column in range(columns):
-            axis = axes[row, column]
-            axis.axis("off")
-            if column < len(index):
-                i = index[column]
-                heat = matplotlib.colormaps["jet"](maps[i])[..., :3]
-                gray = np.repeat(images[i, :, :, None] / 255, 3, axis=2)
-                gap = np.ones((images.shape[1], 2, 3))
-                axis.imshow(np.hstack([gray, gap, 0.6 * gray + 0.4 * heat]))
-                _caption(axis, probabilities[i], int(targets[i]), classes, one_line=True)
-            if column == 0:
-                axis.text(-0.06, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=10)
-    figure.suptitle(title, fontsize=11)
-    return figure
+        sheet.write_left(row, name)
+        for column, i in enumerate(np.flatnonzero(targets == row)):
+            heat = matplotlib.colormaps["jet"](maps[i])[..., :3]
+            gray = np.repeat(images[i, :, :, None] / 255, 3, axis=2)
+            gap = np.ones((images.shape[1], 2, 3))
+            text, colour = _caption(probabilities[i], int(targets[i]), classes)
+            sheet.add(row, column, np.hstack([gray, gap, 0.6 * gray + 0.4 * heat]), text, colour)
+    return sheet.figure(title)
+
+
+class _Sheet:
+    """A grid of small pictures with captions, drawn as one picture: an axis for each face would take seconds.
+
+    Args:
+        columns, rows: of the grid.
+        shape: height and width of a picture in pixels.
+        above, below, left: room for text, in pixels of the pictures.
+    """
+
+    def __init__(
+        self, columns: int, rows: int, shape: tuple[int, int], above: int, below: int = 0, left: int = 0
+    ) -> None:
+        self.height, self.width = shape
+        self.step_y, self.step_x = self.height + above + below + 2, self.width + 4
+        self.above, self.left = above + _TITLE, left + 2
+        self.canvas = np.ones((rows * self.step_y + _TITLE, columns * self.step_x + left, 3))
+        self.texts: list[tuple[float, float, str, dict[str, Any]]] = []
+
+    def add(self, row: int, column: int, pixels: Array, caption: str, colour: str) -> None:
+        """Places a picture, float (height, width, 3), under its caption."""
+        top, left = row * self.step_y + self.above, column * self.step_x + self.left
+        self.canvas[top : top + self.height, left : left + self.width] = pixels
+        style = {"ha": "center", "va": "bottom", "color": colour, "fontsize": 8.5, "linespacing": 1.0}
+        self.texts.append((left + self.width / 2, top - 1.5, caption, style))
+
+    def write_below(self, row: int, column: int, text: str) -> None:
+        """Small print under a picture."""
+        top, left = row * self.step_y + self.above, column * self.step_x + self.left
+        style = {"ha": "center", "va": "top", "fontsize": 6.5}
+        self.texts.append((left + self.width / 2, top + self.height + 0.5, text, style))
+
+    def write_left(self, row: int, text: str) -> None:
+        """The name of a row."""
+        style = {"ha": "right", "va": "center", "fontsize": 10}
+        self.texts.append((self.left - 3, row * self.step_y + self.above + self.height / 2, text, style))
+
+    def figure(self, title: str) -> Figure:
+        """The sheet, three printed pixels to a pixel."""
+        height, width = self.canvas.shape[:2]
+        figure = Figure(figsize=(3 * width / _DPI, 3 * height / _DPI), dpi=_DPI)
+        axis = figure.add_axes((0, 0, 1, 1))
+        axis.axis("off")
+        axis.imshow(self.canvas, extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
+        for x, y, text, style in self.texts:
+            axis.text(x, y, text, **style)
+        axis.text(width / 2, 3, title, ha="center", va="top", fontsize=11)
+        return figure
 
 
 def ensemble(accuracies: Sequence[tuple[str, float, Sequence[float]]], disagreement: Array, title: str) -> Figure:
@@ -268,7 +308,7 @@ def ensemble(accuracies: Sequence[tuple[str, float, Sequence[float]]], disagreem
 
 
 def _square(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.4, 5.2), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(7.0, 5.2), dpi=_DPI, layout="constrained")
     axis = figure.subplots()
     axis.set_xlim(-0.01, 1.01)
     axis.set_ylim(-0.01, 1.01)
@@ -278,11 +318,7 @@ def _square(title: str) -> tuple[Figure, Axes]:
     return figure, axis
 
 
-def _caption(axis: Axes, probabilities: Array, target: int, classes: Sequence[str], one_line: bool = False) -> None:
+def _caption(probabilities: Array, target: int, classes: Sequence[str]) -> tuple[str, str]:
+    """Prediction with confidence, and the colour to write it in."""
     predicted = int(probabilities.argmax())
-    text = f"{classes[predicted]} {probabilities[predicted]:.0%}"
-    colour = "black"
-    if predicted != target:
-        colour = _WRONG
-        text += "" if one_line else f"\nlabel: {classes[target]}"
-    axis.set_title(text, fontsize=8.5, color=colour, pad=3)
+    return f"{classes[predicted]} {probabilities[predicted]:.0%}", "black" if predicted == target else _WRONG

@@ -18,7 +18,7 @@ from fer.models.network import EmotionNetwork
 from fer.training.run import choose_precision
 
 _CROP = 44  # of 48 pixels
-_BATCH = 512
+_BATCH = 128  # larger ones leave the processor's cache: 512 took 1.6 times as long
 
 
 def _none(faces: Tensor) -> list[Tensor]:
@@ -80,7 +80,7 @@ def predict(cfg: DictConfig, network: EmotionNetwork, faces: Tensor, tta: str = 
         enable_model_summary=False,
         inference_mode=True,
     )
-    classifier = EmotionClassifier(network)
+    classifier = EmotionClassifier(network.to(memory_format=torch.channels_last))
     nothing = torch.zeros(len(faces), dtype=torch.int64)  # the loader wants targets
     logits = []
     for view in VIEWS[tta](faces):

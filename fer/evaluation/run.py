@@ -457,27 +457,28 @@ def _print_table(report: dict[str, Any], run_dir: Path, members: Sequence[_Membe
     split = report["reported_split"]
     table = Table(title=_title(members), title_justify="left")
     for column in ("", "images", *HEADLINE):
-        table.add_column(column, justify="left" if not column else "right")
+        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     rows = [(name, report[name]) for name in SPLIT_NAMES.values() if name in report]
     without = report[split]["without_copies"]
     if "accuracy" in without:
-        rows.append((f"{split} without copies", without))
+        rows.append((f"{split}, no copies", without))
     for name, metrics in rows:
         table.add_row(name, f"{metrics['images']:,}", *(f"{metrics[key]:.4f}" for key in HEADLINE))
         ends = (metrics["interval95"][key] for key in HEADLINE)
-        table.add_row("  95 % interval", "", *(f"{low:.3f}-{high:.3f}" for low, high in ends), style="dim")
+        table.add_row("  95 %", "", *(f"{low:.3f}-{high:.3f}".replace("0.", ".") for low, high in ends), style="dim")
     for member in report[split].get("members", []):
         table.add_row(_short(Path(member["path"])), "", *(f"{member[key]:.4f}" for key in HEADLINE))
     table.add_section()
+    table.add_row(f"{split} by class", style="italic")
     for name, metrics in report[split]["per_class"].items():
         figures = (f"{metrics[key]:.4f}" for key in HEADLINE[1:])
-        table.add_row(f"{split}: {name}", f"{metrics['images']:,}", "", *figures)
+        table.add_row(name, f"{metrics['images']:,}", "", *figures)
     console = Console()
     console.print(table)
     if "disagreement" in report[split]:
         console.print(f"The members do not all agree on {report[split]['disagreement']['any']:.1%} of the images.")
     if split == "val":
-        console.print("The report is about the validation split: there are no test rows, or test_split=val.")
+        console.print("The report is about val: there are no test rows, or test_split=val leaves them alone.")
     for what, where in (
         *(("checkpoint", member.path) for member in members),
         ("numbers", run_dir / "metrics.json"),

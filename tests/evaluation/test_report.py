@@ -1,0 +1,235 @@
+"""Reports on one checkpoint and on ensembles: what is written, and that it is right."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from fer.checkpoint import load_network, read_checkpoint, read_spec, write_checkpoint
+from fer.data import datamodule
+from fer.data.faces import TEST, TRAIN, Faces
+from fer.data.synthetic import make_faces
+from fer.errors import UserError
+from fer.evaluation.predict import predict
+from fer.evaluation.run import evaluate
+from fer.training.run import build_datamodule, train
+
+Settings = Callable[..., DictConfig]
+TRAINED: dict[tuple[str, ...], Path] = {}
+
+
+@pytest.fixture
+def trained(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The directory of a run, with or without its report; each is trained once."""
+
+    def run(*overrides: str, report: bool = True) -> Path:
+        if overrides not in TRAINED:
+            cfg, directory = settings(*overrides), tmp_path_factory.mktemp("run")
+            checkpoint = train(cfg, directory)
+            if report:
+                evaluate(cfg, [checkpoint], directory, calibrate=True)
+            TRAINED[overrides] = directory
+        return TRAINED[overrides]
+
+    return run
+
+
+def best(run: Path) -> Path:
+    return run / "checkpoints" / "best.ckpt"
+
+
+def read_predictions(run: Path, split: str) -> list[dict[str, str]]:
+    with (run / "predictions.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["split"] == split]
+
+
+def test_a_report_is_whole(trained: Callable[..., Path]) -> None:
+    run = trained()
+    report = json.loads((run / "metrics.json").read_text())
+    for name in ("accuracy", "f1", "precision", "recall", "auroc", "average_precision", "loss", "brier"):
+        low, high = report["test"]["interval95"][name]
+        assert low <= report["test"][name] <= high, name
+    checkpoint = report["checkpoints"][0]
+    assert checkpoint["sha256"] == hashlib.sha256(best(run).read_bytes()).hexdigest()
+    assert checkpoint["weights"] == "averaged"
+    assert checkpoint["temperature"] == read_spec(best(run)).temperature != 1
+    assert report["tta"] == "none"
+    assert report["reported_split"] == "test"
+
+    names = {
+        *("confusion_matrix", "roc", "precision_recall", "reliability"),
+        *("per_class", "mistakes", "predictions", "grad_cam"),
+    }
+    expected = {f"{name}_test.png" for name in names} | {"confusion_matrix_val.png"}
+    pictures = {file.name for file in (run / "plots").iterdir()}
+    assert expected <= pictures
+    for name in expected:
+        with Image.open(run / "plots" / name) as image:
+            assert min(image.size) > 200
+            assert len(image.convert("L").getcolors()) > 10
+
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(expected)
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert checkpoint["sha256"] in page
+
+
+def test_predictions_give_the_metrics_again(trained: Callable[..., Path]) -> None:
+    run = trained()
+    report = json.loads((run / "metrics.json").read_text())
+    for split in ("val", "test"):
+        rows = read_predictions(run, split)
+        assert len(rows) == report[split]["images"] == 70
+        assert len({row["row"] for row in rows}) == 70
+        right = np.mean([row["target"] == row["prediction"] for row in rows])
+        assert right == pytest.approx(report[split]["accuracy"])
+        probabilities = np.array([[float(row[name]) for name in report["classes"]] for row in rows])
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+        of_target = [float(row[row["target"]]) for row in rows]
+        assert -np.log(of_target).mean() == pytest.approx(report[split]["loss"], abs=1e-4)
+
+
+def test_copies_are_left_out(
+    trained: Callable[..., Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planted(**arguments: int) -> Faces:
+        faces = make_faces(**arguments)
+        test, train_rows = np.flatnonzero(faces.splits == TEST), np.flatnonzero(faces.splits == TRAIN)
+        faces.images[test[:6]] = faces.images[train_rows[:6]]
+        faces.images[test[6:10]] = faces.images[train_rows[6:10], :, ::-1]
+        return faces
+
+    monkeypatch.setattr(datamodule, "make_faces", planted)
+    report = evaluate(settings(), [best(trained())], tmp_path, calibrate=False)
+    without = report["test"]["without_copies"]
+    assert (without["removed"], without["images"]) == (10, 60)
+    rows = read_predictions(tmp_path, "test")[10:]
+    assert without["accuracy"] == pytest.approx(np.mean([row["target"] == row["prediction"] for row in rows]))
+    assert report["val"]["without_copies"] == {"removed": 0, "exact": 0}
+
+
+def test_test_rows_do_not_influence_the_choice(
+    trained: Callable[..., Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other test rows and labels the same checkpoint is chosen, with the same temperature."""
+
+    def scrambled(**arguments: int) -> Faces:
+        faces = make_faces(**arguments)
+        test = faces.splits == TEST
+        labels = faces.labels.copy()
+        labels[test] = np.random.default_rng(0).permutation(labels[test])
+        images = faces.images.copy()
+        images[test] = 255 - images[test]
+        return dataclasses.replace(faces, images=images, labels=labels)
+
+    monkeypatch.setattr(datamodule, "make_faces", scrambled)
+    cfg = settings()
+    other = evaluate(cfg, [train(cfg, tmp_path)], tmp_path, calibrate=True)
+    report = json.loads((trained() / "metrics.json").read_text())
+    assert other["test"]["accuracy"] != report["test"]["accuracy"]
+    assert other["val"] == report["val"]
+    assert read_spec(best(tmp_path)) == read_spec(best(trained()))
+    one, two = (read_checkpoint(best(run)) for run in (tmp_path, trained()))
+    assert one["epoch"] == two["epoch"]
+    assert all(torch.equal(one["state_dict"][name], two["state_dict"][name]) for name in one["state_dict"])
+
+
+@pytest.mark.parametrize(("tta", "views"), [("flip", 2), ("tencrop", 10)])
+def test_test_time_augmentation_averages_views(
+    trained: Callable[..., Path], settings: Settings, tta: str, views: int
+) -> None:
+    cfg = settings()
+    network = load_network(best(trained()))
+    data = build_datamodule(cfg)
+    data.setup()
+    faces, _ = data.tensors(TEST)
+    found = predict(cfg, network, faces, tta)
+    assert found.logits.shape == (views, 70, 7)
+    mirrored = predict(cfg, network, faces.flip(-1), tta)
+    torch.testing.assert_close(found.probabilities(2.0), mirrored.probabilities(2.0), atol=2e-3, rtol=0)
+    plain = predict(cfg, network, faces)
+    if tta == "flip":
+        torch.testing.assert_close(found.logits[0], plain.logits[0])
+    assert not torch.equal(found.probabilities(1.0), plain.probabilities(1.0))
+
+
+def test_val_can_be_reported_without_a_look_at_test(
+    trained: Callable[..., Path], settings: Settings, tmp_path: Path
+) -> None:
+    report = evaluate(settings("test_split=val", "tta=flip"), [best(trained())], tmp_path, calibrate=False)
+    assert "test" not in report
+    assert report["reported_split"] == "val"
+    assert report["tta"] == "flip"
+    assert (len(read_predictions(tmp_path, "val")), len(read_predictions(tmp_path, "test"))) == (70, 0)
+    assert (tmp_path / "plots" / "roc_val.png").exists()
+
+
+def test_an_ensemble_averages_probabilities(trained: Callable[..., Path], settings: Settings, tmp_path: Path) -> None:
+    runs = [trained(), trained("seed=1")]
+    report = evaluate(settings(), [best(run) for run in runs], tmp_path, calibrate=False)
+    classes = report["classes"]
+    parts = [
+        np.array([[float(row[name]) for name in classes] for row in read_predictions(run, "test")])
+        for run in [*runs, tmp_path]
+    ]
+    np.testing.assert_allclose((parts[0] + parts[1]) / 2, parts[2], atol=2e-6)
+    for run, member in zip(runs, report["test"]["members"], strict=True):
+        own = json.loads((run / "metrics.json").read_text())["test"]
+        assert member["accuracy"] == own["accuracy"]
+        assert member["loss"] == pytest.approx(own["loss"])
+    differ = np.mean(parts[0].argmax(axis=1) != parts[1].argmax(axis=1))
+    assert 0 < report["test"]["disagreement"]["any"] == pytest.approx(differ)
+    assert report["test"]["disagreement"]["mean_of_pairs"] == pytest.approx(differ)
+    assert (tmp_path / "plots" / "ensemble_test.png").exists()
+    assert str(best(runs[1])) in (tmp_path / "report.html").read_text()
+
+
+def test_members_of_other_classes_are_refused(trained: Callable[..., Path], settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="same classes") as error:
+        evaluate(
+            settings(), [best(trained()), best(trained("data.classes=4", report=False))], tmp_path, calibrate=False
+        )
+    assert len(str(error.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_that_a_member_was_trained_on_is_left_out(
+    trained: Callable[..., Path], settings: Settings, tmp_path: Path
+) -> None:
+    folds = [trained("data.folds=2", f"data.fold={fold}", report=False) for fold in (0, 1)]
+    report = evaluate(settings("data.folds=2"), [best(run) for run in folds], tmp_path, calibrate=False)
+    assert "val" not in report
+    assert report["test"]["images"] == 70
+    with pytest.raises(UserError, match="trained on"):
+        evaluate(settings("data.folds=2", "test_split=val"), [best(folds[1])], tmp_path, calibrate=False)
+
+
+def test_classes_that_do_not_fit_are_refused(
+    trained: Callable[..., Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"data\.classes asks for"):
+        evaluate(settings("data.classes=4"), [best(trained())], tmp_path, calibrate=False)
+
+    def without_disgust(**arguments: int) -> Faces:
+        faces = make_faces(**arguments)
+        return faces.select(faces.labels != 1)
+
+    monkeypatch.setattr(datamodule, "make_faces", without_disgust)
+    with pytest.raises(UserError, match="no face of disgust"):
+        evaluate(settings(), [best(trained())], tmp_path, calibrate=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lone_checkpoint_brings_its_classes(trained: Callable[..., Path], settings: Settings, tmp_path: Path) -> None:
+    write_checkpoint(read_checkpoint(best(trained("data.classes=4", report=False))), tmp_path / "shipped.ckpt")
+    report = evaluate(settings(), [tmp_path / "shipped.ckpt"], tmp_path / "run", calibrate=False)
+    assert report["classes"] == ["angry", "happy", "sad", "neutral"]
