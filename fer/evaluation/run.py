@@ -482,6 +482,7 @@ def _print_table(report: dict[str, Any], run_dir: Path, members: Sequence[_Membe
     for what, where in (
         *(("checkpoint", member.path) for member in members),
         ("numbers", run_dir / "metrics.json"),
+        ("plots", run_dir / "plots"),
         ("report", run_dir / "report.html"),
     ):
         console.print(f"{what:<11}{where}", soft_wrap=True, highlight=False)
