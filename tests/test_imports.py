@@ -16,11 +16,13 @@ ALLOWED = {
     "config": {"errors", "labels", "models"},
     "data": {"errors", "files", "labels"},
     "models": {"errors", "labels"},
+    "sweep": {"errors"},
     "checkpoint": {"errors", "files", "models"},
     "classifier": {"checkpoint", "models"},
     "training": {"errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier"},
     "evaluation": {"errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier", "training"},
     "inference": {"errors", "files", "labels", "models", "checkpoint"},
+    "export": {"errors", "files", "labels", "data", "models", "checkpoint", "inference"},
     "weights": set(),
     "__init__": set(),
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 MODES = ("webcam", "video", "image")
 FORMATS = ("jsonl", "csv")
+RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")  # the earlier the better, where several can run a file
 
 
 @dataclass
@@ -35,6 +36,7 @@ class InferConfig:
     format: str = "jsonl"
     window: Any = "auto"
     ckpt: str | None = None
+    runtime: str = "auto"
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     detect_every: int = 2
     smoothing: float = 0.4
@@ -59,6 +61,8 @@ def _mistakes(config: InferConfig) -> Iterator[str]:
         yield f"format={config.format}: there is {', '.join(FORMATS)}{_near(config.format, FORMATS)}"
     if config.window not in ("auto", True, False):
         yield f"window={config.window}: there is auto, true, false"
+    if config.runtime not in RUNTIMES:
+        yield f"runtime={config.runtime}: there is {', '.join(RUNTIMES)}{_near(config.runtime, RUNTIMES)}"
     if config.detect_every < 1:
         yield f"detect_every={config.detect_every}: faces are looked for in every picture (1), in every second (2), ..."
     if not 0 <= config.smoothing < math.inf:

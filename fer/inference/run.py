@@ -26,6 +26,7 @@ from fer.inference.detectors import create_detector
 from fer.inference.overlay import annotate, draw_message, draw_status
 from fer.inference.prediction import Prediction
 from fer.inference.predictor import Predictor
+from fer.inference.runtimes import choose_runtime
 from fer.inference.sinks import (
     Outputs,
     PredictionLog,
@@ -77,6 +78,7 @@ def run(config: InferConfig) -> None:
         ckpt = outputs = source = None
         try:
             ckpt = find_checkpoint(config.ckpt)
+            choose_runtime(ckpt, config.runtime)
         except UserError as error:
             problems.append(str(error))
         try:
@@ -433,7 +435,7 @@ def _remedy(config: InferConfig) -> str:
 
 def _load(config: InferConfig, ckpt: Path) -> tuple[Analyzer, tuple[str, ...]]:
     detector = create_detector(**vars(config.detector))
-    predictor = Predictor.load(ckpt, threads=config.threads)  # the first to need torch, which takes seconds to import
+    predictor = Predictor.load(ckpt, config.threads, config.runtime)  # the first to need torch, seconds to import
     analyzer = FaceAnalyzer(
         predictor,
         detector,

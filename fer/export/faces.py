@@ -1,0 +1,75 @@
+"""The faces that an export is calibrated with and checked on. Knows nothing of networks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fer.data.faces import TRAIN, VAL, Faces
+from fer.data.reader import read
+from fer.data.splits import assign_splits
+from fer.data.synthetic import make_faces
+from fer.errors import UserError
+from fer.labels import EMOTIONS
+
+CALIBRATION = 512  # faces; twice as many changed nothing (docs/export.md)
+_DRAWN = 700
+
+
+@dataclass(frozen=True)
+class ExportFaces:
+    """What an export needs to see.
+
+    Attributes:
+        calibration: uint8 (K, 48, 48), training rows, as many of each class as there are, up to `CALIBRATION` in all.
+        check: uint8 (N, 48, 48), validation rows.
+        targets: int64 (N,), positions in the network's classes; None for drawn faces that nobody asked for.
+        source: what `check` is, in words.
+    """
+
+    calibration: npt.NDArray[np.uint8]
+    check: npt.NDArray[np.uint8]
+    targets: npt.NDArray[np.int64] | None
+    source: str
+
+
+def load_faces(data: str | None, classes: Sequence[str]) -> ExportFaces:
+    """Faces of the network's classes.
+
+    Args:
+        data: as train.py's data.path; "synthetic" and None draw faces, which count as labelled only if asked for.
+        classes: of the network.
+
+    Raises:
+        UserError: the data cannot be read, or hold faces of fewer than two of the classes.
+    """
+    drawn = data is None or data == "synthetic"
+    faces = make_faces(CALIBRATION, _DRAWN, 0, seed=0) if drawn else read(str(data))
+    wanted = [EMOTIONS.index(name) for name in classes if name in EMOTIONS]
+    if len(wanted) < len(classes):
+        raise UserError(f"the checkpoint's classes ({', '.join(classes)}) are not emotions that the data could show")
+    faces = assign_splits(faces.select(np.isin(faces.labels, wanted)))
+    train, check = faces.select(faces.splits == TRAIN), faces.select(faces.splits == VAL)
+    seen = [name for name, code in zip(classes, wanted, strict=True) if (train.labels == code).any()]
+    if len(seen) < 2:
+        raise UserError(
+            f"the training rows of data={data} show one class only ({seen[0]}); "
+            f"numbers measured on them would not fit the others ({', '.join(set(classes) - set(seen))})"
+        )
+    if not len(check):
+        raise UserError(f"data={data} leaves no validation rows to compare on; give more faces")
+    return ExportFaces(
+        _stratified(train, wanted),
+        check.images,
+        None if data is None else np.array([wanted.index(code) for code in check.labels], np.int64),
+        f"{len(check):,} drawn faces" if drawn else f"{len(check):,} validation rows",
+    )
+
+
+def _stratified(faces: Faces, codes: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """`CALIBRATION` images at most, drawn at random, equally many of each class where there are."""
+    rng = np.random.default_rng(0)
+    rows = [rng.permutation(np.flatnonzero(faces.labels == code)) for code in codes]
+    chosen = np.concatenate([order[: CALIBRATION // len(codes)] for order in rows])
+    return faces.select(chosen).images
