@@ -69,6 +69,12 @@ def close(title: str) -> None:
     x11.XCloseDisplay(display)
 
 
+def remap(title: str) -> bool:
+    for command in ("windowunmap", "windowmap"):
+        subprocess.run(["xdotool", "search", "--name", title, command], check=False, capture_output=True)
+    return True
+
+
 def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -117,7 +123,9 @@ def shown(screen: str, request: pytest.FixtureRequest) -> Iterator["subprocess.P
     def is_shown() -> bool:
         return tuple(np.asarray(ImageGrab.grab(xdisplay=screen))[100, 100]) == (250, 120, 40)
 
-    appeared = eventually(is_shown, 20)
+    # Where no window manager looks after windows, Qt 5 misses the first map and expose events of some (one in six here)
+    # and paints nothing; any window manager causes more of them.
+    appeared = eventually(is_shown, 4) or (remap("a test of fer") and eventually(is_shown, 15))
     if appeared:
         yield process
     process.kill()
