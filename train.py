@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import hydra
@@ -11,14 +12,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fer import config
+from fer import config, sweep
 from fer.errors import EXIT_CODE, UserError
 
 CONFIGS = Path(__file__).parent / "configs"
 UNWRITABLE = {
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "ENOTDIR", "EEXIST")
 }
-failed_jobs: list[str] = []  # of a sweep that runs in this process
+# Of a sweep that runs in this process:
+failed_jobs: list[str] = []
+sweep_dirs: set[Path] = set()
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -26,19 +29,38 @@ def main(cfg: DictConfig) -> float | None:
     """One run; returns its best validation accuracy, for sweepers that optimise."""
     hydra_config = HydraConfig.get()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    run_dir, sweeping = Path(hydra_config.runtime.output_dir), hydra_config.mode == RunMode.MULTIRUN
     try:
-        return run(config.with_saved_run(cfg, hydra_config.overrides.task), Path(hydra_config.runtime.output_dir))
+        cfg = config.with_saved_run(cfg, hydra_config.overrides.task)
+        return job(cfg, run_dir, Path(hydra_config.sweep.dir)) if sweeping else run(cfg, run_dir)
     except UserError as error:
-        config.complain(str(error).splitlines())
+        message = str(error)
     except OSError as error:
-        config.complain([unwritable(error)])
+        message = unwritable(error)
     except KeyboardInterrupt:
         print("Interrupted before training began.", file=sys.stderr)
         sys.exit(130)
-    if hydra_config.mode == RunMode.RUN:
+    except Exception as error:
+        if not sweeping:
+            raise
+        traceback.print_exc()  # one broken job must not cost the others
+        message = f"{type(error).__name__}: {error}"
+    config.complain(message.splitlines())
+    if not sweeping:
         sys.exit(EXIT_CODE)
     failed_jobs.append(hydra_config.job.override_dirname)
+    sweep.note_failure(cfg, run_dir, message)
     return None
+
+
+def job(cfg: DictConfig, run_dir: Path, sweep_dir: Path) -> float:
+    """One run of a sweep, or only what an earlier start of the same sweep left to do."""
+    sweep_dirs.add(sweep_dir)
+    accuracy = sweep.finished_accuracy(cfg, run_dir)
+    if accuracy is None:
+        return run(cfg, run_dir)
+    logging.getLogger(__name__).info("%s was finished before", run_dir)
+    return accuracy
 
 
 def run(cfg: DictConfig, run_dir: Path) -> float:
@@ -57,6 +79,16 @@ def run(cfg: DictConfig, run_dir: Path) -> float:
     return float(report.get("val", report[report["reported_split"]])["accuracy"])
 
 
+def summarise(directories: list[Path]) -> None:
+    """Writes and prints the table of all runs; also after a sweep that was interrupted."""
+    from fer.evaluation.summary import summarise
+
+    try:
+        summarise(directories)
+    except UserError as error:  # no job got far enough
+        config.complain([str(error)])
+
+
 def unwritable(error: OSError) -> str:
     """The message for a full disk or a place that must not be written; raises every other error again."""
     if error.errno not in UNWRITABLE:
@@ -71,11 +103,15 @@ if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our own mistakes deserve a whole traceback
     config.register()
     sys.argv[1:] = config.checked_arguments(CONFIGS, "train", sys.argv[1:])
+    sweep.register([word for word in sys.argv[1:] if "=" in word and not word.startswith("-")])
     try:
         main()
     except OSError as error:  # Hydra could not make the run directory
         config.complain([unwritable(error)])
         sys.exit(EXIT_CODE)
+    finally:
+        for sweep_dir in sweep_dirs:
+            summarise([sweep_dir])
     if failed_jobs:
         config.complain([f"{len(failed_jobs)} of the jobs failed: {', '.join(failed_jobs)}"])
         sys.exit(EXIT_CODE)

@@ -20,7 +20,9 @@ ALLOWED = {
     "checkpoint": {"errors", "files", "models"},
     "classifier": {"checkpoint", "models"},
     "training": {"errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier"},
-    "evaluation": {"errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier", "training"},
+    "evaluation": {
+        *("errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier", "training", "sweep"),
+    },
     "inference": {"errors", "files", "labels", "models", "checkpoint"},
     "export": {"errors", "files", "labels", "data", "models", "checkpoint", "inference"},
     "weights": set(),

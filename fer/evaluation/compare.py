@@ -1,0 +1,178 @@
+"""Is one set of runs better than another, or is it noise? Paired tests over the same images.
+
+Knows nothing of networks, settings or tables.
+"""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RESAMPLES = 4000
+_BLOCK = 250  # resamples that are held at once
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one run said about the images of a split, in the order of their rows' names.
+
+    Attributes:
+        rows: str (N,), unique.
+        targets: int64 (N,), positions in `classes`.
+        predicted: int64 (N,), positions in `classes`.
+        probabilities: float (N, C).
+        classes: names.
+    """
+
+    rows: npt.NDArray[np.str_]
+    targets: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+    classes: tuple[str, ...]
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Which predictions are right (N,)."""
+        correct: npt.NDArray[np.bool_] = self.predicted == self.targets
+        return correct
+
+    def tensors(self) -> "tuple[Tensor, Tensor]":
+        """Targets (N,) and probabilities (N, C) for `fer.evaluation.metrics`."""
+        import torch
+
+        return torch.from_numpy(self.targets), torch.from_numpy(self.probabilities)
+
+    @staticmethod
+    def join(parts: "Sequence[Answers]") -> "Answers":
+        """The answers about several sets of images, such as folds."""
+        rows = np.concatenate([part.rows for part in parts])
+        order = np.argsort(rows)
+        return Answers(
+            rows[order],
+            np.concatenate([part.targets for part in parts])[order],
+            np.concatenate([part.predicted for part in parts])[order],
+            np.concatenate([part.probabilities for part in parts])[order],
+            parts[0].classes,
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Row A against row B on one split.
+
+    Attributes:
+        split: "val" or "test".
+        difference: of the mean accuracies, A minus B; None when they were not judged on the same images.
+        low, high: its 95 % interval.
+        p_value: of McNemar's exact test for two single runs; None for several.
+        noise: whether nothing speaks against both being equally good.
+        sentence: all of it in words.
+    """
+
+    split: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    noise: bool | None
+    sentence: str
+
+
+def read_answers(file: Path, split: str) -> Answers:
+    """The answers about one split in a run's predictions.csv."""
+    with file.open(newline="") as stream:
+        reader = csv.reader(stream)
+        classes = tuple(next(reader)[4:])
+        lines = sorted((line for line in reader if line[0] == split), key=lambda line: line[1])
+    return Answers(
+        np.array([line[1] for line in lines], np.str_),
+        np.array([classes.index(line[2]) for line in lines], np.int64),
+        np.array([classes.index(line[3]) for line in lines], np.int64),
+        np.array([line[4:] for line in lines], np.float64).reshape(len(lines), len(classes)),
+        classes,
+    )
+
+
+def compare(split: str, name_a: str, a: Sequence[Answers], name_b: str, b: Sequence[Answers]) -> Comparison:
+    """Compares two rows of a table by the images that all their runs were judged on.
+
+    Two single runs: McNemar's exact test (Q. McNemar, Psychometrika 12, 1947; T. Dietterich, Neural Computation 10,
+    1998), and the interval of a paired bootstrap over images. Several runs: the bootstrap draws runs too, so that the
+    spread between seeds counts.
+
+    Args:
+        split: for the sentence.
+        name_a, name_b: for the sentence.
+        a, b: one entry per run.
+    """
+    first = a[0]
+    if any(not np.array_equal(other.rows, first.rows) or _other_targets(other, first) for other in [*a[1:], *b]):
+        words = (
+            f"{split}: {name_a} and {name_b} cannot be compared, they were not judged on the same images and classes."
+        )
+        return Comparison(split, None, None, None, None, None, words)
+    right_a, right_b = (np.stack([answers.right for answers in side]) for side in (a, b))
+    difference = float(right_a.mean() - right_b.mean())
+    low, high = _interval(right_a, right_b)
+    p_value = None
+    words = (
+        f"{split}: {name_a} {right_a.mean():.4f} against {name_b} {right_b.mean():.4f}, difference {difference:+.4f}, "
+        f"95 % interval [{low:+.4f}, {high:+.4f}] (paired bootstrap over images"
+    )
+    if len(a) == len(b) == 1:
+        only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+        p_value = mcnemar(only_a, only_b)
+        words += f"), McNemar p = {p_value:.2g} ({only_a} images only the first has right, {only_b} only the second)"
+        noise = p_value >= 0.05
+    else:
+        words += " and runs)"
+        noise = low <= 0 <= high
+    verdict = "The difference is noise." if noise else "The difference is more than noise."
+    return Comparison(split, difference, low, high, p_value, noise, f"{words}. {verdict}")
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided exact p-value that two classifiers are equally good.
+
+    Args:
+        only_a: images that only the first has right.
+        only_b: images that only the second has right.
+    """
+    count = only_a + only_b
+    tail = sum(math.comb(count, k) for k in range(min(only_a, only_b) + 1))
+    return float(min(1.0, 2 * tail / 2**count))
+
+
+def _other_targets(one: Answers, two: Answers) -> bool:
+    return one.classes != two.classes or not np.array_equal(one.targets, two.targets)
+
+
+def _interval(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """95 % interval of the difference of mean accuracies; (runs, N) each."""
+    rng = np.random.default_rng(0)
+    count = right_a.shape[1]
+    differences = []
+    for start in range(0, RESAMPLES, _BLOCK):
+        size = min(_BLOCK, RESAMPLES - start)
+        drawn = rng.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float32)
+        means = []
+        for right in (right_a, right_b):
+            accuracy = weights @ right.T.astype(np.float32) / count  # (size, runs), all on the same drawn images
+            runs = len(right)
+            drawn_runs = rng.multinomial(runs, np.full(runs, 1 / runs), size) / runs
+            centre = accuracy.mean(axis=1)
+            # Drawing n of n runs shows only (n - 1) / n of their variance.
+            inflate = math.sqrt(runs / (runs - 1)) if runs > 1 else 0.0
+            means.append(centre + inflate * ((accuracy * drawn_runs).sum(axis=1) - centre))
+        differences.append(means[0] - means[1])
+    low, high = np.percentile(np.concatenate(differences), [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,408 @@
+"""The table of many runs: `python -m fer.evaluation.summary outputs/...`; train.py makes it after every sweep.
+
+Runs that differ only in the seed, or in the fold of a cross-validation, are one row. Reads what runs have written;
+knows nothing of networks.
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+import re
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from fer.config import complain
+from fer.errors import EXIT_CODE, UserError
+from fer.evaluation.compare import Answers, Comparison, compare, read_answers
+from fer.files import write_whole
+from fer.sweep import FAILURE
+
+METRICS = ("val accuracy", "val f1", "test accuracy", "test f1", "test loss")
+SHOWN = ("val accuracy", "test accuracy", "test f1")  # in the terminal; the files have all
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory.
+
+    Attributes:
+        directory: where it lies.
+        settings: all settings by dotted name.
+        report: content of metrics.json; None when the run was not completed.
+        status: "finished", or what happened.
+    """
+
+    directory: Path
+    settings: dict[str, Any]
+    report: dict[str, Any] | None
+    status: str
+
+    def value(self, metric: str) -> float | None:
+        """A number such as "val accuracy"; None where it is missing."""
+        split, name = metric.split()
+        found = (self.report or {}).get(split)
+        return None if found is None else float(found[name])
+
+
+@dataclass(frozen=True)
+class Row:
+    """Finished runs that differ only in seed or fold, or one run that was not finished.
+
+    Attributes:
+        label: what sets the row apart from the others, by short name.
+        runs: at least one.
+    """
+
+    label: dict[str, str]
+    runs: list[Run]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the row has numbers."""
+        return self.runs[0].report is not None
+
+    @property
+    def name(self) -> str:
+        """The label in one line."""
+        return ", ".join(f"{key} {value}" for key, value in self.label.items()) or self.runs[0].directory.name
+
+    def mean(self, metric: str) -> float | None:
+        """Over the runs; None where one lacks it."""
+        values = [run.value(metric) for run in self.runs]
+        known = [value for value in values if value is not None]
+        return statistics.fmean(known) if len(known) == len(values) else None
+
+    def deviation(self, metric: str) -> float | None:
+        """Standard deviation over the runs (n - 1); None for a single run."""
+        known = [value for run in self.runs if (value := run.value(metric)) is not None]
+        return statistics.stdev(known) if len(known) > 1 else None
+
+
+def summarise(paths: Sequence[Path]) -> None:
+    """Writes summary.csv, summary.md and summary.png, and prints the table.
+
+    Args:
+        paths: run directories, or directories that hold them at any depth; the files go to what they have in common.
+
+    Raises:
+        UserError: a path does not exist, there is no run, or none was finished.
+    """
+    runs = read_runs(paths)
+    directory = Path(os.path.commonpath([path.absolute() for path in paths]))
+    rows = make_rows(runs)
+    comparisons = _compare_best(rows)
+    folds = _out_of_fold(rows, directory)
+    notes = [*(comparison.sentence for comparison in comparisons), *folds]
+
+    write_whole(directory / "summary.csv", _csv(rows).encode())
+    write_whole(directory / "summary.md", _markdown(rows, notes).encode())
+    buffer = io.BytesIO()
+    _picture(rows).savefig(buffer, format="png")
+    write_whole(directory / "summary.png", buffer.getvalue())
+    _print(rows, notes, directory)
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """All runs at or below the paths, finished or not, in the order of their names.
+
+    Raises:
+        UserError: as `summarise`.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"{path} is no directory; give run directories, or a directory that holds some")
+        found += [file.parent for file in path.rglob("config.yaml") if file.parent not in found]
+    if not found:
+        raise UserError(
+            f"{', '.join(map(str, paths))}: there is no run in it; a run has a config.yaml and a metrics.json"
+        )
+    runs = [_read_run(directory) for directory in sorted(found, key=_natural)]
+    if all(run.report is None for run in runs):
+        example = next((run for run in runs if (run.directory / "checkpoints" / "last.ckpt").is_file()), None)
+        way_out = (
+            f"go on with python train.py ckpt={example.directory / 'checkpoints' / 'last.ckpt'}"
+            if example is not None
+            else f"the first one: {runs[0].status}"
+        )
+        raise UserError(
+            f"{', '.join(map(str, paths))}: no run has a metrics.json, because none was finished; {way_out}"
+        )
+    return runs
+
+
+def make_rows(runs: Sequence[Run]) -> list[Row]:
+    """One row per setting, the best validation accuracy first, what was not finished last."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.settings))
+    names = _label_keys(runs, [key for key in keys if not _is_repetition(key, runs)])
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    unfinished: list[Row] = []
+    for run in runs:
+        key = tuple(str(run.settings.get(key)) for key in keys if not _is_repetition(key, [run]))
+        if run.report is None:
+            label = _label(run, names)
+            for extra, short in (("data.fold", "fold"), ("seed", "seed")):
+                if len({str(other.settings.get(extra)) for other in runs}) > 1:
+                    label[short] = str(run.settings.get(extra))
+            unfinished.append(Row(label, [run]))
+        else:
+            groups.setdefault(key, []).append(run)
+    rows = [Row(_label(members[0], names), members) for members in groups.values()]
+    return sorted(rows, key=lambda row: -_score(row)) + unfinished
+
+
+def _read_run(directory: Path) -> Run:
+    loaded: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+    settings = _flat(loaded)
+    metrics = directory / "metrics.json"
+    if metrics.is_file():
+        return Run(directory, settings, json.loads(metrics.read_text()), "finished")
+    failure = directory / FAILURE
+    if failure.is_file():
+        return Run(directory, settings, None, f"failed: {failure.read_text().splitlines()[0]}")
+    history = directory / "history.csv"
+    epochs = len(history.read_text().splitlines()) - 1 if history.is_file() else 0
+    return Run(directory, settings, None, f"interrupted after {epochs} epochs")
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, dict) or not settings:
+        return {prefix: settings}
+    return {
+        name: value
+        for key, below in settings.items()
+        for name, value in _flat(below, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def _is_repetition(key: str, runs: Iterable[Run]) -> bool:
+    """Whether a setting does not make another experiment, but the same once more."""
+    if key == "ckpt":  # a resumed run names its own
+        return all(run.settings.get("mode") == "train" for run in runs)
+    if key == "data.fold":
+        return all(run.settings.get("data.folds") is not None for run in runs)
+    return key in ("seed", "name")
+
+
+def _label_keys(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, str]:
+    """The fewest settings that tell all rows apart, with short names.
+
+    A setting that follows from those before it (the arguments of a network from its name) is left out.
+    """
+    chosen: list[str] = []
+    for key in sorted(keys, key=lambda key: (not key.endswith((".name", "._target_")), keys.index(key))):
+        before = {tuple(str(run.settings.get(name)) for name in chosen) for run in runs}
+        after = {tuple(str(run.settings.get(name)) for name in (*chosen, key)) for run in runs}
+        if len(after) > len(before):
+            chosen.append(key)
+    short = {}
+    for key in chosen:
+        words = key.removesuffix(".name").removesuffix("._target_").split(".")
+        alike = [other for other in chosen if other.split(".")[-1] == words[-1]]
+        short[key] = words[-1] if len(alike) <= 1 else ".".join(words)
+    return short
+
+
+def _label(run: Run, names: dict[str, str]) -> dict[str, str]:
+    label = {}
+    for key, short in names.items():
+        value = run.settings.get(key)
+        text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
+        label[short] = text.rpartition(".")[2] if key.endswith("_target_") else text
+    return label
+
+
+def _score(row: Row) -> float:
+    """What rows are ordered by: models are chosen on val; only a report without one is judged by test."""
+    value = row.mean("val accuracy")
+    if value is None:
+        value = row.mean("test accuracy")
+    return -1.0 if value is None else value
+
+
+def _compare_best(rows: Sequence[Row]) -> list[Comparison]:
+    """The two best rows on val and on test."""
+    best = [row for row in rows if row.finished][:2]
+    if len(best) < 2:
+        return []
+    found = []
+    for split in ("val", "test"):
+        answers = [_answers(row, split) for row in best]
+        if all(answers):
+            found.append(compare(split, best[0].name, answers[0], best[1].name, answers[1]))
+    return found
+
+
+def _answers(row: Row, split: str) -> list[Answers]:
+    """What each run of a row said about a split; the folds of a cross-validation are put together."""
+    runs = [(run, run.directory / "predictions.csv") for run in row.runs if (run.report or {}).get(split)]
+    answers = [(run, read_answers(file, split)) for run, file in runs if file.is_file()]
+    if split != "val" or row.runs[0].settings.get("data.folds") is None:
+        return [answer for _, answer in answers]
+    by_seed: dict[str, list[Answers]] = {}
+    for run, answer in answers:
+        by_seed.setdefault(str(run.settings.get("seed")), []).append(answer)
+    return [Answers.join(parts) for parts in by_seed.values()]
+
+
+def _out_of_fold(rows: Sequence[Row], directory: Path) -> list[str]:
+    """Writes the pooled report of each cross-validation: every image judged by the network that did not see it."""
+    sentences, reports = [], []
+    for row in rows:
+        folds = row.runs[0].settings.get("data.folds")
+        if folds is None or not row.finished:
+            continue
+        for number, pooled in enumerate(_answers(row, "val")):
+            from fer.evaluation import plots  # imports torch: only where it is needed
+            from fer.evaluation.metrics import compute_metrics
+
+            done = len({run.settings["data.fold"] for run in row.runs})
+            targets, probabilities = pooled.tensors()
+            metrics = compute_metrics(probabilities, targets, pooled.classes)
+            reports.append({"row": row.label, "folds": folds, "folds_finished": done, **metrics})
+            low, high = metrics["interval95"]["accuracy"]
+            sentence = (
+                f"Out of fold, {row.name}: accuracy {metrics['accuracy']:.4f} [{low:.3f}, {high:.3f}], macro F1 "
+                f"{metrics['f1']:.4f} over {metrics['images']:,} images"
+            )
+            sentences.append(f"{sentence}{'' if done == folds else f'; only {done} of {folds} folds are finished'}.")
+            title = f"out of fold: {row.name}\naccuracy {metrics['accuracy']:.3f}, macro F1 {metrics['f1']:.3f}"
+            buffer = io.BytesIO()
+            plots.confusion_matrix(metrics["confusion_matrix"], pooled.classes, title).savefig(buffer, format="png")
+            name = re.sub(r"[^A-Za-z0-9.+-]+", "_", row.name)[:60]
+            write_whole(directory / f"out_of_fold_{name}_{number}.png", buffer.getvalue())
+    if reports:
+        write_whole(directory / "out_of_fold.json", json.dumps(reports, indent=2).encode())
+    return sentences
+
+
+def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """The names of the labels, and the metrics that at least one row has."""
+    labels = list(dict.fromkeys(name for row in rows for name in row.label))
+    return labels, [metric for metric in METRICS if any(row.mean(metric) is not None for row in rows if row.finished)]
+
+
+def _cells(row: Row, labels: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    cells = [row.label.get(name, "") for name in labels]
+    if not row.finished:
+        return [*cells, "", *("" for _ in metrics), row.runs[0].status]
+    for metric in metrics:
+        mean, deviation = row.mean(metric), row.deviation(metric)
+        text = "" if mean is None else f"{mean:.4f}"
+        cells.append(text if deviation is None else f"{text} ± {deviation:.4f}")
+    cells.insert(len(labels), str(len(row.runs)))
+    return [*cells, "finished"]
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    labels, metrics = _columns(rows)
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    figures = [f"{metric.replace(' ', '_')}_{what}" for metric in metrics for what in ("mean", "std")]
+    writer.writerow([*labels, "n", *figures, "status", "runs"])
+    for row in rows:
+        numbers = [value for metric in metrics for value in (row.mean(metric), row.deviation(metric))]
+        writer.writerow(
+            [
+                *(row.label.get(name, "") for name in labels),
+                len(row.runs) if row.finished else 0,
+                *("" if value is None else f"{value:.6f}" for value in numbers),
+                row.runs[0].status,
+                " ".join(str(run.directory) for run in row.runs),
+            ]
+        )
+    return buffer.getvalue()
+
+
+def _markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
+    labels, metrics = _columns(rows)
+    lines = ["| " + " | ".join([*labels, "n", *metrics, "status"]) + " |"]
+    lines.append("|" + "|".join(["---"] * len(labels) + ["---:"] * (1 + len(metrics)) + ["---"]) + "|")
+    for row in rows:
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row, labels, metrics)) + " |")
+    explanation = "Best validation accuracy first; mean ± standard deviation over n runs that differ in seed or fold."
+    return "\n\n".join(["\n".join(lines), explanation, *notes]) + "\n"
+
+
+def _print(rows: Sequence[Row], notes: Sequence[str], directory: Path) -> None:
+    labels, metrics = _columns(rows)
+    metrics = [metric for metric in metrics if metric in SHOWN]
+    whole = all(row.finished for row in rows)
+    table = Table(title=f"{sum(len(row.runs) for row in rows)} runs in {directory.name}", title_justify="left")
+    for name in [*labels, "n", *metrics]:
+        table.add_column(name, justify="left" if name in labels else "right", no_wrap=True)
+    if not whole:
+        table.add_column("status")
+    for row in rows:
+        cells = _cells(row, labels, metrics)
+        table.add_row(*(cells[:-1] if whole else cells), style=None if row.finished else "dim")
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note, highlight=False)
+    console.print(f"summary    {directory / 'summary.md'}", soft_wrap=True, highlight=False)
+
+
+def _picture(rows: Sequence[Row]) -> Figure:
+    """Accuracy of every finished row, best on top; whiskers are intervals over images or deviations over runs."""
+    shown = [row for row in rows if row.finished]
+    figure = Figure(figsize=(8, 0.5 * len(shown) + 1.6), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    for split, colour, shift in (("val", "tab:orange", -0.12), ("test", "tab:blue", 0.12)):
+        label: str | None = split
+        for position, row in enumerate(shown):
+            mean = row.mean(f"{split} accuracy")
+            if mean is None:
+                continue
+            deviation = row.deviation(f"{split} accuracy")
+            low, high = (
+                row.runs[0].report[split]["interval95"]["accuracy"]  # type: ignore[index]
+                if deviation is None
+                else (mean - deviation, mean + deviation)
+            )
+            whiskers = [[max(mean - low, 0)], [max(high - mean, 0)]]
+            axis.errorbar(mean, position + shift, xerr=whiskers, fmt="o", color=colour, capsize=3, label=label)
+            label = None
+            if deviation is not None:
+                values = [value for run in row.runs if (value := run.value(f"{split} accuracy")) is not None]
+                axis.plot(values, [position + shift] * len(values), "|", color=colour, markersize=7, alpha=0.6)
+    names = [f"{row.name} (n={len(row.runs)})" if len(row.runs) > 1 else row.name for row in shown]
+    axis.set_yticks(range(len(shown)), names)
+    axis.set_ylim(len(shown) - 0.5, -0.5)
+    axis.set_xlabel("accuracy; whiskers: ± standard deviation over runs, or 95 % interval over images of a single run")
+    axis.xaxis.label.set_fontsize(8.5)
+    axis.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+def _natural(path: Path) -> list[Any]:
+    """Sorts 2_x before 10_x."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m fer.evaluation.summary", description="The table of many runs.")
+    parser.add_argument("paths", nargs="+", type=Path, help="run directories, or directories that hold some")
+    try:
+        summarise(parser.parse_args(arguments).paths)
+    except UserError as error:
+        complain([str(error)])
+        return EXIT_CODE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
