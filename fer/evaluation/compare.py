@@ -124,8 +124,8 @@ def compare(split: str, name_a: str, a: Sequence[Answers], name_b: str, b: Seque
     low, high = _interval(right_a, right_b)
     p_value = None
     words = (
-        f"{split}: {name_a} {right_a.mean():.4f} against {name_b} {right_b.mean():.4f}, difference {difference:+.4f}, "
-        f"95 % interval [{low:+.4f}, {high:+.4f}] (paired bootstrap over images"
+        f"{split}: '{name_a}' {right_a.mean():.4f} against '{name_b}' {right_b.mean():.4f}, "
+        f"difference {difference:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}] (paired bootstrap over images"
     )
     if len(a) == len(b) == 1:
         only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())

@@ -1,0 +1,157 @@
+"""The table of many runs, from run directories that are written by hand."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from fer.errors import UserError
+from fer.evaluation.summary import main, make_rows, read_runs, summarise
+
+CLASSES = ("happy", "sad")
+
+
+def write_run(directory: Path, accuracy: float | None, rows: list[str] | None = None, **settings: Any) -> Path:
+    """A run of `accuracy` on val and the same less 0.1 on test; None writes one that was not finished."""
+    directory.mkdir(parents=True)
+    base = {
+        "mode": "train",
+        "ckpt": None,
+        "seed": 0,
+        "name": directory.name,
+        "data": {"folds": None, "fold": 0, "classes": ["happy", "sad"]},
+        "model": {"name": "net", "kwargs": {"widths": [4, 8]}},
+        "optim": {"lr": 0.1},
+    }
+    cfg = OmegaConf.create(base)
+    for key, value in settings.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value)
+    OmegaConf.save(cfg, directory / "config.yaml")
+    if accuracy is None:
+        return directory
+    report: dict[str, Any] = {"reported_split": "test"}
+    lines = ["split,row,target,prediction,happy,sad"]
+    rows = [f"{i:04d}" for i in range(200)] if rows is None else rows
+    for split, value in (("val", accuracy), ("test", accuracy - 0.1)):
+        interval = {"accuracy": [value - 0.05, value + 0.05]}
+        report[split] = {"accuracy": value, "f1": value, "loss": 1 - value, "interval95": interval}
+        for position, row in enumerate(rows):
+            right = position < round(value * len(rows))
+            target = CLASSES[position % 2]
+            prediction = target if right else CLASSES[1 - position % 2]
+            lines.append(
+                f"{split},{row},{target},{prediction},{float(prediction == 'happy')},{float(prediction == 'sad')}"
+            )
+    (directory / "metrics.json").write_text(json.dumps(report))
+    (directory / "predictions.csv").write_text("\n".join(lines) + "\n")
+    return directory
+
+
+def table(directory: Path) -> list[dict[str, str]]:
+    with (directory / "summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_seeds_are_one_row_and_the_best_is_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, (low, high) in enumerate([(0.5, 0.8), (0.6, 0.7), (0.55, 0.9)]):
+        write_run(tmp_path / f"{seed}_a", low, seed=seed, optim__lr=0.1)
+        write_run(tmp_path / f"{seed}_b", high, seed=seed, optim__lr=0.2)
+    summarise([tmp_path])
+    first, second = table(tmp_path)
+    assert (first["lr"], first["n"], second["lr"], second["n"]) == ("0.2", "3", "0.1", "3")
+    assert float(first["val_accuracy_mean"]) == pytest.approx(0.8)
+    assert float(first["val_accuracy_std"]) == pytest.approx(np.std([0.8, 0.7, 0.9], ddof=1))
+    assert float(second["test_accuracy_mean"]) == pytest.approx(0.45)
+    text = (tmp_path / "summary.md").read_text()
+    assert "| 0.2 | 3 | 0.8000 ± 0.1000 |" in text
+    assert "'lr 0.2' 0.8000 against 'lr 0.1' 0.5500" in text
+    assert (tmp_path / "summary.png").stat().st_size > 5000
+    shown = capsys.readouterr().out
+    assert shown.index("0.8000 ± 0.1000") < shown.index("0.5500 ± 0.0500")
+
+
+def test_a_close_call_is_called_noise(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 0.70, optim__lr=0.1)
+    write_run(tmp_path / "b", 0.71, optim__lr=0.2)
+    summarise([tmp_path])
+    text = (tmp_path / "summary.md").read_text()
+    assert text.count("The difference is noise.") == 2
+    assert "McNemar p = 0.5 (2 images only the first has right, 0 only the second)" in text
+
+
+def test_the_order_follows_val_not_test(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 0.70, optim__lr=0.1)
+    better_on_test = write_run(tmp_path / "b", 0.69, optim__lr=0.2)
+    report = json.loads((better_on_test / "metrics.json").read_text())
+    report["test"]["accuracy"] = 0.99
+    (better_on_test / "metrics.json").write_text(json.dumps(report))
+    summarise([tmp_path])
+    assert [row["lr"] for row in table(tmp_path)] == ["0.1", "0.2"]
+
+
+def test_what_was_not_finished_is_a_row_that_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path / "0_a", 0.6, optim__lr=0.1)
+    failed = write_run(tmp_path / "1_b", None, optim__lr=0.2)
+    (failed / "failed.txt").write_text("model.name=nett: there is no such network\nand more\n")
+    stopped = write_run(tmp_path / "2_c", None, optim__lr=0.3)
+    (stopped / "history.csv").write_text("epoch,step\n0,1\n1,2\n2,3\n")
+    summarise([tmp_path])
+    rows = table(tmp_path)
+    assert [(row["lr"], row["n"], row["status"]) for row in rows] == [
+        ("0.1", "1", "finished"),
+        ("0.2", "0", "failed: model.name=nett: there is no such network"),
+        ("0.3", "0", "interrupted after 3 epochs"),
+    ]
+
+
+def test_a_row_is_named_by_what_is_needed_to_tell_it_apart(tmp_path: Path) -> None:
+    """The arguments of a network follow from its name, a resumed run names its checkpoint."""
+    write_run(tmp_path / "a", 0.6, model__name="net")
+    write_run(tmp_path / "b", 0.7, model__name="senet", model__kwargs__widths=[1, 2, 3], ckpt="b/last.ckpt")
+    write_run(tmp_path / "c", 0.8, model__name="senet", model__kwargs__widths=[1, 2, 3], data__classes=["sad", "fear"])
+    labels = [row.label for row in make_rows(read_runs([tmp_path]))]
+    assert labels == [
+        {"model": "senet", "classes": "sad+fear"},
+        {"model": "senet", "classes": "happy+sad"},
+        {"model": "net", "classes": "happy+sad"},
+    ]
+
+
+def test_folds_are_one_row_with_a_pooled_report(tmp_path: Path) -> None:
+    accuracies = (0.5, 0.6, 0.75)
+    for fold, accuracy in enumerate(accuracies):
+        rows = [f"{fold}_{i:03d}" for i in range(40)]
+        write_run(tmp_path / f"{fold}", accuracy, rows, data__folds=3, data__fold=fold)
+    summarise([tmp_path])
+    (row,) = table(tmp_path)
+    assert row["n"] == "3"
+    assert float(row["val_accuracy_mean"]) == pytest.approx(np.mean(accuracies))
+    (pooled,) = json.loads((tmp_path / "out_of_fold.json").read_text())
+    assert pooled["images"] == 120
+    assert pooled["accuracy"] == pytest.approx(np.mean(accuracies))
+    assert pooled["folds_finished"] == 3
+    assert "Out of fold" in (tmp_path / "summary.md").read_text()
+    assert len(list(tmp_path.glob("out_of_fold_*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path / "nowhere", "is no directory"),
+        (lambda path: path, "there is no run in it"),
+        (lambda path: write_run(path / "run", None), "interrupted after 0 epochs"),
+    ],
+)
+def test_nothing_to_sum_up_ends_with_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Any, message: str
+) -> None:
+    assert main([str(make(tmp_path))]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    with pytest.raises(UserError):
+        summarise([tmp_path / "nowhere"])
