@@ -1,0 +1,97 @@
+"""Which jobs of a sweep are done; the real command sums up, shows failures, and does only what is missing."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from conftest import TINY
+from omegaconf import DictConfig, OmegaConf
+
+from fer import sweep
+from fer.errors import UserError
+
+
+def names(overrides: list[str], job: list[str]) -> tuple[str, str]:
+    sweep.register(overrides)
+    cfg = OmegaConf.create({"dir": "${sweep_dir:}", "sub": "${varied:${job}}", "job": job})
+    return cfg.dir, cfg.sub
+
+
+def test_directories_are_named_by_what_is_varied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["data=synthetic", "model=net,senet", "data.classes=4,[happy,sad]", "optim.lr=0.1"]
+    job = ["data=synthetic", "model=senet", "data.classes=[happy,sad]", "optim.lr=0.1"]
+    directory, sub = names(command, job)
+    assert Path(directory).parent == Path("outputs/sweeps")
+    assert "model-net+senet_classes-4+happy+sad" in directory
+    assert sub == "model-senet_classes-happy+sad"
+    assert not set("=,[]' ") & set(directory + sub)
+
+
+def test_the_same_command_finds_its_directory_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory, _ = names(["seed=1,2", "model=net"], [])
+    Path(directory).mkdir(parents=True)
+    assert names(["model=net", "seed=1,2"], [])[0] == directory
+    assert names(["model=net", "seed=1,2,3"], [])[0] != directory
+
+
+def test_what_is_left_of_a_job(settings: Callable[..., DictConfig], tmp_path: Path) -> None:
+    cfg = settings("seed=3")
+    assert sweep.finished_accuracy(cfg, tmp_path) is None
+    assert cfg.ckpt is None
+
+    sweep.note_failure(cfg, tmp_path, "no disk")
+    assert (tmp_path / "failed.txt").read_text() == "no disk\n"
+    assert sweep.finished_accuracy(cfg, tmp_path) is None
+    assert not (tmp_path / "failed.txt").exists()
+
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    last.touch()
+    assert sweep.finished_accuracy(cfg, tmp_path) is None
+    assert cfg.ckpt == str(last)
+
+    OmegaConf.save(cfg, tmp_path / "config.yaml")  # as the resumed run does
+    report = {"reported_split": "test", "val": {"accuracy": 0.5}, "test": {"accuracy": 0.4}}
+    (tmp_path / "metrics.json").write_text(json.dumps(report))
+    assert sweep.finished_accuracy(settings("seed=3"), tmp_path) == 0.5
+    with pytest.raises(UserError, match="other settings"):
+        sweep.finished_accuracy(settings("seed=4"), tmp_path)
+
+
+def test_a_sweep_is_summed_up_and_completed_by_the_same_command(
+    command: Callable[..., "CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    words = ["-m", *TINY, "trainer.max_epochs=1", "optim.lr=0.01,-1", "seed=1,2"]
+    finished = command(*words)
+    assert finished.returncode == 2
+    assert "2 of the jobs failed" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    (directory,) = (tmp_path / "outputs" / "sweeps").iterdir()
+
+    def table() -> list[tuple[str, str, str]]:
+        with (directory / "summary.csv").open(newline="") as file:
+            return [(row["lr"], row["n"], row["status"].split(":")[0]) for row in csv.DictReader(file)]
+
+    assert table() == [("0.01", "2", "finished"), ("-1.0", "0", "failed"), ("-1.0", "0", "failed")]
+    assert (directory / "summary.md").exists()
+    assert (directory / "summary.png").exists()
+    assert "±" in finished.stdout
+
+    jobs = sorted(directory.glob("*_lr-0.01_*"))
+    kept, lost = (job / "metrics.json" for job in jobs)
+    before, checkpoint = kept.stat().st_mtime_ns, (jobs[1] / "checkpoints" / "best.ckpt").read_bytes()
+    report = json.loads(lost.read_text())
+    lost.unlink()  # as if the run had been killed before its end
+    again = command(*words)
+    assert again.returncode == 2
+    assert kept.stat().st_mtime_ns == before
+    assert "epoch 1/1" not in again.stdout
+    assert json.loads(lost.read_text())["test"] == report["test"]
+    assert (jobs[1] / "checkpoints" / "best.ckpt").read_bytes() == checkpoint
+    assert [path.name for path in (tmp_path / "outputs" / "sweeps").iterdir()] == [directory.name]
+    assert table()[0] == ("0.01", "2", "finished")
