@@ -75,7 +75,7 @@ class Row:
     @property
     def name(self) -> str:
         """The label in one line."""
-        return ", ".join(f"{key} {value}" for key, value in self.label.items()) or self.runs[0].directory.name
+        return ", ".join(f"{key} {value}" for key, value in self.label.items()) or str(self.runs[0].settings["name"])
 
     def mean(self, metric: str) -> float | None:
         """Over the runs; None where one lacks it."""

@@ -43,6 +43,12 @@ def trained(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Cal
     return run
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of numbers: drawing takes most of the time of a report."""
+    monkeypatch.setattr("fer.evaluation.run._figures", lambda *_, **__: {})
+
+
 def best(run: Path) -> Path:
     return run / "checkpoints" / "best.ckpt"
 
@@ -57,7 +63,7 @@ def test_a_report_is_whole(trained: Callable[..., Path]) -> None:
     report = json.loads((run / "metrics.json").read_text())
     for name in ("accuracy", "f1", "precision", "recall", "auroc", "average_precision", "loss", "brier"):
         low, high = report["test"]["interval95"][name]
-        assert low <= report["test"][name] <= high, name
+        assert low - 1e-6 <= report["test"][name] <= high + 1e-6, name  # torchmetrics counts in float32
     checkpoint = report["checkpoints"][0]
     assert checkpoint["sha256"] == hashlib.sha256(best(run).read_bytes()).hexdigest()
     assert checkpoint["weights"] == "averaged"
@@ -98,6 +104,7 @@ def test_predictions_give_the_metrics_again(trained: Callable[..., Path]) -> Non
         assert -np.log(of_target).mean() == pytest.approx(report[split]["loss"], abs=1e-4)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_copies_are_left_out(
     trained: Callable[..., Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +124,7 @@ def test_copies_are_left_out(
     assert report["val"]["without_copies"] == {"removed": 0, "exact": 0}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_test_rows_do_not_influence_the_choice(
     trained: Callable[..., Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +143,7 @@ def test_test_rows_do_not_influence_the_choice(
     cfg = settings()
     other = evaluate(cfg, [train(cfg, tmp_path)], tmp_path, calibrate=True)
     report = json.loads((trained() / "metrics.json").read_text())
-    assert other["test"]["accuracy"] != report["test"]["accuracy"]
+    assert other["test"]["loss"] != report["test"]["loss"]
     assert other["val"] == report["val"]
     assert read_spec(best(tmp_path)) == read_spec(best(trained()))
     one, two = (read_checkpoint(best(run)) for run in (tmp_path, trained()))
@@ -202,6 +210,7 @@ def test_members_of_other_classes_are_refused(trained: Callable[..., Path], sett
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_split_that_a_member_was_trained_on_is_left_out(
     trained: Callable[..., Path], settings: Settings, tmp_path: Path
 ) -> None:
@@ -229,6 +238,7 @@ def test_classes_that_do_not_fit_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_lone_checkpoint_brings_its_classes(trained: Callable[..., Path], settings: Settings, tmp_path: Path) -> None:
     write_checkpoint(read_checkpoint(best(trained("data.classes=4", report=False))), tmp_path / "shipped.ckpt")
     report = evaluate(settings(), [tmp_path / "shipped.ckpt"], tmp_path / "run", calibrate=False)
