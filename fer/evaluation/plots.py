@@ -298,7 +298,8 @@ def ensemble(accuracies: Sequence[tuple[str, float, Sequence[float]]], disagreem
     left.grid(axis="x", alpha=0.3)
     image = right.imshow(disagreement, cmap="Oranges", vmin=0)
     for row, column in np.ndindex(disagreement.shape):
-        right.text(column, row, f"{disagreement[row, column]:.0%}", ha="center", va="center", fontsize=8)
+        colour = "white" if disagreement[row, column] > 0.6 * disagreement.max() else "black"
+        right.text(column, row, f"{disagreement[row, column]:.0%}", ha="center", va="center", fontsize=8, color=colour)
     right.set_xticks(range(members), range(1, members + 1))
     right.set_yticks(range(members), range(1, members + 1))
     right.set_title("pairs of members that disagree", fontsize=10)
