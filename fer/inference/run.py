@@ -413,13 +413,13 @@ def _refuse_overwriting(source: Source, outputs: Outputs | None) -> None:
     if outputs is None or isinstance(source, LiveStream):
         return
     if isinstance(source, VideoFile):
-        pairs = [(outputs.video, Path(source.name))]
+        pairs = [(outputs.video, Path(source.name).expanduser())]
     else:
         if outputs.picture is not None and source.length > 1:
             raise UserError(f"output={outputs.picture} is one picture, and there are {source.length}; name a folder")
         pairs = [(outputs.picture or picture_output(outputs.folder, path, source.root), path) for path in source.paths]
     for target, original in pairs:
-        if target is not None and target.exists() and target.samefile(original):
+        if target is not None and target.exists() and original.exists() and target.samefile(original):
             raise UserError(f"output= would write over {original} itself; choose another folder")
 
 
