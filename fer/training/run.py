@@ -64,7 +64,8 @@ def train(cfg: DictConfig, run_dir: Path) -> Path:
     best = ModelCheckpoint(
         run_dir / "checkpoints", "best", monitor="val/accuracy", mode="max", enable_version_counter=False
     )
-    trainer = build_trainer(cfg, run_dir, [*_callbacks(cfg, run_dir), history, stop, best])
+    # `best` before `last`, so that last.ckpt knows of the best of its own epoch: else a resumed run could overwrite it.
+    trainer = build_trainer(cfg, run_dir, [best, *_callbacks(cfg, run_dir), history, stop])
 
     log.info("Training in %s; watch it with: tensorboard --logdir outputs", run_dir)
     try:
