@@ -225,7 +225,7 @@ class LiveStream:
         self._report = report
         self._patience = patience
         self._newest: _Shot | None = None
-        self._failure: str | None = None
+        self._failure: Exception | None = None
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._reader = threading.Thread(target=self._read, name="camera reader", daemon=True)
@@ -253,7 +253,7 @@ class LiveStream:
                 seconds = shot.captured_at - first.captured_at
                 yield Frame(shot.image, shot.number - first.number, seconds, self.name, shot.captured_at)
             elif failure is not None:
-                raise SourceEnded(failure)
+                raise failure
             else:
                 yield None
 
@@ -276,6 +276,8 @@ class LiveStream:
                 with self._changed:
                     self._newest = shot
                     self._changed.notify_all()
+        except Exception as error:  # of the driver or of ours: it must not leave the main thread waiting
+            self._fail(error)
         finally:
             if self._capture is not None:
                 self._capture.release()
@@ -285,7 +287,9 @@ class LiveStream:
         if self._reopen is None:
             if failures <= _CAMERA_RETRIES:
                 return not self._stop.wait(0.05)
-            self._fail(f"{self.name} gives no more pictures; was it unplugged, or taken by another program?")
+            self._fail(
+                SourceEnded(f"{self.name} gives no more pictures; was it unplugged, or taken by another program?")
+            )
             return False
         if self._capture is not None:
             self._capture.release()
@@ -300,12 +304,13 @@ class LiveStream:
                 self._report(f"{self.name} is back after {time.monotonic() - broken_at:.1f} s")
                 return True
             delay = min(2 * delay, _LONGEST_DELAY)
-        self._fail(f"{self.name} broke off and did not come back within {self._patience:g} s; is the sender running?")
+        message = f"{self.name} broke off and did not come back within {self._patience:g} s; is the sender running?"
+        self._fail(SourceEnded(message))
         return False
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, error: Exception) -> None:
         with self._changed:
-            self._failure = message
+            self._failure = error
             self._changed.notify_all()
 
 

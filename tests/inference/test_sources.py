@@ -400,6 +400,15 @@ def test_a_broken_stream_is_opened_again_with_growing_pauses(monkeypatch):
     assert "0.02" in told[4]
 
 
+def test_an_error_in_the_reader_thread_reaches_the_caller():
+    class Faulty(FakeCamera):
+        def grab(self) -> bool:
+            raise cv2.error("of the driver")
+
+    with LiveStream(Faulty(), "camera 0", None, silent) as source, pytest.raises(cv2.error, match="of the driver"):
+        list(source)
+
+
 @pytest.fixture
 def mjpeg_server() -> Iterator[tuple[str, list[int]]]:
     """A camera on the network that breaks off after 15 pictures, every time; and its list of connections."""
