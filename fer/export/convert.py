@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import fer
 from fer.errors import UserError
 from fer.inference.crop import SIZE
-from fer.inference.runtimes import INPUT, OUTPUT, PREFIX, import_openvino
+from fer.inference.runtimes import INPUT, OUTPUT, PREFIX, import_onnxruntime, import_openvino
 from fer.models.network import EmotionNetwork
 
 OPSET = 20  # of ONNX; ONNX Runtime knows it since 1.17 (2024), in browsers too
@@ -88,6 +88,7 @@ def quantise_onnx(model: onnx.ModelProto, faces: npt.NDArray[np.uint8]) -> onnx.
 
     Static quantisation of ONNX Runtime, as quantise-dequantise pairs.
     """
+    import_onnxruntime()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -131,17 +132,24 @@ def to_openvino(model: onnx.ModelProto) -> Any:
 def quantise_openvino(model: Any, faces: npt.NDArray[np.uint8]) -> Any:
     """An `openvino.Model` in 8 bits: weights per output channel, activations by `faces`, uint8 (K, 48, 48).
 
-    Post-training quantisation of NNCF, with its correction of biases.
+    Post-training quantisation of NNCF.
     """
     import_openvino()
     with _quiet():
         import nncf
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         nncf.set_log_level(logging.ERROR)
-        # Symmetric ranges, but asymmetric ones for activations that are not ReLU's.
-        preset = nncf.QuantizationPreset.MIXED
-        dataset = nncf.Dataset([face[None, None] for face in faces])
-        return nncf.quantize(model, dataset, preset=preset, subset_size=len(faces))
+        return nncf.quantize(
+            model,
+            nncf.Dataset([face[None, None] for face in faces]),
+            preset=nncf.QuantizationPreset.MIXED,  # weights symmetric, activations as they are
+            subset_size=len(faces),
+            # By default ranges are means over faces, and cut off what lies beyond: three times the error.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+            ),
+        )
 
 
 def _resizing(size: int) -> Tensor:

@@ -45,7 +45,7 @@ def load_faces(data: str | None, classes: Sequence[str]) -> ExportFaces:
         UserError: the data cannot be read, or hold faces of fewer than two of the classes.
     """
     drawn = data is None or data == "synthetic"
-    faces = make_faces(CALIBRATION, _DRAWN, 0, seed=0) if drawn else read(str(data))
+    faces = make_faces(len(EMOTIONS) * CALIBRATION // len(classes), _DRAWN, 0, seed=0) if drawn else read(str(data))
     wanted = [EMOTIONS.index(name) for name in classes if name in EMOTIONS]
     if len(wanted) < len(classes):
         raise UserError(f"the checkpoint's classes ({', '.join(classes)}) are not emotions that the data could show")

@@ -38,7 +38,7 @@ def export(config: ExportConfig) -> Path:
     stem = ckpt.stem if config.precision == "fp32" else f"{ckpt.stem}_{config.precision}"
     output = Path(config.output).expanduser() if config.output else ckpt.with_name(stem + suffix)
     console = Console()
-    with _workplace(output) as folder:
+    with _workplace(output) as folder, _one_thread():
         faces = load_faces(config.data, spec.classes)
         _say(
             console, f"Exporting {ckpt} ({spec.name}, {', '.join(spec.classes)}) to {config.format}, {config.precision}"
@@ -63,7 +63,6 @@ def export(config: ExportConfig) -> Path:
                     openvino_model = convert.quantise_openvino(openvino_model, faces.calibration)
                 _save_openvino(openvino_model, metadata, draft)
 
-        torch.set_num_threads(1)  # the comparison is of one thread with one
         runtime = "onnxruntime" if config.format == "onnx" else "openvino"
         exported = Predictor(load_exported(draft, runtime))
         files = [draft, draft.with_suffix(".bin")][: 1 if config.format == "onnx" else 2]
@@ -136,6 +135,17 @@ def _workplace(output: Path) -> Iterator[Path]:
         raise UserError(f"{output} cannot be written ({error.strerror}); choose another place with output=") from error
     with folder as path:
         yield Path(path)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For torch: the comparison is of one thread with one, and the rest is not faster with more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ docs/export.md says what such a file holds, for programs in other languages.
 
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -93,10 +94,21 @@ def load_exported(path: str | Path, runtime: str, threads: int = 1) -> ExportedN
     return (_load_onnxruntime if runtime == "onnxruntime" else _load_openvino)(path, threads)
 
 
-def import_openvino() -> Any:
-    """The module `openvino`, kept from reporting its use to its maker over the network.
+def import_onnxruntime() -> Any:
+    """The module `onnxruntime`, kept from reporting its use to its maker over the network, as it does since 1.29.
 
-    It would do so when it is imported, through the package openvino_telemetry; it does without where there is none.
+    Only before its first import; a user who wants it to report sets ORT_DISABLE_TELEMETRY=0.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
+def import_openvino() -> Any:
+    """The module `openvino`, kept from the same.
+
+    It would report its import through the package openvino_telemetry, and does without where there is none.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
@@ -105,8 +117,7 @@ def import_openvino() -> Any:
 
 
 def _load_onnxruntime(path: Path, threads: int) -> ExportedNetwork:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised, too
@@ -149,7 +160,7 @@ def _load_openvino(path: Path, threads: int) -> ExportedNetwork:
             raise UserError(f"{weights} does not belong to {path.name}, or is damaged; copy both files again")
     else:
         every = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
-        ours = {key.removeprefix(PREFIX): any_.value for key, any_ in every.items() if key.startswith(PREFIX)}
+        ours = {key.removeprefix(PREFIX): str(value) for key, value in every.items() if key.startswith(PREFIX)}
     fits = [(value.element_type, value.partial_shape) for value in model.inputs] == [
         (openvino.Type.u8, openvino.PartialShape([-1, 1, SIZE, SIZE]))
     ]
