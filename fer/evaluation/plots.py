@@ -104,7 +104,7 @@ def reliability(before: Array, after: Array, targets: Labels, temperature: str, 
         title: of the picture.
     """
     figure = Figure(figsize=(9.6, 5.6), dpi=_DPI, layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True, height_ratios=[4, 1])
+    axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=[4, 1])
     for column, (probabilities, name) in enumerate(
         ((before, "before, temperature 1"), (after, f"after, temperature {temperature}"))
     ):
@@ -130,7 +130,6 @@ def reliability(before: Array, after: Array, targets: Labels, temperature: str, 
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("images")
     axes[0, 0].legend(frameon=False, loc="upper left", fontsize=9)
-    axes[1, 1].sharey(axes[1, 0])
     figure.suptitle(title, fontsize=11)
     return figure
 
