@@ -4,14 +4,15 @@
     python benchmarks/runtimes.py --models senet --threads 1
     python benchmarks/runtimes.py --ckpt RUN/checkpoints/best.ckpt  a trained network
 
-Every way of running is a process of its own, so that memory is its own. One measures for a quarter of a second, then the
-next, and so on in turns: whatever else the computer does slows all of them. A call takes raw uint8 faces and gives
+Every way of running is a process of its own, so that memory is its own. One measures for a quarter of a second, then
+the next, and so on in turns: whatever else the computer does slows all of them. A call takes raw uint8 faces and gives
 probabilities, through `Predictor` where that can be. Networks are untrained unless --ckpt is given, and the ranges of
 8-bit numbers are measured on drawn faces: neither changes the time. Memory is the growth of the process from before the
 runtime's import to the end, at its peak.
 """
 
 import argparse
+import io
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,7 +43,7 @@ WAYS = {
 MODELS = {"senet": {}, "net": {}, "resnet18": {"stem_stride": 1}}
 SECONDS = 0.25  # of one turn
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-console = Console(width=118)
+console = Console(width=118)  # before standard output is taken away from the exports
 
 
 def main() -> None:
@@ -82,17 +84,22 @@ def write_untrained(model: str, path: Path) -> None:
 
 
 def export_all(ckpt: Path) -> None:
-    for words in (
-        ["format=onnx"],
-        ["format=onnx", "precision=int8"],
-        ["format=openvino"],
-        ["format=openvino", "precision=bf16"],
-        ["format=openvino", "precision=int8"],
+    from fer.errors import UserError
+    from fer.export.run import export
+    from fer.export.settings import ExportConfig
+
+    for format_, precision in (
+        ("onnx", "fp32"),
+        ("onnx", "int8"),
+        ("openvino", "fp32"),
+        ("openvino", "bf16"),
+        ("openvino", "int8"),
     ):
-        command = [sys.executable, "-m", "fer.export", f"ckpt={ckpt}", *words, "data=synthetic", "force=true"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            console.print(f"{' '.join(words)}: {done.stderr.strip()}")
+        try:
+            with redirect_stdout(io.StringIO()):
+                export(ExportConfig(str(ckpt), format_, precision, data="synthetic", force=True))
+        except UserError as error:
+            console.print(f"left out: {error}", markup=False)
 
 
 def report(ckpt: Path, threads: int, batches: list[int], turns: int) -> None:

@@ -32,6 +32,8 @@ def export(config: ExportConfig) -> Path:
     """
     _need_tools(config)
     ckpt = find_checkpoint(config.ckpt)
+    if ckpt.suffix.lower() in SUFFIXES.values():
+        raise UserError(f"ckpt={ckpt} is an exported file already; give the checkpoint that it was made of")
     network = load_network(ckpt)
     spec = network.spec
     suffix = SUFFIXES[config.format]

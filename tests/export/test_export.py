@@ -272,6 +272,11 @@ def test_what_is_refused(precision, difference, equal, accuracy, reasons):
     assert all(reason in text for reason, text in zip(reasons, found, strict=True))
 
 
+def test_what_is_exported_already_is_not_exported_again(onnx_file):
+    with pytest.raises(UserError, match="is an exported file already"):
+        export(ExportConfig(str(onnx_file)))
+
+
 @pytest.mark.usefixtures("traced")
 def test_nothing_is_left_of_an_export_that_is_interrupted(copy, monkeypatch):
     def interrupt(*arguments: object) -> None:
