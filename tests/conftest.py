@@ -9,21 +9,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
+from tiny import TINY
 
 from fer import config
 
 ROOT = Path(__file__).parents[1]
-TINY = [
-    "data=synthetic",
-    "data.synthetic.train=210",
-    "data.synthetic.val=70",
-    "data.synthetic.test=70",
-    "data.batch_size=32",
-    "model=net",
-    "++model.kwargs.widths=[4,8,8,8]",
-    "trainer.max_epochs=2",
-    "trainer.accelerator=cpu",
-]
 
 
 @pytest.fixture(autouse=True)

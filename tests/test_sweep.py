@@ -7,8 +7,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from conftest import TINY
 from omegaconf import DictConfig, OmegaConf
+from tiny import TINY
 
 from fer import sweep
 from fer.errors import UserError

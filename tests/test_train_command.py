@@ -7,7 +7,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from conftest import TINY
+from tiny import TINY
 
 Command = Callable[..., "CompletedProcess[str]"]
 

@@ -1,0 +1,13 @@
+"""Settings of train.py for a run of seconds, shared by the tests of commands and of runs."""
+
+TINY = [
+    "data=synthetic",
+    "data.synthetic.train=210",
+    "data.synthetic.val=70",
+    "data.synthetic.test=70",
+    "data.batch_size=32",
+    "model=net",
+    "++model.kwargs.widths=[4,8,8,8]",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+]
