@@ -6,7 +6,8 @@
 
 Speed is measured end to end, as `mode=video output=...` runs: from a file through decoding, detection, network and
 drawing to an encoded video and JSON lines, without the first 20 frames. Detection counts where it is done: every other
-frame, unless a face is new. The faces of the clip are cut from photographs in FER_SHARED/media (else
+frame, unless a face is new. "CPU ms" is the time that all threads together worked per frame: unlike the others it says
+the same on a busy machine. The faces of the clip are cut from photographs in FER_SHARED/media (else
 ../shared/media), laid out in a grid and moved about; speed and start are skipped where there are none. Every
 combination is a fresh process. Age compares a loop over `cv2.VideoCapture` with `LiveStream`, both on a simulated
 camera of 30 frames per second whose driver queues four pictures, with 80 ms of work per frame.
@@ -81,7 +82,7 @@ def report_speed(options: argparse.Namespace, folder: Path) -> None:
         console.print(f"Speed: skipped, there are no photographs in {MEDIA}")
         return
     table = Table(title="End to end; milliseconds are p50/p95", box=box.SIMPLE_HEAD, padding=0)
-    for name in ("detector", "size", "faces", "found", "frames/s", *STAGES, "peak MB"):
+    for name in ("detector", "size", "faces", "found", "frames/s", "CPU ms", *STAGES, "peak MB"):
         table.add_column(name, justify="right")
     for detector in options.detectors:
         for size in SIZES:
@@ -92,6 +93,7 @@ def report_speed(options: argparse.Namespace, folder: Path) -> None:
                 job = run_job(options, {"clip": str(clip), "detector": detector, "output": str(folder / "out")})
                 cells = ["/".join(f"{value:.1f}" for value in job["stages"][name]) for name in STAGES]
                 shown = [detector, f"{size[0]}x{size[1]}", str(count), f"{job['found']:g}", f"{job['fps']:.0f}"]
+                shown.append(f"{job['cpu']:.1f}")
                 table.add_row(*shown, *cells, f"{job['peak']:.0f}")
     console.print(table)
 
@@ -196,7 +198,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         for name, milliseconds in analyzer.timings.items():
             times[name].append(milliseconds)
         found.append(len(predictions))
-        moments.append(time.perf_counter())
+        moments.append((time.perf_counter(), time.process_time()))
         if len(found) % 50 == 0:
             memory.append(resident_megabytes())
         return predictions
@@ -214,7 +216,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     run.watch_video(source, analyze, classes, outputs, None, quiet, quiet)
     times["read"] = source.reading
     return {
-        "fps": (len(moments) - 21) / (moments[-1] - moments[20]),
+        "fps": (len(moments) - 21) / (moments[-1][0] - moments[20][0]),
+        "cpu": 1000 * (moments[-1][1] - moments[20][1]) / (len(moments) - 21),
         "found": float(np.median(found)),
         "stages": {
             name: list(np.percentile([value for value in values[20:] if value], (50, 95)))

@@ -7,15 +7,15 @@
 Every way of running is a process of its own, so that memory is its own. One measures for a quarter of a second, then
 the next, and so on in turns: whatever else the computer does slows all of them. A call takes raw uint8 faces and gives
 probabilities, through `Predictor` where that can be. Networks are untrained unless --ckpt is given, and the ranges of
-8-bit numbers are measured on drawn faces: neither changes the time. Memory is the growth of the process from before the
-runtime's import to the end, at its peak.
+8-bit numbers are measured on drawn faces: neither changes the time. Memory is the peak of the process, Python and
+NumPy included (Linux only).
 """
 
 import argparse
 import io
 import json
 import os
-import resource
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--ckpt", type=Path, help="measure this checkpoint instead")
     parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, os.cpu_count() or 1}))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="torch fp32 is always among them")
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--job", nargs=3, help=argparse.SUPPRESS)  # way, file, threads
     options = parser.parse_args()
@@ -68,7 +69,7 @@ def main() -> None:
                 write_untrained(model, ckpt)
             export_all(ckpt)
             for threads in options.threads:
-                report(ckpt, threads, options.batches, options.turns)
+                report(ckpt, threads, options)
 
 
 def write_untrained(model: str, path: Path) -> None:
@@ -102,17 +103,18 @@ def export_all(ckpt: Path) -> None:
             console.print(f"left out: {error}", markup=False)
 
 
-def report(ckpt: Path, threads: int, batches: list[int], turns: int) -> None:
+def report(ckpt: Path, threads: int, options: argparse.Namespace) -> None:
+    batches = options.batches
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     workers = {}
-    for way, suffix in WAYS.items():
-        file = ckpt.with_name(ckpt.stem + suffix)
+    for way in dict.fromkeys(["torch fp32", *options.ways]):
+        file = ckpt.with_name(ckpt.stem + WAYS[way])
         if way.startswith("torch.compile") and not compiler:
             console.print("torch.compile: left out, there is no C++ compiler")
         elif file.exists():
             workers[way] = Worker(way, file, threads)
     times: dict[tuple[str, int], list[float]] = {(way, batch): [] for way in workers for batch in batches}
-    for _ in range(turns):
+    for _ in range(options.turns):
         for batch in batches:
             for way, worker in workers.items():
                 times[way, batch] += worker.measure(batch)
@@ -171,12 +173,11 @@ class Worker:
 
 def work(way: str, file: Path, threads: int) -> None:
     """Reads numbers of faces from standard input, and answers with the milliseconds of calls."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     call = open_way(way, file, threads)
     seen = set()
     for line in sys.stdin:
         if line.strip() == "end":
-            print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, flush=True)
+            print(peak(), flush=True)
             return
         faces = np.random.default_rng(0).integers(0, 256, (int(line), 48, 48), np.uint8)
         if line not in seen:  # compiles, allocates
@@ -190,6 +191,11 @@ def work(way: str, file: Path, threads: int) -> None:
             call(faces)
             milliseconds.append(1000 * (time.perf_counter() - start))
         print(json.dumps(milliseconds), flush=True)
+
+
+def peak() -> float:
+    """Megabytes; unlike getrusage's, without what the parent had before this process began."""
+    return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text()).group(1)) / 1024  # type: ignore[union-attr]
 
 
 def open_way(way: str, file: Path, threads: int) -> Callable[[np.ndarray], object]:

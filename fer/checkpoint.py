@@ -100,7 +100,7 @@ def write_slim(source: str | Path, target: str | Path) -> None:
         for name, tensor in content["state_dict"].items()
         if name.startswith(PREFIX)
     }
-    kept = {key: content[key] for key in ("epoch", "global_step") if key in content}
+    kept: dict[str, Any] = {key: content[key] for key in ("epoch", "global_step") if key in content}
     write_checkpoint({SPEC_KEY: spec.to_dict(), "state_dict": state, **kept}, target)
 
 
