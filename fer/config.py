@@ -104,6 +104,7 @@ class TrainConfig:
     seed: int = 0
     label_smoothing: float = 0.1
     ema: float | None = 0.998
+    image_sizes: list[int] | None = None
     early_stopping: int | None = None
     compile: bool = False
     tta: str = "none"
@@ -392,6 +393,7 @@ def validate(cfg: DictConfig) -> list[str]:
         *_between("optim.weight_decay", optim.weight_decay, 0, None),
         *_between("model.image_size", model.image_size, 16, None),
         *_between("early_stopping", cfg.early_stopping, 1, None),
+        *_between("image_sizes", min(cfg.image_sizes or [16]), 16, None),
     ]
     try:
         resolve_classes(data.classes if isinstance(data.classes, int | str) else list(data.classes))

@@ -73,6 +73,7 @@ class EmotionNetwork(nn.Module):
     def __init__(self, spec: NetworkSpec, pretrained: bool = False) -> None:
         super().__init__()
         self.spec = spec
+        self.training_size = spec.image_size  # in train mode; see fer.training.callbacks.ProgressiveResizing
         self.backbone = create(spec.name, len(spec.classes), spec.image_size, pretrained, spec.stem_stride, spec.kwargs)
 
     def forward(self, faces: Tensor) -> Tensor:
@@ -81,7 +82,8 @@ class EmotionNetwork(nn.Module):
         Args:
             faces: gray values 0 to 255, (B, 1, H, W); uint8 as they are stored, or float after augmentation.
         """
-        size, spec = self.spec.image_size, self.spec
+        spec = self.spec
+        size = self.training_size if self.training else spec.image_size
         pixels = faces.float()
         if pixels.shape[-2:] != (size, size):
             pixels = nn.functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fer.checkpoint import write_checkpoint
 from fer.files import write_whole
+from fer.models.network import EmotionNetwork
 
 
 class EMA(WeightAveraging):
@@ -39,6 +40,26 @@ class EMA(WeightAveraging):
                     old.copy_(new)  # batch norm's count of batches
 
         super().__init__(multi_avg_fn=torch.no_grad()(average))
+
+
+class ProgressiveResizing(Callback):
+    """Trains on small faces first: each size for an equal share of the epochs (Tan and Le, arXiv 2104.00298).
+
+    Validation and everything after training see the network's own image size.
+
+    Args:
+        sizes: pixels per side, in the order of training.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = sizes
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Sets the size for this epoch."""
+        assert isinstance(pl_module.network, EmotionNetwork)
+        assert trainer.max_epochs is not None
+        stage = trainer.current_epoch * len(self.sizes) // trainer.max_epochs
+        pl_module.network.training_size = self.sizes[stage]
 
 
 class History(Callback):

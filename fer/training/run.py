@@ -27,7 +27,15 @@ from fer.data.faces import TRAIN
 from fer.errors import UserError
 from fer.models import load_weights
 from fer.models.network import EmotionNetwork, NetworkSpec
-from fer.training.callbacks import EMA, AtomicCheckpointIO, History, RunLogger, StopAfterBatch, progress
+from fer.training.callbacks import (
+    EMA,
+    AtomicCheckpointIO,
+    History,
+    ProgressiveResizing,
+    RunLogger,
+    StopAfterBatch,
+    progress,
+)
 from fer.training.optim import configure_optimizers
 from fer.training.plots import save_samples, save_training_progress
 
@@ -193,6 +201,8 @@ def _callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
     ]
     if cfg.ema is not None:
         callbacks.insert(0, EMA(cfg.ema))
+    if cfg.image_sizes is not None:
+        callbacks.append(ProgressiveResizing(list(cfg.image_sizes)))
     if cfg.early_stopping is not None:
         callbacks.append(EarlyStopping("val/accuracy", mode="max", patience=cfg.early_stopping))
     for settings in cfg.callbacks.values():
