@@ -96,6 +96,7 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning 2.6 on torch 2.15
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a resumed run
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node
 
 
 def build_datamodule(cfg: DictConfig, classes: tuple[str, ...] | None = None) -> FER2013DataModule:
