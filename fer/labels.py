@@ -1,4 +1,4 @@
-"""The seven emotions of FER2013, the subsets that people train on, and the spellings that data sets use.
+"""The seven emotions of FER2013 and the eighth of FER+, the subsets that people train on, and data sets' spellings.
 
 Knows nothing of images, files or networks, and imports neither NumPy nor torch.
 """
@@ -11,11 +11,16 @@ from fer.errors import UserError
 # FER2013's own order: the position is the code in the CSV's `emotion` column (Goodfellow et al., arXiv 1307.0414).
 EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
+# FER+ has votes for one more (Barsoum et al., arXiv 1608.01041); FER2013's own labels never say it.
+CONTEMPT = "contempt"
+ALL_EMOTIONS: tuple[str, ...] = (*EMOTIONS, CONTEMPT)
+
 SUBSETS: dict[str, tuple[str, ...]] = {
     "4": ("angry", "happy", "sad", "neutral"),
     "5": ("angry", "fear", "happy", "sad", "neutral"),
     "5-surprise": ("angry", "happy", "sad", "surprise", "neutral"),
     "7": EMOTIONS,
+    "8": ALL_EMOTIONS,
 }
 
 # Spellings seen in Kaggle's folder copies of FER2013, in FER+ and in related data sets.
@@ -41,7 +46,7 @@ def resolve_classes(classes: int | str | Sequence[str]) -> tuple[str, ...]:
     """The class names, in training order, of a subset's name or of an explicit list.
 
     Args:
-        classes: 4, 5, 7 (int or str), "5-surprise", or at least two different emotion names.
+        classes: 4, 5, 7, 8 (int or str), "5-surprise", or at least two different emotion names.
 
     Raises:
         UserError: an unknown subset or emotion, a repeated name, or fewer than two.
@@ -56,10 +61,10 @@ def resolve_classes(classes: int | str | Sequence[str]) -> tuple[str, ...]:
         return subset
     names: list[str] = []
     for given in classes:
-        emotion = emotion_from_spelling(str(given))
+        emotion = CONTEMPT if str(given).strip().lower() == CONTEMPT else emotion_from_spelling(str(given))
         if emotion is None:
-            near = get_close_matches(str(given).lower(), EMOTIONS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the emotions are {', '.join(EMOTIONS)}"
+            near = get_close_matches(str(given).lower(), ALL_EMOTIONS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the emotions are {', '.join(ALL_EMOTIONS)}"
             raise UserError(f"data.classes: {given!r} is no emotion; {hint}")
         if emotion in names:
             raise UserError(f"data.classes names {emotion} twice; name each class once")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fer.labels import EMOTIONS
+from fer.labels import ALL_EMOTIONS
 
 SIZE = 48  # FER2013's pixels per side
 
@@ -20,7 +20,7 @@ class Faces:
 
     Attributes:
         images: uint8 (N, 48, 48), gray values.
-        labels: int64 (N,), positions in `fer.labels.EMOTIONS`.
+        labels: int64 (N,), positions in `fer.labels.ALL_EMOTIONS`.
         splits: int8 (N,), one of UNSPLIT, TRAIN, VAL, TEST.
         rows: str (N,), each row's name in its source: the row number of a CSV, the path inside a folder or archive.
     """
@@ -35,7 +35,7 @@ class Faces:
         assert self.images.shape == (count, SIZE, SIZE)
         assert self.images.dtype == np.uint8
         assert self.labels.shape == self.splits.shape == self.rows.shape == (count,)
-        assert count == 0 or 0 <= self.labels.min() <= self.labels.max() < len(EMOTIONS)
+        assert count == 0 or 0 <= self.labels.min() <= self.labels.max() < len(ALL_EMOTIONS)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,0 +1,242 @@
+"""FER+: ten people's votes on every face of FER2013 (Barsoum et al., arXiv 1608.01041), and labels made of them.
+
+Reads and downloads Microsoft's `fer2013new.csv` and finds each face's votes. Knows nothing of splits in training or of
+torch. The data are Microsoft's, under the MIT licence: https://github.com/microsoft/FERPlus.
+"""
+
+import csv
+import io
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fer.data.csv_file import USAGES
+from fer.data.faces import SPLIT_NAMES, UNSPLIT, Faces
+from fer.errors import UserError
+from fer.files import write_whole
+from fer.labels import ALL_EMOTIONS, EMOTIONS, emotion_from_spelling
+
+_log = logging.getLogger(__name__)
+
+FILE = "fer2013new.csv"
+URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{FILE}"
+ROWS = 35887  # of fer2013.csv
+TIMEOUTS = (5.0, 30.0)  # seconds to connect, and between two pieces of data
+
+# What was voted on, after `ALL_EMOTIONS`: what cannot be told, and what is no face.
+UNKNOWN, NOT_A_FACE = len(ALL_EMOTIONS), len(ALL_EMOTIONS) + 1
+
+# A label counts as voted for from this share of the ten votes on (Microsoft's own training code, mode multi_target).
+VOTED = 0.3
+
+# FER+ and FER2013 agree on 63 % of the rows. A file in another order agrees about as often as chance has it, 20 %.
+_AGREEMENT = 0.4
+
+_COLUMNS = (
+    *("Usage", "Image name"),
+    *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF"),
+)
+_CODES = {usage.decode(): code for usage, code in USAGES.items()}
+_ROW_IN_NAME = re.compile(r"(?:Training|PublicTest|PrivateTest)_(\d+)\.\w+$")
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The votes, row by row in the order of `fer2013.csv`.
+
+    Attributes:
+        counts: int64 (N, 10): votes for each of `fer.labels.ALL_EMOTIONS`, for "unknown" and for "not a face".
+        splits: int8 (N,), codes of `fer.data.faces`.
+    """
+
+    counts: npt.NDArray[np.int64]
+    splits: npt.NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+
+def read_votes(path: str | Path) -> Votes:
+    """The votes of a `fer2013new.csv`.
+
+    Rows without an image name, which FER+ leaves out of its own training, are read like all others.
+
+    Raises:
+        UserError: the file is missing, is no FER+ file, or has a row that is not as described; names line and fault.
+    """
+    source = Path(path).expanduser()
+    try:
+        text = source.read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{source} does not exist; get {FILE} from {URL}, or correct ferplus_path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{source} cannot be read as text ({error}); get {FILE} from {URL}") from error
+    return _parse(text, str(source))
+
+
+def votes_of(faces: Faces, votes: Votes, path: str | Path) -> npt.NDArray[np.int64]:
+    """Each face's votes, int64 (N, 10) as in `Votes.counts`.
+
+    A face of a CSV is found by its row number. A file of a folder or archive is found by the number in its name where
+    all are called Training_<row>, PublicTest_<row> or PrivateTest_<row>. That the votes are those of these faces is
+    checked by the split of every row and by the share of labels on which FER2013 and FER+ agree.
+
+    Args:
+        faces: all rows of the source, before any is left out.
+        votes: of the same FER2013.
+        path: of the votes, for messages.
+
+    Raises:
+        UserError: the files do not belong together.
+    """
+    wrong = "the votes must be those of this data set, in the order of fer2013.csv"
+    numbered = bool(len(faces)) and all(name.isdecimal() for name in faces.rows.tolist())
+    row = np.array([_row_number(name) for name in faces.rows.tolist()], np.int64)
+    if (row < 0).any():
+        name = faces.rows[np.flatnonzero(row < 0)[0]]
+        raise UserError(
+            f"{path}: the votes are by row of fer2013.csv, and {name} does not say its row; give fer2013.csv as "
+            "data.path, or leave data.labels=ferplus out"
+        )
+    if row.max() >= len(votes):
+        raise UserError(f"{path} has {len(votes):,} rows, but the data have a row {row.max():,}; {wrong}")
+    if numbered and len(faces) < len(votes) and votes.splits[len(faces)] == votes.splits[len(faces) - 1]:
+        # The first splits alone are fine: the challenge's train.csv, or a file without the rows for the last test.
+        raise UserError(f"{path} has {len(votes):,} rows, the data {len(faces):,}; {wrong}")
+    other = (faces.splits != UNSPLIT) & (faces.splits != votes.splits[row])
+    if other.any():
+        first = int(np.flatnonzero(other)[0])
+        raise UserError(
+            f"{path}: row {row[first]:,} is of the {SPLIT_NAMES[int(votes.splits[row[first]])]} split, in the data "
+            f"{faces.rows[first]} is of {SPLIT_NAMES[int(faces.splits[first])]}; {wrong}"
+        )
+    found = votes.counts[row]
+    label = winner(found)
+    seven = label < len(EMOTIONS)
+    agreement = float((label == faces.labels)[seven].mean()) if seven.any() else 1.0
+    if agreement < _AGREEMENT:
+        raise UserError(
+            f"{path} agrees with the data's labels on {agreement:.0%} of the rows, where FER+ agrees with FER2013 on "
+            f"about 63 %; {wrong}"
+        )
+    return found
+
+
+def winner(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """What got most votes, int64 (N,): a position in `ALL_EMOTIONS`, `UNKNOWN` or `NOT_A_FACE`.
+
+    Ties go to what comes first in the file's own order, as an argmax over its columns has it.
+    """
+    in_file = np.array([_position(name) for name in _COLUMNS[2:]])
+    found: npt.NDArray[np.int64] = in_file[counts[:, in_file].argmax(axis=1)]
+    return found
+
+
+def distribution(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> npt.NDArray[np.float32]:
+    """The votes for `classes` as shares of these votes, float32 (N, C); rows without any are zero."""
+    chosen = counts[:, [ALL_EMOTIONS.index(name) for name in classes]].astype(np.float32)
+    total: npt.NDArray[np.float32] = chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1)
+    return total
+
+
+def voted(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> npt.NDArray[np.float32]:
+    """As `distribution`, over those classes only that at least `VOTED` of all votes are for, or the most.
+
+    Source: Barsoum et al., section 4.2, "multi-label learning".
+    """
+    chosen = counts[:, [ALL_EMOTIONS.index(name) for name in classes]]
+    enough = chosen >= np.minimum(VOTED * counts.sum(axis=1), chosen.max(axis=1))[:, None]
+    kept = np.where(enough, chosen, 0).astype(np.float32)
+    total: npt.NDArray[np.float32] = kept / np.maximum(kept.sum(axis=1, keepdims=True), 1)
+    return total
+
+
+def download_votes(target: Path) -> Path:
+    """Fetches `fer2013new.csv` (1.6 MB) from Microsoft's repository to `target`, unless something is there already.
+
+    Raises:
+        UserError: `target` cannot be written, the server cannot be reached or refuses, or what came is not the whole
+            file. No file is left behind.
+    """
+    import requests  # here, as its import takes a moment and most runs have their data
+
+    target = Path(target).expanduser()
+    if target.exists():
+        return target
+    _log.info("%s does not exist: downloading the FER+ votes from %s", target, URL)
+    try:
+        response = requests.get(URL, timeout=TIMEOUTS)
+        response.raise_for_status()
+    except requests.RequestException as error:
+        answer = getattr(error, "response", None)
+        reason = type(error).__name__ if answer is None else f"the server answers {answer.status_code} {answer.reason}"
+        raise _failure(target, f"could not be downloaded ({reason})") from error
+    try:
+        votes = _parse(response.content.decode("utf-8-sig"), FILE)
+    except (UserError, UnicodeDecodeError) as error:
+        raise _failure(target, f"was downloaded, but is damaged ({error})") from error
+    if len(votes) != ROWS:
+        raise _failure(target, f"was downloaded, but has {len(votes):,} of {ROWS:,} rows")
+    try:
+        write_whole(target, response.content)
+    except OSError as error:
+        raise _failure(target, f"cannot be written ({error})") from error
+    return target
+
+
+def _failure(target: Path, what: str) -> UserError:
+    return UserError(
+        f"{target} {what}; get {FILE} in a browser from {URL} and save it as {target}, name a copy that you have in "
+        "data.ferplus_path, or leave data.labels=ferplus out"
+    )
+
+
+def _position(column: str) -> int:
+    """Where a column of the file stands in `Votes.counts`."""
+    others = {"contempt": ALL_EMOTIONS.index("contempt"), "unknown": UNKNOWN, "NF": NOT_A_FACE}
+    emotion = emotion_from_spelling(column)
+    return others[column] if emotion is None else EMOTIONS.index(emotion)
+
+
+def _row_number(name: str) -> int:
+    """The row of fer2013.csv that a face's name says, or -1."""
+    if name.isdecimal():
+        return int(name)
+    found = _ROW_IN_NAME.search(name)
+    return int(found[1]) if found else -1
+
+
+def _parse(text: str, name: str) -> Votes:
+    lines = csv.reader(io.StringIO(text))
+    header = [column.strip() for column in next(lines, [])]
+    missing = [column for column in _COLUMNS if column not in header]
+    if missing:
+        raise UserError(f"{name} has no column {' and no column '.join(missing)}; get {FILE} from {URL}")
+    usage = header.index("Usage")
+    places = {_position(column): header.index(column) for column in _COLUMNS[2:]}
+    counts: list[list[int]] = []
+    splits: list[int] = []
+    for line in lines:
+        if not line:
+            continue
+        at = f"{name}, line {lines.line_num:,} (row {len(counts):,}),"
+        if len(line) != len(header):
+            raise UserError(f"{at} has {len(line)} columns where the header has {len(header)}; get {FILE} from {URL}")
+        if line[usage].strip() not in _CODES:
+            raise UserError(f"{at} has the Usage {line[usage]!r}, which is none of {', '.join(_CODES)}")
+        votes = [line[places[position]].strip() for position in range(len(places))]
+        if not all(vote.isdecimal() for vote in votes):
+            raise UserError(f"{at} has a vote count that is no whole number from 0 on; get {FILE} from {URL}")
+        row = [int(vote) for vote in votes]
+        if sum(row) == 0:
+            raise UserError(f"{at} has no vote at all; get {FILE} from {URL}")
+        counts.append(row)
+        splits.append(_CODES[line[usage].strip()])
+    if not counts:
+        raise UserError(f"{name} has a header but no rows; get {FILE} from {URL}")
+    return Votes(np.array(counts, np.int64), np.array(splits, np.int8))
