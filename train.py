@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fer import config, sweep
+from fer import cluster, config, sweep
 from fer.errors import EXIT_CODE, UserError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -28,11 +28,17 @@ sweep_dirs: set[Path] = set()
 def main(cfg: DictConfig) -> float | None:
     """One run; returns its best validation accuracy, for sweepers that optimise."""
     hydra_config = HydraConfig.get()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    level = logging.INFO if cluster.is_first() else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
     run_dir, sweeping = Path(hydra_config.runtime.output_dir), hydra_config.mode == RunMode.MULTIRUN
     try:
         cfg = config.with_saved_run(cfg, hydra_config.overrides.task)
-        return job(cfg, run_dir, Path(hydra_config.sweep.dir)) if sweeping else run(cfg, run_dir)
+        if sweeping:
+            cluster.refuse_second_sweep(cfg.trainer, hydra_config.launcher._target_)
+            sweep_dirs.add(Path(hydra_config.sweep.dir))
+        if sweeping or cluster.job() is not None:
+            return job(cfg, run_dir)
+        return run(cfg, run_dir)
     except UserError as error:
         message = str(error)
     except OSError as error:
@@ -53,9 +59,8 @@ def main(cfg: DictConfig) -> float | None:
     return None
 
 
-def job(cfg: DictConfig, run_dir: Path, sweep_dir: Path) -> float:
-    """One run of a sweep, or only what an earlier start of the same sweep left to do."""
-    sweep_dirs.add(sweep_dir)
+def job(cfg: DictConfig, run_dir: Path) -> float | None:
+    """One run of a sweep or of a cluster, or only what an earlier start of the same job left to do."""
     accuracy = sweep.finished_accuracy(cfg, run_dir)
     if accuracy is None:
         return run(cfg, run_dir)
@@ -63,8 +68,8 @@ def job(cfg: DictConfig, run_dir: Path, sweep_dir: Path) -> float:
     return accuracy
 
 
-def run(cfg: DictConfig, run_dir: Path) -> float:
-    """Checks the settings, trains where that is asked for, evaluates."""
+def run(cfg: DictConfig, run_dir: Path) -> float | None:
+    """Checks the settings, trains where that is asked for, evaluates; of several processes the first one evaluates."""
     found = config.validate(cfg)
     if found:
         raise UserError("\n".join(found))
@@ -75,6 +80,8 @@ def run(cfg: DictConfig, run_dir: Path) -> float:
     quieten()
     training = cfg.mode == "train"
     ckpts = [train(cfg, run_dir)] if training else [Path(ckpt) for ckpt in config.as_list(cfg.ckpt)]
+    if not cluster.is_first():
+        return None
     report = evaluate(cfg, ckpts, run_dir, calibrate=training)
     return float(report.get("val", report[report["reported_split"]])["accuracy"])
 

@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassF1Score,
@@ -41,12 +41,15 @@ class EmotionClassifier(L.LightningModule):
         class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
+        # Channels-last weights make the convolutions run on the fast path of CPUs and GPUs. Here, before anybody copies
+        # the network (averaging) or makes buffers of its shape (DDP).
+        self.network = network.to(memory_format=torch.channels_last)
         self._configure = configure
         self.loss = nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing)
         metrics = headline_metrics(len(network.spec.classes))
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
+        self.val_loss = MeanMetric()  # Lightning's own mean over processes rounds the number of rows per process
 
     def forward(self, faces: Tensor) -> Tensor:
         """Logits (B, C) of raw faces, uint8 (B, 1, H, W)."""
@@ -58,10 +61,6 @@ class EmotionClassifier(L.LightningModule):
         assert self._configure is not None, "this module was loaded to predict, not to train"
         return self._configure(self)
 
-    def on_fit_start(self) -> None:
-        """Channels-last weights make the convolutions run on the fast path of CPUs and GPUs."""
-        self.network.to(memory_format=torch.channels_last)
-
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of one augmented batch; targets are int64 (B,) or, after mixup, float (B, C)."""
         faces, targets = batch
@@ -69,7 +68,7 @@ class EmotionClassifier(L.LightningModule):
         loss: Tensor = self.loss(logits, targets)
         hard = targets if targets.ndim == 1 else targets.argmax(dim=1)
         self.train_metrics.update(logits.detach(), hard)
-        epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(faces)}
+        epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(faces), "sync_dist": True}
         self.log("train/loss", loss, prog_bar=True, **epoch)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], **epoch)
         self.log_dict(self.train_metrics, **epoch)
@@ -80,8 +79,8 @@ class EmotionClassifier(L.LightningModule):
         faces, targets = batch
         logits = self(faces)
         self.val_metrics.update(logits, targets)
-        loss = nn.functional.cross_entropy(logits.float(), targets)
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(faces), sync_dist=True)
+        self.val_loss.update(nn.functional.cross_entropy(logits.float(), targets), len(faces))
+        self.log("val/loss", self.val_loss, prog_bar=True, batch_size=len(faces))
         self.log("val/accuracy", self.val_metrics["accuracy"], prog_bar=True, batch_size=len(faces))
         others = {f"val/{name}": self.val_metrics[name] for name in ("f1", "precision", "recall")}
         self.log_dict(others, batch_size=len(faces))

@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import sys
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer import cluster
 from fer.errors import EXIT_CODE, UserError
 from fer.labels import resolve_classes
 
@@ -76,6 +78,7 @@ class ModelConfig:
     name: str = "senet"
     image_size: int = 48
     stem_stride: int | None = None
+    standardise: bool = True
     pretrained: bool = False
     weights: str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -127,10 +130,8 @@ OPEN = ("trainer", "callbacks", "model.kwargs", "optim.optimizer")
 
 
 def register() -> None:
-    """Makes the schema and the resolvers of configs/train.yaml known to Hydra."""
+    """Makes the schema of configs/train.yaml known to Hydra."""
     ConfigStore.instance().store("schema", TrainConfig)
-    OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
-    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
 
 
 def resumed_run(ckpt: Any) -> Path | None:
@@ -151,15 +152,23 @@ def _run_name(model: str, classes: Any) -> str:
     return f"{model}_{text}".replace("/", "-")
 
 
-def _run_dir(name: str, mode: str, ckpt: Any) -> str:
-    """A new directory under outputs/; a resumed run goes on in its own."""
+def _run_dir(name: str, mode: str, ckpt: Any, overrides: Sequence[str]) -> str:
+    """A new directory under outputs/; a resumed run goes on in its own, and so does the job of a cluster."""
     import datetime
 
     resumed = resumed_run(ckpt) if mode == "train" else None
     if resumed is not None:
         return str(resumed)
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return f"outputs/{now}_{'test_' if mode == 'test' else ''}{name}"
+    name = f"test_{name}" if mode == "test" else name
+    job = cluster.job()
+    if job is not None:  # several processes must agree on it, and one script may hold several commands
+        return f"outputs/{job}_{name}_{zlib.crc32(repr(list(overrides)).encode()):08x}"
+    return f"outputs/{datetime.datetime.now().strftime('%Y-%m-%d_%H-%M-%S')}_{name}"
+
+
+# Of configs/train.yaml. When this file is imported, because the processes of a parallel sweep run no more than that.
+OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
+OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
 
 
 def mistakes(config_dir: Path, config_name: str, overrides: Sequence[str]) -> tuple[list[str], list[str]]:

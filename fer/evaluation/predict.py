@@ -80,7 +80,7 @@ def predict(cfg: DictConfig, network: EmotionNetwork, faces: Tensor, tta: str = 
         enable_model_summary=False,
         inference_mode=True,
     )
-    classifier = EmotionClassifier(network.to(memory_format=torch.channels_last))
+    classifier = EmotionClassifier(network)
     nothing = torch.zeros(len(faces), dtype=torch.int64)  # the loader wants targets
     logits = []
     for view in VIEWS[tta](faces):

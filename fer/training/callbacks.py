@@ -11,8 +11,9 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from fer.checkpoint import write_checkpoint
@@ -98,30 +99,60 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
 
 
 class StopAfterBatch(Callback):
-    """Lets Ctrl-C finish the batch at hand, so that `last.ckpt` is written between two steps and not inside one.
+    """Lets signals finish the batch at hand, so that `last.ckpt` is written between two steps and not inside one.
 
-    Lightning does this for SIGTERM; the first Ctrl-C is passed on as one. A second Ctrl-C stops at once.
+    Ctrl-C, SIGTERM, and SIGUSR1 and SIGUSR2, by which SLURM and submitit announce that a job's time is up. Of several
+    processes all stop after the same batch, whichever was told. Then Lightning's own way out for SIGTERM is taken: it
+    raises `SIGTERMException`. A second Ctrl-C stops at once.
+
+    Attributes:
+        received: the signal that this process was sent.
     """
 
     def __init__(self) -> None:
-        self.interrupted = False
-        self._previous: Any = None
+        self.received: signal.Signals | None = None
+        self._lightnings: Any = None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes over Ctrl-C."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes the signals over, also from Lightning, whose handler for SIGTERM talks to the other processes from
+        wherever it interrupts this one. Lightning gives all signals back when it is done.
+        """
+        self._lightnings = signal.getsignal(signal.SIGTERM)
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+            if name in signal.Signals.__members__:  # Windows has no SIGUSR
+                signal.signal(signal.Signals[name], self._note)
 
-        def pass_on(signum: int, frame: Any) -> None:
-            self.interrupted = True
+    def _note(self, signum: int, frame: Any) -> None:
+        if self.received is None:
+            self.received = signal.Signals(signum)
+        if signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.raise_signal(signal.SIGTERM)
 
-        self._previous = signal.signal(signal.SIGINT, pass_on)
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Lets all processes stop when one was told to."""
+        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            self._lightnings(signal.SIGTERM, None)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Gives Ctrl-C back."""
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+    def pass_on(self) -> None:
+        """Hands the signal to whoever listened to it before; submitit, for one, puts its job back into the queue."""
+        if self.received not in (None, signal.SIGINT) and callable(signal.getsignal(self.received)):
+            signal.raise_signal(self.received)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """`last.ckpt`, rewritten after every epoch and when a signal has stopped the run after a batch.
+
+    Not after any other exception, as Lightning would: that may have come in the middle of a step, or before a resumed
+    run had read this very file.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, "last", save_on_exception=True, enable_version_counter=False)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Writes the state between two steps."""
+        if isinstance(exception, SIGTERMException):
+            super().on_exception(trainer, pl_module, exception)
 
 
 class EpochLine(Callback):

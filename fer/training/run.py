@@ -4,10 +4,12 @@ Knows nothing of test reports: those read the checkpoint afterwards (`fer.evalua
 """
 
 import logging
+import signal
 import sys
+import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import numpy as np
@@ -19,18 +21,21 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from fer import cluster
 from fer.checkpoint import read_checkpoint, read_spec
 from fer.classifier import EmotionClassifier
 from fer.config import import_by_name
 from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import TRAIN
 from fer.errors import UserError
+from fer.files import write_whole
 from fer.models import load_weights
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.training.callbacks import (
     EMA,
     AtomicCheckpointIO,
     History,
+    LastCheckpoint,
     ProgressiveResizing,
     RunLogger,
     StopAfterBatch,
@@ -41,32 +46,40 @@ from fer.training.plots import save_samples, save_training_progress
 
 log = logging.getLogger(__name__)
 
+_DOWNLOAD_S = 1800  # that other processes wait for the first one's download
+
 
 def train(cfg: DictConfig, run_dir: Path) -> Path:
     """Trains as `cfg` (a `TrainConfig`) says, and writes everything under `run_dir`.
+
+    Of several processes (`trainer=ddp`) each calls this; the first one writes the files and prints.
 
     Returns:
         The checkpoint with the best validation accuracy.
 
     Raises:
         UserError: the data, the network or the trainer cannot be had as asked for.
-        SystemExit: the run was interrupted; 130 by Ctrl-C, 143 by SIGTERM. `last.ckpt` is whole then.
+        SystemExit: the run was interrupted; 130 by Ctrl-C, 143 by SIGTERM or SIGUSR1. `last.ckpt` is whole then, and
+            after SIGUSR1 a job of SLURM is back in the queue.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "plots").mkdir(exist_ok=True)
-    OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
+    if cluster.is_first():
+        write_whole(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
     L.seed_everything(cfg.seed, verbose=False)
 
     datamodule = build_datamodule(cfg)
-    datamodule.prepare_data()
+    if cluster.is_first():
+        datamodule.prepare_data()
+    else:
+        _wait_for(datamodule.path)
     datamodule.setup()
-    print_class_counts(datamodule)
-    _save_samples(datamodule, run_dir / "plots" / "samples.png")
+    if cluster.is_first():
+        print_class_counts(datamodule)
+        (run_dir / "plots").mkdir(exist_ok=True)
+        _save_samples(datamodule, run_dir / "plots" / "samples.png")
 
     classifier = build_classifier(cfg, datamodule)
     if cfg.ckpt is not None:
         _check_same_network(cfg.ckpt, classifier.network.spec)
-    _print_network(classifier, cfg)
     history = History(run_dir / "history.csv")
     stop = StopAfterBatch()
     best = ModelCheckpoint(
@@ -75,19 +88,37 @@ def train(cfg: DictConfig, run_dir: Path) -> Path:
     # `best` before `last`, so that last.ckpt knows of the best of its own epoch: else a resumed run could overwrite it.
     trainer = build_trainer(cfg, run_dir, [best, *_callbacks(cfg, run_dir), history, stop])
 
+    _print_network(classifier, cfg, trainer)
     log.info("Training in %s; watch it with: tensorboard --logdir outputs", run_dir)
     try:
         trainer.fit(classifier, datamodule, ckpt_path=cfg.ckpt)
     except SIGTERMException:
-        log.info(
-            "Stopped in epoch %d. Go on with: python train.py ckpt=%s",
-            trainer.current_epoch + 1,
-            run_dir / "checkpoints" / "last.ckpt",
-        )
-        sys.exit(130 if stop.interrupted else 143)
+        _stop(stop, trainer.current_epoch + 1, run_dir / "checkpoints" / "last.ckpt")
+    if stop.received is not None:  # in the last validation
+        _stop(stop, trainer.current_epoch, run_dir / "checkpoints" / "last.ckpt")
     if trainer.is_global_zero and history.rows:
         save_training_progress(run_dir / "plots" / "training_progress.png", history.rows)
     return Path(best.best_model_path or run_dir / "checkpoints" / "last.ckpt")
+
+
+def _wait_for(source: Path | None) -> None:
+    """Lets the first process fetch the data."""
+    end = time.monotonic() + _DOWNLOAD_S
+    while source is not None and not source.exists():
+        if time.monotonic() > end:
+            raise UserError(f"data.path={source} did not come; put fer2013.csv there before several processes start")
+        time.sleep(1)
+
+
+def _stop(stop: StopAfterBatch, epoch: int, last: Path) -> NoReturn:
+    """Ends this process after a signal, or puts its job back into the queue."""
+    if not cluster.is_first():
+        sys.exit(0)  # another code would let Lightning kill the first process, which may still be writing
+    log.info("Stopped in epoch %d. Go on with: python train.py ckpt=%s", epoch, last)
+    if stop.received is not None and stop.received.name == "SIGUSR1" and cluster.requeue():
+        log.info("The job is back in the queue and will go on from there.")
+    stop.pass_on()
+    sys.exit(130 if stop.received == signal.SIGINT else 143)
 
 
 def quieten() -> None:
@@ -123,7 +154,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Callback]) -> 
             num_sanity_val_steps=0,
             log_every_n_steps=1,
         )
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
@@ -195,11 +226,7 @@ def _check_same_network(ckpt: str, spec: NetworkSpec) -> None:
 
 
 def _callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
-    callbacks: list[Callback] = [
-        progress(),
-        # Rewritten after every epoch and when the run is interrupted.
-        ModelCheckpoint(run_dir / "checkpoints", "last", save_on_exception=True, enable_version_counter=False),
-    ]
+    callbacks: list[Callback] = [progress(), LastCheckpoint(run_dir / "checkpoints")]
     if cfg.ema is not None:
         callbacks.insert(0, EMA(cfg.ema))
     if cfg.image_sizes is not None:
@@ -212,17 +239,19 @@ def _callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
     return callbacks
 
 
-def _print_network(classifier: EmotionClassifier, cfg: DictConfig) -> None:
+def _print_network(classifier: EmotionClassifier, cfg: DictConfig, trainer: L.Trainer) -> None:
     spec = classifier.network.spec
     parameters = sum(parameter.numel() for parameter in classifier.network.parameters())
+    processes = "" if trainer.world_size == 1 else f", {trainer.world_size} processes of {cfg.data.batch_size} faces"
     log.info(
-        "%s, %.2f million parameters, %d classes, faces of %dx%d, %s",
+        "%s, %.2f million parameters, %d classes, faces of %dx%d, %s%s",
         spec.name,
         parameters / 1e6,
         len(spec.classes),
         spec.image_size,
         spec.image_size,
         choose_precision(cfg.trainer.get("precision", "auto"), cfg.trainer.get("accelerator", "auto")),
+        processes,
     )
 
 

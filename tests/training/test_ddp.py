@@ -1,0 +1,111 @@
+"""Two processes on one machine, by the real command: the same training as one process, one run directory."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+import torch
+from tiny import TINY
+
+from fer import cluster
+from fer.checkpoint import read_checkpoint
+from fer.errors import UserError
+
+# Nothing random and nothing that looks at a batch as a whole, so that two halves of a batch give its gradient. The 71
+# validation faces do not divide by two.
+PLAIN = [
+    *(word for word in TINY if "model" not in word),
+    "data.synthetic.val=71",
+    "data.augment=null",
+    "model=vit",
+    "++model.kwargs={patch_size: 12, depth: 2, embed_dim: 32, num_heads: 2}",
+    "optim=sgd",
+    "trainer.precision=32-true",
+]
+Command = Callable[..., "CompletedProcess[str]"]
+
+
+def history(run: Path) -> list[dict[str, float]]:
+    with (run / "history.csv").open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def files(run: Path) -> list[str]:
+    """Names of all files, events without the time and process in theirs."""
+    names = (str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+    return sorted("events" if name.startswith("events.out.tfevents") else name for name in names)
+
+
+def test_two_processes_train_as_one(command: Command, tmp_path: Path) -> None:
+    two = command(*PLAIN, "trainer=ddp", "trainer.devices=2", "data.batch_size=16", "hydra.run.dir=outputs/two")
+    assert two.returncode == 0, two.stderr
+    assert two.stderr == ""
+    assert two.stdout.count("epoch 2/2") == 1
+    assert "2 processes of 16 faces" in two.stdout
+    one = command(*PLAIN, "hydra.run.dir=outputs/one")
+    assert one.returncode == 0, one.stderr
+    runs = tmp_path / "outputs" / "one", tmp_path / "outputs" / "two"
+
+    assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"one", "two"}
+    assert files(runs[0]) == files(runs[1])
+    for ours, theirs in zip(*map(history, runs), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    states = [read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in runs]
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], rtol=1e-3, atol=1e-4)
+    reports = [json.loads((run / "metrics.json").read_text()) for run in runs]
+    for split, images in (("val", 71), ("test", 70)):
+        assert reports[0][split]["images"] == reports[1][split]["images"] == images
+        assert reports[0][split]["confusion_matrix"] == reports[1][split]["confusion_matrix"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "launcher", "refused"),
+    [
+        ({"strategy": "ddp", "devices": 2}, "BasicLauncher", True),
+        ({"strategy": "ddp_find_unused_parameters_true", "devices": 1}, "JoblibLauncher", True),
+        ({"devices": 2}, "BasicLauncher", True),
+        ({"devices": [0, 1]}, "BasicLauncher", True),
+        ({"devices": [1]}, "BasicLauncher", False),
+        ({"devices": 1}, "BasicLauncher", False),
+        ({"devices": "auto", "accelerator": "cpu"}, "BasicLauncher", False),
+        ({"strategy": "ddp", "devices": 2}, "SlurmLauncher", False),
+    ],
+)
+def test_a_sweep_whose_processes_would_start_it_again_is_refused(
+    trainer: dict[str, object], launcher: str, refused: bool
+) -> None:
+    if refused:
+        with pytest.raises(UserError, match="submitit_slurm"):
+            cluster.refuse_second_sweep(trainer, launcher)
+    else:
+        cluster.refuse_second_sweep(trainer, launcher)
+
+
+def test_a_job_of_a_cluster_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_JOB_NAME", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert cluster.job() is None
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(UserError, match="--rdzv-id"):
+        cluster.job()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "tuesday")
+    assert cluster.job() == "torchrun-tuesday"
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert cluster.job() == "slurm-17"
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # a person's shell, where one command follows another
+    assert cluster.job() == "torchrun-tuesday"
+
+
+def test_only_one_process_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert cluster.is_first()
+    monkeypatch.setenv("LOCAL_RANK", "0")  # torchrun on the second machine
+    monkeypatch.setenv("RANK", "2")
+    assert not cluster.is_first()
+    monkeypatch.setenv("RANK", "0")
+    assert cluster.is_first()
