@@ -31,6 +31,8 @@ class EmotionClassifier(L.LightningModule):
         configure: returns what Lightning's `configure_optimizers` may return; None for a module that only predicts.
         label_smoothing: of the training loss (Szegedy et al., arXiv 1512.00567); validation loss is plain.
         class_weights: float (C,), weights of the classes in the training loss.
+        any_target: targets are float (B, C), and whichever class above 0 the network finds likeliest is the one to
+            learn (Barsoum et al., arXiv 1608.01041, multi-label learning).
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class EmotionClassifier(L.LightningModule):
         configure: ConfigureOptimizers | None = None,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
+        any_target: bool = False,
     ) -> None:
         super().__init__()
         # Channels-last weights make the convolutions run on the fast path of CPUs and GPUs. Here, before anybody copies
         # the network (averaging) or makes buffers of its shape (DDP).
         self.network = network.to(memory_format=torch.channels_last)
         self._configure = configure
+        self.any_target = any_target
         self.loss = nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing)
         metrics = headline_metrics(len(network.spec.classes))
         self.train_metrics = metrics.clone(prefix="train/")
@@ -62,11 +66,13 @@ class EmotionClassifier(L.LightningModule):
         return self._configure(self)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss of one augmented batch; targets are int64 (B,) or, after mixup, float (B, C)."""
+        """The loss of one augmented batch; targets are int64 (B,), or float (B, C) if soft or mixed."""
         faces, targets = batch
         logits = self(faces)
-        loss: Tensor = self.loss(logits, targets)
         hard = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        if self.any_target:
+            targets = logits.detach().masked_fill(targets == 0, -torch.inf).argmax(dim=1)
+        loss: Tensor = self.loss(logits, targets)
         self.train_metrics.update(logits.detach(), hard)
         epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(faces), "sync_dist": True}
         self.log("train/loss", loss, prog_bar=True, **epoch)

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer import cluster
 from fer.errors import EXIT_CODE, UserError
-from fer.labels import resolve_classes
+from fer.labels import CONTEMPT, resolve_classes
 
 
 @dataclass
@@ -68,6 +68,14 @@ class DataConfig:
     balance: str = "none"
     augment: AugmentConfig | None = field(default_factory=AugmentConfig)
     mixup_alpha: float = 0.0
+    labels: str = "fer2013"
+    eval_labels: str | None = None
+    ferplus_path: str = "data/fer2013new.csv"
+    ferplus_target: str = "majority"
+    fer2013_weight: float = 0.0
+    exclude: str | None = None
+    exclude_reasons: list[str] | None = None
+    exclude_action: str = "drop"
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
 
@@ -122,6 +130,9 @@ class TrainConfig:
 
 SPLITS = ("official", "holdout", "random")
 BALANCE = ("none", "loss", "sampler")
+LABELS = ("fer2013", "ferplus")
+FERPLUS_TARGETS = ("majority", "soft", "any")
+EXCLUDE_ACTIONS = ("drop", "relabel")
 TTA = ("none", "flip", "tencrop")
 SCHEDULES = ("cosine", "onecycle", "plateau", "none")
 
@@ -421,7 +432,47 @@ def validate(cfg: DictConfig) -> list[str]:
     for ckpt in as_list(cfg.ckpt):
         if ckpt is not None and not Path(str(ckpt)).is_file():
             found.append(f"ckpt={ckpt} does not exist; a run's checkpoints are in its checkpoints/ directory")
-    return found + _mistaken_names(cfg)
+    return found + _mistaken_labels(cfg) + _mistaken_names(cfg)
+
+
+def _mistaken_labels(cfg: DictConfig) -> list[str]:
+    """Settings of labels and of rows to leave out that make no sense, alone or together."""
+    data = cfg.data
+    ferplus = "ferplus" in (data.labels, data.eval_labels)
+    found = [
+        *_one_of("data.labels", data.labels, LABELS),
+        *(_one_of("data.eval_labels", data.eval_labels, LABELS) if data.eval_labels is not None else []),
+        *_one_of("data.ferplus_target", data.ferplus_target, FERPLUS_TARGETS),
+        *_one_of("data.exclude_action", data.exclude_action, EXCLUDE_ACTIONS),
+        *_between("data.fer2013_weight", data.fer2013_weight, 0, 1),
+    ]
+    if ferplus and data.path is None:
+        found.append("data.labels=ferplus: there are no votes on drawn faces; give data.path=fer2013.csv")
+    if data.labels != "ferplus" and (data.ferplus_target != "majority" or data.fer2013_weight > 0):
+        found.append("data.ferplus_target and data.fer2013_weight are of training with data.labels=ferplus; add that")
+    if data.labels != "ferplus" and CONTEMPT in _classes(data.classes):
+        found.append(f"data.classes: only FER+ votes for {CONTEMPT}; add data.labels=ferplus, or leave it out")
+    if data.ferplus_target == "any" and (data.mixup_alpha > 0 or data.fer2013_weight > 0):
+        found.append("data.ferplus_target=any takes one label per face; leave data.mixup_alpha and fer2013_weight at 0")
+    if data.exclude is None:
+        if data.exclude_reasons is not None or data.exclude_action != "drop":
+            found.append("data.exclude_reasons and data.exclude_action need data.exclude=cleaning.csv")
+        return found
+    if data.path is None:
+        found.append("data.exclude: lists are of data on disk; give data.path, or leave it out")
+    elif not Path(data.exclude).expanduser().is_file():
+        found.append(f"data.exclude={data.exclude} does not exist; python -m fer.data.clean data.path=... makes one")
+    if data.exclude_action == "relabel" and data.labels == "ferplus":
+        found.append("data.exclude_action=relabel: with data.labels=ferplus all labels are FER+'s; choose drop")
+    return found
+
+
+def _classes(classes: Any) -> tuple[str, ...]:
+    """The class names, or none where `validate` has another complaint about them."""
+    try:
+        return resolve_classes(classes if isinstance(classes, int | str) else list(classes))
+    except UserError:
+        return ()
 
 
 def import_by_name(name: str) -> Any:

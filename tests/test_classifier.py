@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import lightning as L
 import pytest
 import torch
@@ -68,3 +70,18 @@ def test_a_checkpoint_describes_its_network_in_plain_data() -> None:
     assert isinstance(description, dict)
     assert description["classes"] == list(CLASSES)
     assert NetworkSpec.from_dict(description) == module.network.spec
+
+
+def test_of_several_voted_labels_the_likeliest_is_learnt() -> None:
+    module = classifier(any_target=True)
+    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    module._trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])  # type: ignore[assignment]
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 3.0], [0.5, 0.0, 0.0]], requires_grad=True)
+    module.forward = lambda faces: logits  # type: ignore[method-assign, assignment]
+    voted = torch.tensor([[0.4, 0.0, 0.6], [0.7, 0.3, 0.0], [0.0, 1.0, 0.0]])
+    loss = module.training_step((torch.zeros(3, 1, 48, 48), voted), 0)
+    expected = -logits.detach().log_softmax(1)[[0, 1, 2], [0, 1, 1]].mean()
+    assert float(loss.detach()) == pytest.approx(float(expected), abs=1e-6)
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad[[0, 1, 2], [0, 1, 1]] < 0).all()

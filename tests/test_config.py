@@ -121,3 +121,28 @@ def test_folds_and_trainer_arguments_are_checked(settings: Callable[..., DictCon
     assert "from 0 to 4" in config.validate(settings("data.folds=5", "data.fold=5"))[0]
     assert "did you mean trainer.max_epochs" in config.validate(settings("++trainer.max_epoch=5"))[0]
     assert config.validate(settings()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.labels=fer+"], "did you mean fer"),
+        (["data.eval_labels=fer"], "fer2013, ferplus"),
+        (["data.ferplus_target=sotf"], "did you mean soft"),
+        (["data.exclude_action=fix"], "drop, relabel"),
+        (["data.labels=ferplus", "data=synthetic"], "no votes on drawn faces"),
+        (["data.ferplus_target=soft"], "add that"),
+        (["data.fer2013_weight=0.5"], "add that"),
+        (["data.classes=8"], "only FER+ votes for contempt"),
+        (["data.labels=ferplus", "data.ferplus_target=any", "data.mixup_alpha=0.2"], "one label per face"),
+        (["data.exclude_reasons=[blank]"], "need data.exclude"),
+        (["data.exclude=none.csv"], "does not exist; python -m fer.data.clean"),
+    ],
+)
+def test_settings_of_labels_are_checked_together(
+    settings: Callable[..., DictConfig], overrides: list[str], message: str
+) -> None:
+    path = [] if "data=synthetic" in overrides else ["data.path=faces.csv"]
+    found = config.validate(settings(*path, *overrides))
+    assert any(message in text for text in found), found
+    assert config.validate(settings("data.path=faces.csv", "data.labels=ferplus", "data.classes=8")) == []

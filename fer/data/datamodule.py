@@ -1,26 +1,29 @@
 """`FER2013DataModule`: a data set on disk, or drawn by the program, as batches of augmented faces.
 
-Knows nothing of networks. The one place where classes, splits, balance and augmentation meet.
+Knows nothing of networks. The one place where classes, labels, splits, balance and augmentation meet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fer.data.augment import Augment, mixup
 from fer.data.download import download
+from fer.data.exclude import Exclusion, check_reasons, read_list
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL, Faces
+from fer.data.ferplus import distribution, download_votes, read_votes, voted, votes_of, winner
 from fer.data.loader import FaceLoader
 from fer.data.reader import read
 from fer.data.splits import assign_splits
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.labels import EMOTIONS, resolve_classes
+from fer.labels import ALL_EMOTIONS, CONTEMPT, resolve_classes
 
 
 class FER2013DataModule(L.LightningDataModule):
@@ -40,6 +43,21 @@ class FER2013DataModule(L.LightningDataModule):
         split_seed: of random divisions and of synthetic faces; apart from `seed`, so that runs that differ in `seed`
             are trained and judged on the same rows.
         seed: of order and augmentation.
+        labels: "fer2013" trains on the data set's own labels, "ferplus" on those that FER+ votes for (see
+            `fer.data.ferplus`); rows whose label is none of the classes, or that FER+ calls unknown or not a face, are
+            left out of training.
+        eval_labels: the same for validation and test rows; None takes `labels`. Which row is in which split does not
+            depend on either.
+        ferplus_path: the votes, `fer2013new.csv`; fetched when it is missing and `download` is on.
+        ferplus_target: what training with "ferplus" aims at: "majority", the label with most votes; "soft", the votes
+            as a distribution over the classes; "any", whichever label the network finds likeliest of those that many
+            voted for. Metrics always take the label with most votes.
+        fer2013_weight: share of FER2013's own label in the targets of "ferplus"; the rest is `ferplus_target`.
+        exclude: a `cleaning.csv` of `fer.data.clean`; None keeps every row.
+        exclude_reasons: why rows are left out (keys of `fer.data.exclude.REASONS`); None for those that are facts about
+            pictures.
+        exclude_action: "drop" trains without the listed rows; "relabel" gives them the label that the list suggests,
+            and drops those for which it suggests none. Validation and test rows all stay; `clean` tells them apart.
     """
 
     def __init__(
@@ -59,6 +77,14 @@ class FER2013DataModule(L.LightningDataModule):
         synthetic: Mapping[str, int] | None = None,
         split_seed: int = 0,
         seed: int = 0,
+        labels: str = "fer2013",
+        eval_labels: str | None = None,
+        ferplus_path: str | Path = "data/fer2013new.csv",
+        ferplus_target: str = "majority",
+        fer2013_weight: float = 0.0,
+        exclude: str | Path | None = None,
+        exclude_reasons: Sequence[str] | None = None,
+        exclude_action: str = "drop",
     ) -> None:
         super().__init__()
         self.path = None if path is None else Path(path).expanduser()
@@ -78,7 +104,19 @@ class FER2013DataModule(L.LightningDataModule):
         self.synthetic = dict(synthetic or {})
         self.split_seed = split_seed
         self.seed = seed
+        self.labels = labels
+        self.eval_labels = eval_labels or labels
+        self.ferplus_path = Path(ferplus_path).expanduser()
+        self.ferplus_target = ferplus_target
+        self.fer2013_weight = fer2013_weight
+        self.exclude = exclude
+        self.exclude_reasons = None if exclude is None else check_reasons(exclude_reasons)
+        self.exclude_action = exclude_action
+        if CONTEMPT in self.classes and labels != "ferplus":
+            raise UserError(f"data.classes: only FER+ votes for {CONTEMPT}; add data.labels=ferplus, or leave it out")
         self._faces: Faces | None = None
+        self._listed: npt.NDArray[np.bool_] | None = None
+        self._soft_targets: Tensor | None = None
         self._train_loader: FaceLoader | None = None
         self._resume: dict[str, int] | None = None
 
@@ -91,13 +129,88 @@ class FER2013DataModule(L.LightningDataModule):
                     "put fer2013.csv there, give another data.path, or try data=synthetic"
                 )
             download(self.path)
+        if self._needs_votes and not self.ferplus_path.exists():
+            if not self.may_download:
+                raise UserError(
+                    f"data.ferplus_path={self.ferplus_path} does not exist and data.download is off; put the FER+ "
+                    "votes fer2013new.csv there, or leave data.labels=ferplus out"
+                )
+            download_votes(self.ferplus_path)
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the rows of the chosen classes and divides them into splits."""
-        if self._faces is None:
-            faces = read(self.path) if self.path is not None else make_faces(**self.synthetic, seed=self.split_seed)
-            wanted = np.isin(faces.labels, [EMOTIONS.index(name) for name in self.classes])
-            self._faces = assign_splits(faces.select(wanted), **self.split, seed=self.split_seed)  # type: ignore[arg-type]
+        """Reads the rows of the chosen classes, divides them into splits, and labels them."""
+        if self._faces is not None:
+            return
+        faces = read(self.path) if self.path is not None else make_faces(**self.synthetic, seed=self.split_seed)
+        labels = {"fer2013": faces.labels}
+        votes = None
+        if self._needs_votes:
+            votes = votes_of(faces, read_votes(self.ferplus_path), self.ferplus_path)
+            labels["ferplus"] = winner(votes)
+        exclusion = None if self.exclude is None else read_list(self.exclude, faces, self.exclude_reasons)
+
+        codes = [ALL_EMOTIONS.index(name) for name in self.classes]
+        wanted = np.isin(labels[self.labels], codes) | np.isin(labels[self.eval_labels], codes)
+        # Divided before anything is relabelled or excluded: runs with other labels are judged on the same rows.
+        divided = assign_splits(faces.select(wanted), **self.split, seed=self.split_seed)  # type: ignore[arg-type]
+        train = divided.splits == TRAIN
+        label = np.where(train, labels[self.labels][wanted], labels[self.eval_labels][wanted])
+        kept = np.ones(len(divided), np.bool_)
+        if exclusion is not None:
+            exclusion = Exclusion(exclusion.listed[wanted], exclusion.suggested[wanted])
+            relabelled = train & (exclusion.suggested >= 0) & (self.exclude_action == "relabel")
+            label[relabelled] = exclusion.suggested[relabelled]
+            kept = ~(train & exclusion.listed) | relabelled
+        kept &= np.isin(label, codes)
+        if not (train & kept).any():
+            raise UserError("no training rows are left; check data.classes, data.labels and data.exclude_reasons")
+        own = divided.labels[kept]
+        self._faces = Faces(divided.images[kept], label[kept], divided.splits[kept], divided.rows[kept])
+        self._listed = None if exclusion is None else exclusion.listed[kept]
+        if votes is not None and self.labels == "ferplus":
+            train = self._faces.splits == TRAIN
+            self._soft_targets = self._make_soft_targets(votes[wanted][kept][train], own[train])
+
+    @property
+    def _needs_votes(self) -> bool:
+        return "ferplus" in (self.labels, self.eval_labels)
+
+    def _make_soft_targets(self, votes: npt.NDArray[np.int64], own: npt.NDArray[np.int64]) -> Tensor | None:
+        """Targets of the training rows, float32 (N, C); None where the hard labels say it all."""
+        if self.ferplus_target == "majority" and self.fer2013_weight == 0:
+            return None
+        if self.ferplus_target == "majority":
+            targets = nn.functional.one_hot(self.tensors(TRAIN)[1], len(self.classes)).float()
+        else:
+            make = voted if self.ferplus_target == "any" else distribution
+            targets = torch.from_numpy(make(votes, self.classes))
+        of_class = torch.from_numpy(self._class_of_emotion()[own])
+        known = of_class >= 0  # FER2013's own label may be none of the classes
+        mixed = nn.functional.one_hot(of_class[known], len(self.classes)).float()
+        targets[known] = torch.lerp(targets[known], mixed, self.fer2013_weight)
+        return targets
+
+    def _class_of_emotion(self) -> npt.NDArray[np.int64]:
+        return np.array([self.classes.index(name) if name in self.classes else -1 for name in ALL_EMOTIONS], np.int64)
+
+    def clean(self, code: int) -> npt.NDArray[np.bool_] | None:
+        """For each row of a split whether it is not on the list of `exclude`; None without one."""
+        return None if self._listed is None else ~self._listed[self.faces.splits == code]
+
+    def describe_labels(self) -> dict[str, str]:
+        """In words, whose labels the rows of training and of evaluation have: keys "train" and "evaluation"."""
+        names = {"fer2013": "FER2013", "ferplus": "FER+ majority"}
+        train = names[self.labels]
+        if self.labels == "ferplus":
+            kinds = {
+                "majority": "FER+ majority",
+                "soft": "FER+ vote distribution",
+                "any": "any label voted for in FER+",
+            }
+            train = kinds[self.ferplus_target]
+            if self.fer2013_weight > 0:
+                train = f"{1 - self.fer2013_weight:g} {train} + {self.fer2013_weight:g} FER2013"
+        return {"train": train, "evaluation": names[self.eval_labels]}
 
     @property
     def faces(self) -> Faces:
@@ -112,8 +225,7 @@ class FER2013DataModule(L.LightningDataModule):
     def tensors(self, code: int) -> tuple[Tensor, Tensor]:
         """One split as faces uint8 (N, 1, 48, 48) and targets int64 (N,), positions in `classes`."""
         rows = self.rows(code)
-        class_of_emotion = np.array([self.classes.index(name) if name in self.classes else -1 for name in EMOTIONS])
-        return torch.from_numpy(rows.images).unsqueeze(1), torch.from_numpy(class_of_emotion[rows.labels])
+        return torch.from_numpy(rows.images).unsqueeze(1), torch.from_numpy(self._class_of_emotion()[rows.labels])
 
     def class_counts(self) -> dict[str, dict[str, int]]:
         """Rows per split and class: {"train": {"angry": 3995, ...}, ...}; splits without rows are left out."""
@@ -121,7 +233,7 @@ class FER2013DataModule(L.LightningDataModule):
         for code, split in SPLIT_NAMES.items():
             labels = self.faces.labels[self.faces.splits == code]
             if len(labels):
-                counts[split] = {name: int((labels == EMOTIONS.index(name)).sum()) for name in self.classes}
+                counts[split] = {name: int((labels == ALL_EMOTIONS.index(name)).sum()) for name in self.classes}
         return counts
 
     def statistics(self) -> tuple[float, float]:
@@ -140,11 +252,12 @@ class FER2013DataModule(L.LightningDataModule):
         return counts.sum() / (len(counts) * counts.clamp(min=1))
 
     def train_dataloader(self) -> FaceLoader:
-        """Shuffled, or drawn with equal chances for every class."""
+        """Shuffled, or drawn with equal chances for every class; targets are float (B, C) where labels are soft."""
         images, targets = self.tensors(TRAIN)
         weights = None
         if self.balance == "sampler":
             weights = (1 / torch.bincount(targets, minlength=len(self.classes)).double())[targets]
+        targets = targets if self._soft_targets is None else self._soft_targets
         self._train_loader = self._loader(images, targets, self.batch_size, shuffle=True, weights=weights)
         if self._resume is not None:
             self._train_loader.load_state_dict(self._resume)

@@ -70,8 +70,12 @@ def group_copies(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     Args:
         images: uint8 (N, 48, 48).
     """
-    copies = find_copies(images, images)
-    group = np.arange(len(images))
+    return connect(find_copies(images, images), len(images))
+
+
+def connect(copies: Copies, count: int) -> npt.NDArray[np.int64]:
+    """As `group_copies`, from the pairs that `find_copies` found among `count` faces."""
+    group = np.arange(count)
 
     def root(position: int) -> int:
         while group[position] != position:
@@ -83,7 +87,7 @@ def group_copies(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     for first, second in zip(copies.first[later].tolist(), copies.second[later].tolist(), strict=True):
         low, high = sorted((root(first), root(second)))
         group[high] = low
-    return np.array([root(position) for position in range(len(images))], np.int64)
+    return np.array([root(position) for position in range(count)], np.int64)
 
 
 def difference_hash(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
@@ -124,11 +128,11 @@ def _pairs(images: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], mirrore
         part = slice(start, start + _PAIRS)
         one, two = images[first[part]], others[second[part]]
         same[part] = (one == two).all(axis=(1, 2))
-        alike[part] = same[part] | (_correlation(one, two) >= CORRELATION)
+        alike[part] = same[part] | (correlation(one, two) >= CORRELATION)
     return Copies(first[alike], second[alike], same[alike], np.full(int(alike.sum()), mirrored))
 
 
-def _correlation(one: npt.NDArray[np.uint8], two: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def correlation(one: npt.NDArray[np.uint8], two: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Pearson's correlation of the pixels of each pair (P,); 0 for a blank face."""
     a, b = (faces.reshape(len(faces), -1).astype(np.float32) for faces in (one, two))
     a -= a.mean(axis=1, keepdims=True)

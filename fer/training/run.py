@@ -176,7 +176,10 @@ def print_class_counts(datamodule: FER2013DataModule) -> None:
     """A table of the rows per class and split on standard output."""
     counts = datamodule.class_counts()
     source = datamodule.path or "synthetic faces"
-    table = Table(title=f"{source}, split {datamodule.split['split']}", title_justify="left")
+    labels = datamodule.describe_labels()
+    judged = "" if labels["evaluation"] == labels["train"] else f", judged by {labels['evaluation']}"
+    title = f"{source}, split {datamodule.split['split']}, labels: {labels['train']}{judged}"
+    table = Table(title=title, title_justify="left")
     table.add_column("class")
     for split in counts:
         table.add_column(split, justify="right")
@@ -204,6 +207,7 @@ def build_classifier(cfg: DictConfig, datamodule: FER2013DataModule) -> EmotionC
         lambda module: configure_optimizers(module, **optim),
         label_smoothing=cfg.label_smoothing,
         class_weights=datamodule.class_weights(),
+        any_target=datamodule.labels == "ferplus" and datamodule.ferplus_target == "any",
     )
 
 
