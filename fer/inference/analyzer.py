@@ -2,7 +2,7 @@
 
 import math
 import time as clock
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +10,40 @@ import numpy.typing as npt
 from fer.errors import UserError
 from fer.inference.crop import crop_faces
 from fer.inference.detectors import BGRImage, Detector
-from fer.inference.prediction import Box, Prediction
+from fer.inference.prediction import Detection, Prediction
 from fer.inference.predictor import Predictor, by_name
 from fer.inference.smoothing import Smoother
-from fer.inference.tracking import Tracker
+from fer.inference.tracking import Track, Tracker
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """The faces of a frame, before the network has seen them.
+
+    Attributes:
+        faces: uint8 (N, 48, 48), gray.
+        detections: where they are, and how sure the detector was.
+        tracks: their ids; None for a still picture.
+        remembered: all ids that may come back.
+        time: seconds; None for a still picture.
+        begins: whether this is the first frame of a video.
+        timings: milliseconds of "detect" and "crop".
+    """
+
+    faces: npt.NDArray[np.uint8]
+    detections: list[Detection]
+    tracks: list[int] | None
+    remembered: set[int]
+    time: float | None
+    begins: bool
+    timings: dict[str, float]
 
 
 class FaceAnalyzer:
     """What every face in view shows, frame after frame, or in one still picture.
+
+    A call is `find` and then `classify`. In a video file, which waits, the next frame may be searched by another thread
+    while this one is classified: the two share nothing but the `Sighting`.
 
     Args:
         predictor: classifies the faces, those of a frame in one batch.
@@ -74,57 +100,68 @@ class FaceAnalyzer:
         Returns:
             For a video by track, for a still picture the surest find first.
         """
-        return self._still(image) if time is None else self._frame(image, time)
+        return self.classify(self.find(image, time))
 
-    def _still(self, image: BGRImage) -> list[Prediction]:
+    def find(self, image: BGRImage, time: float | None = None) -> Sighting:
+        """The first half of a call: detector, tracker and crop. Arguments as there."""
         started = clock.perf_counter()
-        found = self._detector(image)
-        self.timings["detect"] = _milliseconds_since(started)
-        rows = self._classify(image, [detection.box for detection in found])
-        return [
-            self._prediction(row, row, int(row.argmax()), detection.box, None, detection.score)
-            for row, detection in zip(rows, found, strict=True)
-        ]
+        begins = time is not None and time < self._time
+        tracks: list[Track] | None = None
+        detecting = 0.0
+        if time is None:
+            detections = self._detector(image)
+            detecting = _milliseconds_since(started)
+        else:
+            if begins:
+                self._tracker = Tracker()
+                self._since_detection = self._detect_every
+            self._time = time
+            if self._since_detection >= self._detect_every or self._tracker.doubtful:
+                self._tracker.update(self._detector(image), time)
+                detecting = _milliseconds_since(started)
+                self._since_detection = 0
+            self._since_detection += 1
+            tracks = self._tracker.visible
+            detections = [Detection(track.box, track.score) for track in tracks]
+        started = clock.perf_counter()
+        faces = crop_faces(image, [detection.box for detection in detections])
+        return Sighting(
+            faces,
+            detections,
+            None if tracks is None else [track.id for track in tracks],
+            self._tracker.ids,
+            time,
+            begins,
+            {"detect": detecting, "crop": _milliseconds_since(started)},
+        )
 
-    def _frame(self, image: BGRImage, time: float) -> list[Prediction]:
-        if time < self._time:
-            self.reset()
-        self._time = time
-        self.timings["detect"] = 0.0
-        if self._since_detection >= self._detect_every or self._tracker.doubtful:
-            started = clock.perf_counter()
-            self._tracker.update(self._detector(image), time)
-            self.timings["detect"] = _milliseconds_since(started)
-            self._since_detection = 0
-            self._smoothers = {id: smoother for id, smoother in self._smoothers.items() if id in self._tracker.ids}
-        self._since_detection += 1
-        tracks = self._tracker.visible
-        rows = self._classify(image, [track.box for track in tracks])
+    def classify(self, sighting: Sighting) -> list[Prediction]:
+        """The second half of a call: network and smoothing; in the order of the frames."""
+        started = clock.perf_counter()
+        rows = self._predictor.probabilities(sighting.faces)
+        self.timings = {**sighting.timings, "classify": _milliseconds_since(started)}
+        if sighting.tracks is None or sighting.time is None:
+            return [
+                self._prediction(row, row, int(row.argmax()), detection, None)
+                for row, detection in zip(rows, sighting.detections, strict=True)
+            ]
+        if sighting.begins:
+            self._smoothers = {}
+        self._smoothers = {id: smoother for id, smoother in self._smoothers.items() if id in sighting.remembered}
         predictions = []
-        for row, track in zip(rows, tracks, strict=True):
-            smoother = self._smoothers.setdefault(track.id, Smoother(self._smoothing))
-            smoothed, label = smoother(row, time)
-            predictions.append(self._prediction(row, smoothed, label, track.box, track.id, track.score))
+        for row, track, detection in zip(rows, sighting.tracks, sighting.detections, strict=True):
+            smoother = self._smoothers.setdefault(track, Smoother(self._smoothing))
+            smoothed, label = smoother(row, sighting.time)
+            predictions.append(self._prediction(row, smoothed, label, detection, track))
         return predictions
-
-    def _classify(self, image: BGRImage, boxes: Sequence[Box]) -> npt.NDArray[np.float32]:
-        """Probabilities (len(boxes), C)."""
-        started = clock.perf_counter()
-        faces = crop_faces(image, boxes)
-        self.timings["crop"] = _milliseconds_since(started)
-        started = clock.perf_counter()
-        rows = self._predictor.probabilities(faces)
-        self.timings["classify"] = _milliseconds_since(started)
-        return rows
 
     def _prediction(
         self,
         row: npt.NDArray[np.float32],
         smoothed: npt.NDArray[np.float32],
         label: int,
-        box: Box,
+        detection: Detection,
         track: int | None,
-        score: float | None,
     ) -> Prediction:
         classes = self._predictor.classes
         confidence = float(smoothed[label])
@@ -132,9 +169,9 @@ class FaceAnalyzer:
             label=classes[label],
             confidence=confidence,
             probabilities=by_name(classes, row),
-            box=box,
+            box=detection.box,
             track=track,
-            score=score,
+            score=detection.score,
             smoothed=by_name(classes, smoothed),
             uncertain=confidence < self._min_confidence,
         )

@@ -6,8 +6,9 @@ Knows every part of inference, but neither torch nor Hydra: the network is behin
 import datetime
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Protocol, Self
@@ -20,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fer.errors import UserError
-from fer.inference.analyzer import FaceAnalyzer
+from fer.inference.analyzer import FaceAnalyzer, Sighting
 from fer.inference.config import InferConfig
 from fer.inference.detectors import create_detector
 from fer.inference.overlay import annotate, draw_message, draw_status
@@ -58,6 +59,10 @@ class Analyzer(Protocol):
     timings: dict[str, float]  # milliseconds of the last call by stage
 
     def __call__(self, image: BGRImage, time: float | None) -> list[Prediction]: ...  # noqa: D102
+
+    def find(self, image: BGRImage, time: float | None) -> Sighting: ...  # noqa: D102
+
+    def classify(self, sighting: Sighting) -> list[Prediction]: ...  # noqa: D102
 
 
 def run(config: InferConfig) -> None:
@@ -210,14 +215,14 @@ def watch_video(
             screen = stack.enter_context(Screen(window, outputs, source, pace=video is None)) if window else None
             progress = stack.enter_context(_progress(messages))
             task = progress.add_task(source.name, total=source.length)
+            analyzed = stack.enter_context(closing(_analyze(source, analyzer)))
             try:
-                for frame in source:
+                for frame, predictions in analyzed:
                     if frame is None:
                         if screen is not None and not screen.idle():
                             break
                         continue
                     assert frame.time is not None
-                    predictions = analyzer(frame.image, frame.time)
                     timeline.add(frame.time, predictions)
                     start = time.monotonic()
                     drawn = annotate(frame.image, predictions) if video or screen else frame.image
@@ -245,6 +250,30 @@ def watch_video(
             _print_places(messages, [video.path, log.path, outputs.timeline, outputs.summary])
     if ended is not None:
         raise ended
+
+
+def _analyze(source: VideoFile | LiveStream, analyzer: Analyzer) -> Generator[tuple[Frame | None, list[Prediction]], None, None]:
+    """Every frame with its faces; None instead of a frame while a camera gives nothing.
+
+    A file's next frame is read and searched by a second thread while the network works on this one. Not so a live
+    source's, which would be older by the time that it is shown.
+    """
+    if source.live:
+        for frame in source:
+            yield frame, [] if frame is None else analyzer(frame.image, frame.time)
+        return
+    frames = iter(source)
+
+    def search() -> tuple[Frame, Sighting] | None:
+        frame = next(frames, None)
+        return None if frame is None else (frame, analyzer.find(frame.image, frame.time))
+
+    with ThreadPoolExecutor(1, "search") as pool:
+        pending = pool.submit(search)
+        while (found := pending.result()) is not None:
+            pending = pool.submit(search)
+            frame, sighting = found
+            yield frame, analyzer.classify(sighting)
 
 
 class Figures:

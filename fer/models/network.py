@@ -27,6 +27,8 @@ class NetworkSpec:
         kwargs: further arguments of the backbone.
         mean: mean gray value of the training faces, in [0, 1].
         std: standard deviation of the same.
+        standardise: every face is brought to mean 0 and deviation 1 by its own pixels; `mean` and `std` are not used.
+            The network need not learn then that light does not matter.
         temperature: logits are divided by it before the softmax; fitted on the validation split, 1 when not.
     """
 
@@ -37,6 +39,7 @@ class NetworkSpec:
     kwargs: dict[str, Any] = field(default_factory=dict)
     mean: float = 0.5
     std: float = 0.25
+    standardise: bool = False
     temperature: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,7 +90,13 @@ class EmotionNetwork(nn.Module):
         pixels = faces.float()
         if pixels.shape[-2:] != (size, size):
             pixels = nn.functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-        logits: Tensor = self.backbone((pixels - 255 * spec.mean) / (255 * spec.std))
+        if spec.standardise:
+            pixels = pixels - pixels.mean(dim=(2, 3), keepdim=True)
+            deviation = pixels.square().mean(dim=(2, 3), keepdim=True).sqrt()
+            pixels = pixels / deviation.clamp(min=1.0)  # a blank face has none
+        else:
+            pixels = (pixels - 255 * spec.mean) / (255 * spec.std)
+        logits: Tensor = self.backbone(pixels)
         return logits
 
     @torch.inference_mode()

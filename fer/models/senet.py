@@ -93,9 +93,6 @@ class SENet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            # Each block starts as the identity, which lets a high learning rate in (Goyal et al., arXiv 1706.02677).
-            if isinstance(module, SEBlock):
-                nn.init.zeros_(module.residual[4].weight)  # type: ignore[arg-type]
 
     def forward(self, faces: Tensor) -> Tensor:
         """Float faces (B, 1, H, W) to logits (B, num_classes)."""

@@ -45,6 +45,12 @@ class FakeAnalyzer:
             return [says("sad", None)]
         return [says("happy")] if time < 0.99 else [says("sad"), says("happy", 2)]
 
+    def find(self, image: np.ndarray, time: float | None) -> tuple[np.ndarray, float | None]:
+        return image, time
+
+    def classify(self, sighting: tuple[np.ndarray, float | None]) -> list[Prediction]:
+        return self(*sighting)
+
 
 class FakeWindow:
     """Shows nothing, and answers with what the test wants pressed."""

@@ -84,6 +84,25 @@ def test_the_network_resizes_normalises_and_takes_bytes() -> None:
     assert torch.allclose(probabilities.sum(1), torch.ones(3))
 
 
+def test_a_standardised_face_is_the_same_in_any_light() -> None:
+    network = EmotionNetwork(NetworkSpec("net", CLASSES, standardise=True, kwargs={"widths": [4, 8]})).eval()
+    seen = []
+    network.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    faces = torch.randint(60, 120, (2, 1, 48, 48)).float()
+    bright, dark = network(2 * faces), network(faces / 2 + 10)
+    assert torch.allclose(bright, dark, atol=1e-4)
+    assert torch.allclose(seen[0].mean(dim=(1, 2, 3)), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(seen[0].std(dim=(1, 2, 3), correction=0), torch.ones(2), atol=1e-5)
+    assert network(torch.full((1, 1, 48, 48), 200, dtype=torch.uint8)).isfinite().all()
+
+
+def test_a_short_stem_halves_the_resolution_before_the_blocks() -> None:
+    for stem_width, pixels in ((None, 48), (4, 24)):
+        network = create("senet", 3, kwargs={"widths": [16, 32], "blocks": [1, 1], "stem_width": stem_width})
+        stem = network.get_submodule("stem")
+        assert stem(torch.zeros(1, 1, 48, 48)).shape == (1, 16, pixels, pixels)
+
+
 def test_weights_of_a_local_file(tmp_path: Path) -> None:
     source = create("net", 7, kwargs={"widths": [4, 8]})
     torch.save(source.state_dict(), tmp_path / "a.pth")

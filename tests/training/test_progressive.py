@@ -1,0 +1,29 @@
+"""Training on smaller faces first."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from fer.models.net import Net
+from fer.training.run import train
+
+
+def test_each_size_has_its_share_of_the_epochs_and_validation_its_own(
+    settings: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, int]] = []
+    forward = Net.forward
+
+    def watch(self: Net, faces: torch.Tensor) -> torch.Tensor:
+        seen.append((self.training, faces.shape[-1]))
+        return forward(self, faces)
+
+    monkeypatch.setattr(Net, "forward", watch)
+    train(settings("image_sizes=[24,32]", "trainer.max_epochs=4"), tmp_path)
+    trained = [size for training, size in seen if training]
+    steps = len(trained) // 4
+    assert trained == [24] * 2 * steps + [32] * 2 * steps
+    assert {size for training, size in seen if not training} == {48}
