@@ -87,7 +87,6 @@ class ModelConfig:
     image_size: int = 48
     stem_stride: int | None = None
     standardise: bool = True
-    standardise: bool = True
     pretrained: bool = False
     weights: str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
