@@ -24,7 +24,7 @@ ConfigureOptimizers = Callable[["EmotionClassifier"], Any]
 
 
 class EmotionClassifier(L.LightningModule):
-    """Trains and validates an `EmotionNetwork` by cross-entropy.
+    """Trains and validates an `EmotionNetwork` by cross-entropy. Its metrics are logged for callbacks, by epoch.
 
     Args:
         network: raw uint8 faces to logits.
@@ -74,9 +74,9 @@ class EmotionClassifier(L.LightningModule):
             targets = logits.detach().masked_fill(targets == 0, -torch.inf).argmax(dim=1)
         loss: Tensor = self.loss(logits, targets)
         self.train_metrics.update(logits.detach(), hard)
-        epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(faces), "sync_dist": True}
-        self.log("train/loss", loss, prog_bar=True, **epoch)
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], **epoch)
+        epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(faces), "logger": False}
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, **epoch)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True, **epoch)
         self.log_dict(self.train_metrics, **epoch)
         return loss
 
@@ -86,10 +86,11 @@ class EmotionClassifier(L.LightningModule):
         logits = self(faces)
         self.val_metrics.update(logits, targets)
         self.val_loss.update(nn.functional.cross_entropy(logits.float(), targets), len(faces))
-        self.log("val/loss", self.val_loss, prog_bar=True, batch_size=len(faces))
-        self.log("val/accuracy", self.val_metrics["accuracy"], prog_bar=True, batch_size=len(faces))
+        epoch: dict[str, Any] = {"batch_size": len(faces), "logger": False}
+        self.log("val/loss", self.val_loss, prog_bar=True, **epoch)
+        self.log("val/accuracy", self.val_metrics["accuracy"], prog_bar=True, **epoch)
         others = {f"val/{name}": self.val_metrics[name] for name in ("f1", "precision", "recall")}
-        self.log_dict(others, batch_size=len(faces))
+        self.log_dict(others, **epoch)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Float32 logits (B, C) and the targets (B,)."""

@@ -64,7 +64,10 @@ class ProgressiveResizing(Callback):
 
 
 class History(Callback):
-    """One row of metrics per epoch, kept in the checkpoint so that a resumed run has them all, and in a CSV file.
+    """One row of metrics per epoch: in TensorBoard, in a CSV file, and in the checkpoint for a run that is resumed.
+
+    Lightning itself would log them after the epoch's checkpoint was written: a run that is killed between the two would
+    be resumed without them.
 
     Args:
         file: rewritten after every epoch.
@@ -76,8 +79,13 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Adds the epoch's row."""
+        if self.rows and self.rows[-1]["epoch"] == trainer.current_epoch:
+            return  # Lightning ends the last epoch of a checkpoint once more
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, trainer.global_step - 1)
+            logger.save()
         if trainer.is_global_zero:
             write_whole(self.file, _as_csv(self.rows).encode())
 
@@ -181,10 +189,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoard events at the root of the run directory, without the second copy of the settings beside them."""
+    """TensorBoard events at the root of the run directory, without the second copy of the settings beside them.
 
-    def __init__(self, save_dir: str | Path) -> None:
-        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+    Args:
+        save_dir: the run directory.
+        resumed_at: what the directory holds of this step and later ones is not shown any more: a resumed run repeats
+            it. None shows everything.
+    """
+
+    def __init__(self, save_dir: str | Path, resumed_at: int | None = None) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=resumed_at)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Leaves out the number of the epoch, which Lightning adds as a scalar of its own."""

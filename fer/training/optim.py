@@ -43,14 +43,17 @@ def configure_optimizers(
     groups = param_groups_weight_decay(module.network, weight_decay)
     built: torch.optim.Optimizer = optimizer_class(groups, lr=lr, weight_decay=weight_decay, **settings)
 
+    trainer = module.trainer
+    steps = max(1, int(trainer.estimated_stepping_batches))  # makes the trainer count the batches, too
     if schedule == "none":
         return {"optimizer": built}
     if schedule == "plateau":
         plateau = lr_scheduler.ReduceLROnPlateau(built, factor=factor, patience=patience, min_lr=min_lr)
-        return {"optimizer": built, "lr_scheduler": {"scheduler": plateau, "monitor": "val/loss"}}
+        # With the epoch's last step, so before its checkpoint is written: Lightning would do it after that, and a run
+        # that is resumed from the checkpoint never.
+        epoch = {"interval": "step", "frequency": trainer.num_training_batches}
+        return {"optimizer": built, "lr_scheduler": {"scheduler": plateau, "monitor": "val/loss", **epoch}}
 
-    trainer = module.trainer
-    steps = max(1, int(trainer.estimated_stepping_batches))
     epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 1
     warmup = min(round(warmup_epochs * steps / epochs), steps // 2)
     if schedule == "onecycle":

@@ -63,6 +63,8 @@ def train(cfg: DictConfig, run_dir: Path) -> Path:
             after SIGUSR1 a job of SLURM is back in the queue.
     """
     if cluster.is_first():
+        for left in run_dir.rglob(".*.tmp"):  # by a run that was killed while it wrote (`fer.files`)
+            left.unlink()
         write_whole(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
     L.seed_everything(cfg.seed, verbose=False)
 
@@ -78,15 +80,15 @@ def train(cfg: DictConfig, run_dir: Path) -> Path:
         _save_samples(datamodule, run_dir / "plots" / "samples.png")
 
     classifier = build_classifier(cfg, datamodule)
-    if cfg.ckpt is not None:
-        _check_same_network(cfg.ckpt, classifier.network.spec)
+    step = 0 if cfg.ckpt is None else _check_resumable(cfg.ckpt, classifier.network.spec)
     history = History(run_dir / "history.csv")
     stop = StopAfterBatch()
     best = ModelCheckpoint(
         run_dir / "checkpoints", "best", monitor="val/accuracy", mode="max", enable_version_counter=False
     )
     # `best` before `last`, so that last.ckpt knows of the best of its own epoch: else a resumed run could overwrite it.
-    trainer = build_trainer(cfg, run_dir, [best, *_callbacks(cfg, run_dir), history, stop])
+    callbacks = [best, *_callbacks(cfg, run_dir), history, stop]
+    trainer = build_trainer(cfg, run_dir, callbacks, RunLogger(run_dir, step))
 
     _print_network(classifier, cfg, trainer)
     log.info("Training in %s; watch it with: tensorboard --logdir outputs", run_dir)
@@ -138,7 +140,7 @@ def build_datamodule(cfg: DictConfig, classes: tuple[str, ...] | None = None) ->
     return FER2013DataModule(**settings, seed=cfg.seed)
 
 
-def build_trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Callback]) -> L.Trainer:
+def build_trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Callback], logger: RunLogger) -> L.Trainer:
     """Lightning's Trainer with the arguments under `trainer`."""
     settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     settings["precision"] = choose_precision(settings.get("precision", "auto"), settings.get("accelerator", "auto"))
@@ -146,7 +148,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Callback]) -> 
         return L.Trainer(
             **settings,
             callbacks=callbacks,
-            logger=RunLogger(run_dir),
+            logger=logger,
             plugins=[AtomicCheckpointIO()],
             default_root_dir=run_dir,
             enable_model_summary=False,
@@ -211,8 +213,8 @@ def build_classifier(cfg: DictConfig, datamodule: FER2013DataModule) -> EmotionC
     )
 
 
-def _check_same_network(ckpt: str, spec: NetworkSpec) -> None:
-    """Refuses to go on with a checkpoint of another network or other classes."""
+def _check_resumable(ckpt: str, spec: NetworkSpec) -> int:
+    """Refuses to go on with a checkpoint of another network or other classes; its number of steps."""
     content = read_checkpoint(ckpt)
     saved = read_spec(ckpt, content)
     for what, theirs, ours in (
@@ -227,6 +229,7 @@ def _check_same_network(ckpt: str, spec: NetworkSpec) -> None:
             )
     if "optimizer_states" not in content:
         raise UserError(f"checkpoint {ckpt} holds no training state; resume from a run's checkpoints/last.ckpt")
+    return int(content["global_step"])
 
 
 def _callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:

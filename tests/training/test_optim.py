@@ -21,8 +21,9 @@ SETTINGS = {
 
 
 class Trainer:
-    """The two numbers that a schedule asks a trainer for."""
+    """The numbers that a schedule asks a trainer for."""
 
+    num_training_batches = 10
     estimated_stepping_batches = 100
     max_epochs = 10
 
