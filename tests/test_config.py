@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from fer import config
@@ -84,8 +85,10 @@ def test_a_mistyped_key_inside_an_experiment_file(configs: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("timm", "vgg16")])
-def test_every_model_config_builds(settings: Callable[..., DictConfig], name: str) -> None:
-    model = settings("~model.kwargs.widths", f"model={name}").model
+def test_every_model_config_builds(name: str) -> None:
+    config.register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        model = compose("train", [f"model={name}"]).model
     network = create(model.name, 7, model.image_size, False, model.stem_stride, dict(model.kwargs))
     assert sum(parameter.numel() for parameter in network.parameters()) > 1000
 

@@ -252,7 +252,9 @@ def watch_video(
         raise ended
 
 
-def _analyze(source: VideoFile | LiveStream, analyzer: Analyzer) -> Generator[tuple[Frame | None, list[Prediction]], None, None]:
+def _analyze(
+    source: VideoFile | LiveStream, analyzer: Analyzer
+) -> Generator[tuple[Frame | None, list[Prediction]], None, None]:
     """Every frame with its faces; None instead of a frame while a camera gives nothing.
 
     A file's next frame is read and searched by a second thread while the network works on this one. Not so a live

@@ -7,7 +7,7 @@ networks is asked for, because that costs more than a second.
 import difflib
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,12 @@ def suggest(name: str) -> str:
     return f"{hint}Our own networks are {ours}; timm.list_models() lists the others"
 
 
-def load_weights(network: nn.Module, file: str | Path) -> list[str]:
+def load_weights(network: nn.Module, file: str | Path, classes: Sequence[str] = ()) -> list[str]:
     """Copies every tensor of a local weights file that fits by name and shape into `network`.
 
-    Takes a checkpoint of this project (its last layer may have other classes), a state dict saved with torch.save
-    or a .safetensors file. A first convolution for RGB is summed to one channel.
+    Takes a checkpoint of this project, a state dict saved with torch.save or a .safetensors file. A first convolution
+    for RGB is summed to one channel. Of a checkpoint with more classes than `classes`, the last layer's rows are taken
+    class by class: the network begins as that one restricted to fewer answers.
 
     Returns:
         The names that stay as they were initialised (usually the last layer).
@@ -82,8 +83,13 @@ def load_weights(network: nn.Module, file: str | Path) -> list[str]:
     Raises:
         UserError: the file is missing, is no weights file, or shares less than half of the network's tensors.
     """
-    state = _read_state(Path(file))
+    state, saved_classes = _read_state(Path(file))
     own = network.state_dict()
+    if classes and set(classes) < set(saved_classes):
+        rows = [saved_classes.index(name) for name in classes]
+        for key, tensor in state.items():
+            if key in own and len(tensor.shape) and len(tensor) == len(saved_classes) and len(own[key]) == len(rows):
+                state[key] = tensor[rows]
     for key, tensor in state.items():
         if key in own and tensor.ndim == 4 and tensor.shape[1] == 3 and own[key].shape[1] == 1:
             state[key] = tensor.sum(dim=1, keepdim=True)
@@ -185,20 +191,23 @@ def _check_image_size(network: nn.Module, name: str, image_size: int) -> None:
     network.train(training)
 
 
-def _read_state(file: Path) -> dict[str, torch.Tensor]:
+def _read_state(file: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The tensors by name, and the classes where the file knows them."""
     if not file.is_file():
         raise UserError(f"model.weights: {file} does not exist")
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return dict(load_file(file))
+            return dict(load_file(file)), []
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # every kind of damage ends here: torch raises half a dozen types
         raise UserError(f"model.weights: {file} is no weights file that can be read safely") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     prefix = "network.backbone."  # ours, see fer.classifier
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+    tensors = {key.removeprefix(prefix): tensor for key, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+    ours = content.get("fer") if isinstance(content, dict) else None  # fer.checkpoint.SPEC_KEY
+    return tensors, list(ours["classes"]) if isinstance(ours, dict) and "classes" in ours else []
 
 
 def _first_line(error: BaseException) -> str:

@@ -60,7 +60,7 @@ def train(cfg: DictConfig, run_dir: Path) -> Path:
     Raises:
         UserError: the data, the network or the trainer cannot be had as asked for.
         SystemExit: the run was interrupted; 130 by Ctrl-C, 143 by SIGTERM or SIGUSR1. `last.ckpt` is whole then, and
-            after SIGUSR1 a job of SLURM is back in the queue.
+            after SIGUSR1 or a preemption a job of SLURM is back in the queue.
     """
     if cluster.is_first():
         for left in run_dir.rglob(".*.tmp"):  # by a run that was killed while it wrote (`fer.files`)
@@ -117,7 +117,9 @@ def _stop(stop: StopAfterBatch, epoch: int, last: Path) -> NoReturn:
     if not cluster.is_first():
         sys.exit(0)  # another code would let Lightning kill the first process, which may still be writing
     log.info("Stopped in epoch %d. Go on with: python train.py ckpt=%s", epoch, last)
-    if stop.received is not None and stop.received.name == "SIGUSR1" and cluster.requeue():
+    # A job that ends within the grace of a preemption counts as failed, and SLURM does not put it back.
+    back = stop.received == signal.SIGTERM and cluster.is_preempted()
+    if (back or getattr(stop.received, "name", "") == "SIGUSR1") and cluster.requeue():
         log.info("The job is back in the queue and will go on from there.")
     stop.pass_on()
     sys.exit(130 if stop.received == signal.SIGINT else 143)
@@ -199,7 +201,7 @@ def build_classifier(cfg: DictConfig, datamodule: FER2013DataModule) -> EmotionC
     mean, std = datamodule.statistics()
     network = EmotionNetwork(NetworkSpec(classes=datamodule.classes, mean=mean, std=std, **model), pretrained)
     if weights is not None:
-        fresh = load_weights(network.backbone, weights)
+        fresh = load_weights(network.backbone, weights, datamodule.classes)
         log.info("Weights from %s; not in it and left as initialised: %s", weights, ", ".join(fresh) or "nothing")
     if cfg.compile:
         network.compile()  # in place: `torch.compile(network)` would prefix every name in the checkpoint
