@@ -64,7 +64,20 @@ def refuse_second_sweep(trainer: Mapping[str, Any], launcher: str) -> None:
         )
 
 
+def is_preempted() -> bool:
+    """Whether SLURM has told this job to make room for another one; not so when a person has cancelled it."""
+    return "PreemptTime=2" in _scontrol("show", "job")  # of the year; or None
+
+
 def requeue() -> bool:
     """Asks SLURM to start this job again; False outside of SLURM, or when it refused."""
-    job_id = os.environ.get("SLURM_JOB_ID")
-    return job_id is not None and subprocess.run(["scontrol", "requeue", job_id], check=False).returncode == 0
+    return "SLURM_JOB_ID" in os.environ and _scontrol("requeue") == ""
+
+
+def _scontrol(*words: str) -> str:
+    """What `scontrol` says about this job, errors too."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return ""
+    command = ["scontrol", *words, os.environ["SLURM_JOB_ID"]]
+    finished = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return finished.stdout
