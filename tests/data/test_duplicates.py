@@ -71,3 +71,14 @@ def test_copies_of_copies_form_one_group(faces: Images) -> None:
     noisy = clipped(faces[7] + np.random.default_rng(0).normal(0, 4, (48, 48)))
     images = np.stack([*faces[:10], faces[7, :, ::-1], noisy, faces[3]])
     assert group_copies(images).tolist() == [*range(10), 7, 7, 3]
+
+
+def test_one_set_given_twice_gives_every_pair_in_both_orders(faces: Images) -> None:
+    images = np.stack([*faces[:20], faces[7, :, ::-1], faces[3], clipped(0.9 * faces[3] + 5)])
+    one_set, two_sets = find_copies(images, images), find_copies(images, images.copy())
+    pairs = list(zip(one_set.first.tolist(), one_set.second.tolist(), one_set.mirrored.tolist(), strict=True))
+    assert pairs == list(
+        zip(two_sets.first.tolist(), two_sets.second.tolist(), two_sets.mirrored.tolist(), strict=True)
+    )
+    assert (7, 20, True) in pairs
+    assert (20, 7, True) in pairs
