@@ -19,9 +19,6 @@ CONFIGS = Path(__file__).parent / "configs"
 UNWRITABLE = {
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "ENOTDIR", "EEXIST")
 }
-# Of a sweep that runs in this process:
-failed_jobs: list[str] = []
-sweep_dirs: set[Path] = set()
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -35,7 +32,6 @@ def main(cfg: DictConfig) -> float | None:
         cfg = config.with_saved_run(cfg, hydra_config.overrides.task)
         if sweeping:
             cluster.refuse_second_sweep(cfg.trainer, hydra_config.launcher._target_)
-            sweep_dirs.add(Path(hydra_config.sweep.dir))
         if sweeping or cluster.job() is not None:
             return job(cfg, run_dir)
         return run(cfg, run_dir)
@@ -54,7 +50,6 @@ def main(cfg: DictConfig) -> float | None:
     config.complain(message.splitlines())
     if not sweeping:
         sys.exit(EXIT_CODE)
-    failed_jobs.append(hydra_config.job.override_dirname)
     sweep.note_failure(cfg, run_dir, message)
     return None
 
@@ -110,15 +105,21 @@ if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our own mistakes deserve a whole traceback
     config.register()
     sys.argv[1:] = config.checked_arguments(CONFIGS, "train", sys.argv[1:])
-    sweep.register([word for word in sys.argv[1:] if "=" in word and not word.startswith("-")])
+    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     try:
+        grid = sweep.grid(CONFIGS, words)
+        if grid or {"-m", "--multirun"} & set(sys.argv):
+            sys.argv += sweep.arguments(words, grid)
         main()
+    except UserError as error:  # the sweep cannot be begun
+        config.complain([str(error)])
+        sys.exit(EXIT_CODE)
     except OSError as error:  # Hydra could not make the run directory
         config.complain([unwritable(error)])
         sys.exit(EXIT_CODE)
     finally:
-        for sweep_dir in sweep_dirs:
-            summarise([sweep_dir])
-    if failed_jobs:
-        config.complain([f"{len(failed_jobs)} of the jobs failed: {', '.join(failed_jobs)}"])
+        if sweep.OnSweep.directory is not None:
+            summarise([sweep.OnSweep.directory])
+    if sweep.OnSweep.directory is not None and (failed := sweep.failed_jobs(sweep.OnSweep.directory)):
+        config.complain([f"{len(failed)} of the jobs failed: {', '.join(failed)}"])
         sys.exit(EXIT_CODE)

@@ -59,8 +59,8 @@ def refuse_second_sweep(trainer: Mapping[str, Any], launcher: str) -> None:
     if several:
         raise UserError(
             f"trainer.strategy={strategy} with trainer.devices={devices} cannot run under -m on one machine: its "
-            "second process would start the whole sweep again; use trainer.devices=1, run the jobs one by one without -m, "
-            "or take hydra/launcher=submitit_slurm"
+            "second process would start the whole sweep again; use trainer.devices=1, run the jobs one by one without "
+            "-m, or take hydra/launcher=submitit_slurm"
         )
 
 

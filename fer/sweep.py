@@ -1,39 +1,95 @@
 """The jobs of a sweep (`-m`): where they lie, what they are called, and which are still to be done.
 
 A sweep's directory is found again by a digest of its command, so that the same command goes on where it was stopped.
+Jobs may run in other processes or on other machines (`hydra/launcher=joblib`, `submitit_slurm`): these know the
+settings of the sweep and its directory, and nothing else of the command.
 Knows nothing of training or evaluation, and imports neither.
 """
 
 import datetime
-import functools
 import hashlib
 import json
+import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from fer import cluster
 from fer.errors import UserError
 
 FAILURE = "failed.txt"  # in the directory of a job that ended with an error: the message
 _FOLDER = Path("outputs/sweeps")
 
 
-def register(overrides: Sequence[str]) -> None:
-    """Makes the resolvers of configs/train.yaml known that name the directories of a sweep.
+class OnSweep(Callback):
+    """Hydra calls it when a sweep begins, in the process of the command; configs/train.yaml names it."""
+
+    directory: Path | None = None  # of the sweep that this process has begun
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Notes where the sweep lies.
+
+        Raises:
+            UserError: its jobs would start the sweep again.
+        """
+        cluster.refuse_second_sweep(config.trainer, config.hydra.launcher._target_)
+        OnSweep.directory = Path(config.hydra.sweep.dir)
+
+
+def arguments(overrides: Sequence[str], grid: Mapping[str, Any]) -> list[str]:
+    """What a command with -m needs besides its own words: the sweep's directory, which settings do not vary, and what
+    a launcher for several jobs at a time should not be left to guess.
 
     Args:
         overrides: the KEY=VALUE words of the command line.
+        grid: what `sweep=NAME` adds to them (see `grid`).
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = [word for word, override in zip(overrides, parsed, strict=True) if override.is_sweep_override()]
-    fixed = {override.key_or_group for override in parsed if not override.is_sweep_override()}
-    name = functools.cache(lambda: _directory(overrides, swept))  # every job asks
-    OmegaConf.register_new_resolver("sweep_dir", name, replace=True)
-    OmegaConf.register_new_resolver("varied", lambda job: _varied(job, fixed), replace=True)
+    fixed = [override.key_or_group for override in parsed if not override.is_sweep_override()]
+    own = [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"]
+    if "hydra.sweep.dir" not in fixed:
+        shown = [word for word in overrides if word in swept or word.startswith("sweep=")]
+        own.append(f"hydra.sweep.dir={_directory(overrides, shown)}")
+    jobs = math.prod(
+        len(list(word.sweep_string_iterator()))
+        for word in [*parsed, *OverridesParser.create().parse_overrides([f"{key}={grid[key]}" for key in grid])]
+        if word.is_sweep_override()
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    launcher = next((override.value() for override in parsed if override.key_or_group == "hydra/launcher"), None)
+    defaults: dict[str, int] = {}
+    if launcher == "joblib":
+        defaults = {"n_jobs": min(jobs, cores)}  # joblib gives each its share of the cores as threads
+    elif launcher == "submitit_slurm":
+        defaults = {"gpus_per_node": 1, "cpus_per_task": 4, "timeout_min": 480, "max_num_timeout": 10}
+    named = {f"hydra.launcher.{key}": value for key, value in defaults.items()}
+    return [*own, *(f"{key}={value}" for key, value in named.items() if key not in fixed)]
+
+
+def grid(config_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings that the file of `sweep=NAME` varies, and their values; none without one.
+
+    Raises:
+        UserError: the command varies or sets one of them, too.
+    """
+    found: dict[str, Any] = {}
+    for word in overrides:
+        if not word.startswith("sweep="):
+            continue
+        file = config_dir / "sweep" / f"{word.partition('=')[2]}.yaml"
+        content: Any = OmegaConf.to_container(OmegaConf.load(file))
+        found |= content.get("hydra", {}).get("sweeper", {}).get("params", {})
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+~") in found:
+            raise UserError(f"{word}: configs/sweep/ varies this already; leave it out, or take a copy of that file")
+    return found
 
 
 def _directory(overrides: Sequence[str], swept: Sequence[str]) -> str:
@@ -46,9 +102,13 @@ def _directory(overrides: Sequence[str], swept: Sequence[str]) -> str:
     return str(_FOLDER / "_".join([now, *filter(None, [_plain(swept)]), digest]))
 
 
-def _varied(job: Sequence[str], fixed: set[str]) -> str:
+def _varied(job: Sequence[str], fixed: Sequence[str]) -> str:
     """What sets a job apart from the others of its sweep: its overrides of what the command does not fix."""
     return _plain([word for word in job if word.partition("=")[0].lstrip("+~") not in fixed]) or "run"
+
+
+# Of configs/train.yaml. When this file is imported, because the other processes of a sweep run no more than that.
+OmegaConf.register_new_resolver("varied", _varied, replace=True)
 
 
 def _plain(overrides: Sequence[str]) -> str:
@@ -88,11 +148,11 @@ def finished_accuracy(cfg: DictConfig, run_dir: Path) -> float | None:
             f"{run_dir} holds a run with other settings, from before a file under configs/ was changed; "
             "move it away, or choose another hydra.sweep.dir"
         )
+    (run_dir / FAILURE).unlink(missing_ok=True)
     metrics = run_dir / "metrics.json"
     if metrics.is_file():
         report = json.loads(metrics.read_text())
         return float(report.get("val", report[report["reported_split"]])["accuracy"])
-    (run_dir / FAILURE).unlink(missing_ok=True)
     last = run_dir / "checkpoints" / "last.ckpt"
     if cfg.mode == "train" and cfg.ckpt is None and last.is_file():
         cfg.ckpt = str(last)
@@ -101,9 +161,12 @@ def finished_accuracy(cfg: DictConfig, run_dir: Path) -> float | None:
 
 def note_failure(cfg: DictConfig, run_dir: Path, message: str) -> None:
     """Leaves the message and the settings of a failed job for the summary of its sweep."""
-    if (run_dir / "metrics.json").is_file():
-        return  # the directory is another run's
     run_dir.mkdir(parents=True, exist_ok=True)
     if not (run_dir / "config.yaml").is_file():
         OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
     (run_dir / FAILURE).write_text(message + "\n")
+
+
+def failed_jobs(sweep_dir: Path) -> list[str]:
+    """The directories of jobs that ended with an error when they were last started."""
+    return sorted(file.parent.name for file in sweep_dir.glob(f"*/{FAILURE}"))

@@ -17,7 +17,7 @@ ALLOWED = {
     "config": {"cluster", "errors", "labels", "models"},
     "data": {"errors", "files", "labels"},
     "models": {"errors", "labels"},
-    "sweep": {"errors"},
+    "sweep": {"cluster", "errors"},
     "checkpoint": {"errors", "files", "models"},
     "classifier": {"checkpoint", "models"},
     "training": {"cluster", "errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier"},

@@ -3,21 +3,24 @@
 import csv
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from conftest import ROOT
 from omegaconf import DictConfig, OmegaConf
 from tiny import TINY
 
-from fer import sweep
+from fer import config, sweep
 from fer.errors import UserError
 
 
 def names(overrides: list[str], job: list[str]) -> tuple[str, str]:
-    sweep.register(overrides)
-    cfg = OmegaConf.create({"dir": "${sweep_dir:}", "sub": "${varied:${job}}", "job": job})
-    return cfg.dir, cfg.sub
+    fixed, directory = sweep.arguments(overrides, {})
+    excluded = fixed.partition("=")[2].strip("[]").split(",")
+    cfg = OmegaConf.create({"sub": "${varied:${job},${fixed}}", "job": job, "fixed": excluded})
+    return directory.partition("=")[2], cfg.sub
 
 
 def test_directories_are_named_by_what_is_varied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,3 +98,39 @@ def test_a_sweep_is_summed_up_and_completed_by_the_same_command(
     assert (jobs[1] / "checkpoints" / "best.ckpt").read_bytes() == checkpoint
     assert [path.name for path in (tmp_path / "outputs" / "sweeps").iterdir()] == [directory.name]
     assert table()[0] == ("0.01", "2", "finished")
+
+
+def test_a_file_of_choices_is_checked_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid = sweep.grid(ROOT / "configs", ["sweep=classes", "model=net"])
+    assert set(grid) == {"data.classes", "seed"}
+    with pytest.raises(UserError, match="seed=1"):
+        sweep.grid(ROOT / "configs", ["sweep=classes", "seed=1"])
+    words = sweep.arguments(["sweep=classes", "hydra/launcher=joblib"], grid)
+    assert any("outputs/sweeps" in word and "sweep-classes" in word for word in words)
+    (at_once,) = (word for word in words if word.startswith("hydra.launcher.n_jobs="))
+    assert 1 <= int(at_once.partition("=")[2]) <= 12
+    assert sweep.arguments(["seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=5"], {})[-1].startswith(
+        "hydra.sweep"
+    )
+    assert "hydra.launcher.gpus_per_node=1" in sweep.arguments(["seed=1,2", "hydra/launcher=submitit_slurm"], {})
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "configs" / "sweep").glob("*.yaml")))
+def test_every_choice_of_a_sweep_file_is_a_setting(name: str) -> None:
+    grid = sweep.grid(ROOT / "configs", [f"sweep={name}"])
+    found, _ = config.mistakes(ROOT / "configs", "train", [f"{key}={values}" for key, values in grid.items()])
+    assert found == []
+    assert len(grid) >= 1
+
+
+@pytest.mark.skipif(find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="needs the extra [joblib]")
+def test_jobs_side_by_side_are_summed_up(command: Callable[..., "CompletedProcess[str]"], tmp_path: Path) -> None:
+    words = [*TINY, "trainer.max_epochs=1", "data.synthetic={train: 70, val: 35, test: 35}"]
+    finished = command("-m", "hydra/launcher=joblib", *words, "seed=1,2", "optim.lr=0.01,-1")
+    assert finished.returncode == 2
+    assert "2 of the jobs failed: 1_seed-1_lr--1, 3_seed-2_lr--1" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    (directory,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    assert len(list(directory.glob("*/metrics.json"))) == 2
+    assert (directory / "summary.md").exists()
