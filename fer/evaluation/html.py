@@ -76,6 +76,8 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: s
     """
     split = report["reported_split"]
     columns = [(split, report[split])]
+    if "accuracy" in report[split].get("cleaned", {}):
+        columns.append((f"{split} cleaned", report[split]["cleaned"]))
     without = report[split]["without_copies"]
     if without["removed"] and "accuracy" in without:
         columns.append((f"{split} without copies", without))
@@ -85,7 +87,8 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: s
         f"<p><small>{escape(_summary(report))}</small></p>",
         "<h2>Numbers</h2>",
         _numbers(columns),
-        f"<p><small>In brackets: 95 % intervals, bootstrap over images. {escape(_copies(report, split))}</small></p>",
+        f"<p><small>In brackets: 95 % intervals, bootstrap over images. {escape(_copies(report, split))} "
+        f"{escape(about_labels(report))}</small></p>",
         f"<h2>By class ({split})</h2>",
         _per_class(report[split]["per_class"]),
     ]
@@ -130,8 +133,19 @@ def _copies(report: Mapping[str, Any], split: str) -> str:
         return f"No {split} image has an exact or near copy among the training images."
     return (
         f"{without['removed']:,} of the {split} images have an exact ({without['exact']:,}) or near copy among the "
-        "training images; the second column leaves them out."
+        f"training images; the column '{split} without copies' leaves them out."
     )
+
+
+def about_labels(report: Mapping[str, Any]) -> str:
+    """Whose labels the network was trained on and is judged by, and what the cleaned split leaves out."""
+    exclude = report["exclude"]
+    text = f"Labels: {_labels(report)}."
+    if exclude is None:
+        return text
+    removed = report[report["reported_split"]]["cleaned"]["removed"]
+    what = f"{removed:,} of the {report['reported_split']} images are" if removed else "None of its images is"
+    return f"{text} {what} on {exclude['list']} for {', '.join(exclude['reasons'])}; 'cleaned' leaves them out."
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -170,6 +184,16 @@ def _members(report: Mapping[str, Any], split: str) -> str:
     )
 
 
+def _labels(report: Mapping[str, Any]) -> str:
+    """A checkpoint outside a run does not say what it was trained on."""
+    train, evaluation = report["labels"]["train"], report["labels"]["evaluation"]
+    return f"judged by {evaluation}" if train is None else f"trained on {train}, judged by {evaluation}"
+
+
+def _excluded(exclude: Mapping[str, Any]) -> str:
+    return f"{exclude['list']}, {', '.join(exclude['reasons'])}: {exclude['action']}"
+
+
 def _figure(png: bytes, name: str, caption: str) -> str:
     data = base64.b64encode(png).decode()
     return (
@@ -190,6 +214,8 @@ def _provenance(report: Mapping[str, Any]) -> str:
     rows += [
         ["test-time augmentation", report["tta"]],
         ["data", f"{report['data']}, {report['division']}"],
+        ["labels", _labels(report)],
+        *([["exclude", _excluded(report["exclude"])]] if report["exclude"] else []),
         ["seed", str(report["seed"])],
         ["versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())],
         ["commit", report["commit"] or "-"],

@@ -110,6 +110,8 @@ def evaluate(cfg: DictConfig, checkpoints: Sequence[Path], run_dir: Path, calibr
         "seed": cfg.seed,
         "data": str(cfg.data.path or "synthetic"),
         "division": _division(cfg),
+        "labels": {"train": _trained_labels(members), "evaluation": datamodule.describe_labels()["evaluation"]},
+        "exclude": _exclusion(cfg, datamodule),
         "reported_split": reported,
         "versions": {
             "fer": fer.__version__,
@@ -237,13 +239,16 @@ def _measure(
     probabilities = torch.stack(of_members).mean(dim=0)
     metrics = compute_metrics(probabilities, targets, classes)
 
+    listed = datamodule.clean(code)
+    if listed is not None:
+        metrics["cleaned"] = {"removed": int((~listed).sum()), **_part(probabilities, targets, classes, listed)}
     copies = find_copies(datamodule.rows(code).images, datamodule.rows(TRAIN).images)
     clean = np.ones(len(targets), np.bool_)
     clean[copies.first] = False
     metrics["without_copies"] = {
         "removed": int((~clean).sum()),
         "exact": len(np.unique(copies.first[copies.exact])),
-        **(compute_metrics(probabilities[clean], targets[clean], classes) if clean.any() and not clean.all() else {}),
+        **_part(probabilities, targets, classes, clean),
     }
     if len(members) > 1:
         metrics["members"] = [
@@ -253,6 +258,15 @@ def _measure(
         metrics["disagreement"] = _disagreement(of_members, targets)
     uncalibrated = torch.stack([found.probabilities(1.0) for found in predictions]).mean(dim=0)
     return _Outcome(code, targets, probabilities, uncalibrated, of_members, metrics)
+
+
+def _part(
+    probabilities: Tensor, targets: Tensor, classes: tuple[str, ...], kept: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    """The metrics of some rows of a split; nothing when they are all or none of it."""
+    if kept.all() or not kept.any():
+        return {}
+    return compute_metrics(probabilities[kept], targets[kept], classes)
 
 
 def _headline(probabilities: Tensor, targets: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -290,6 +304,25 @@ def _division(cfg: DictConfig) -> str:
     if cfg.data.folds is not None:
         return f"fold {cfg.data.fold} of {cfg.data.folds}, split seed {cfg.data.split_seed}"
     return f"split {cfg.data.split}, split seed {cfg.data.split_seed}"
+
+
+def _trained_labels(members: Sequence[_Member]) -> str | None:
+    """Whose labels the members were trained on, by the settings of their runs; None where one lies in no run."""
+    found = []
+    for member in members:
+        run = resumed_run(str(member.path))
+        if run is None:
+            return None
+        settings: Any = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(run / "config.yaml"))
+        found.append(build_datamodule(settings).describe_labels()["train"])
+    return "; ".join(dict.fromkeys(found))
+
+
+def _exclusion(cfg: DictConfig, datamodule: FER2013DataModule) -> dict[str, Any] | None:
+    if datamodule.exclude_reasons is None:
+        return None
+    reasons = list(datamodule.exclude_reasons)
+    return {"list": str(cfg.data.exclude), "reasons": reasons, "action": cfg.data.exclude_action}
 
 
 def _commit() -> str | None:
@@ -436,6 +469,8 @@ def _log_hyperparameters(logger: RunLogger, cfg: DictConfig, report: dict[str, A
         "setting.ema": settings["ema"] or 0.0,
         "setting.epochs": report["checkpoints"][0]["epoch"],
         "setting.fold": -1 if settings["data"]["folds"] is None else settings["data"]["fold"],
+        "setting.exclude": settings["data"]["exclude"] is not None,
+        "setting.labels": report["labels"]["train"] or "-",
         "setting.label_smoothing": settings["label_smoothing"],
         "setting.mixup_alpha": settings["data"]["mixup_alpha"],
         "setting.schedule": settings["optim"]["schedule"],
@@ -458,7 +493,12 @@ def _print_table(report: dict[str, Any], run_dir: Path, members: Sequence[_Membe
     table = Table(title=_title(members), title_justify="left")
     for column in ("", "images", *HEADLINE):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    rows = [(name, report[name]) for name in SPLIT_NAMES.values() if name in report]
+    rows = []
+    for name in SPLIT_NAMES.values():
+        if name in report:
+            rows.append((name, report[name]))
+            if "accuracy" in report[name].get("cleaned", {}):
+                rows.append((f"{name}, cleaned", report[name]["cleaned"]))
     without = report[split]["without_copies"]
     if "accuracy" in without:
         rows.append((f"{split}, no copies", without))
@@ -475,6 +515,7 @@ def _print_table(report: dict[str, Any], run_dir: Path, members: Sequence[_Membe
         table.add_row(name, f"{metrics['images']:,}", "", *figures)
     console = Console()
     console.print(table)
+    console.print(html.about_labels(report), highlight=False)
     if "disagreement" in report[split]:
         console.print(f"The members do not all agree on {report[split]['disagreement']['any']:.1%} of the images.")
     if split == "val":

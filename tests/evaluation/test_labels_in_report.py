@@ -1,0 +1,86 @@
+"""What a report says about labels and excluded rows: the full split first, the cleaned one second."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+
+from fer.data.exclude import Finding, write_list
+from fer.data.reader import read
+from fer.data.synthetic import make_faces
+from fer.evaluation import html
+from fer.evaluation.run import evaluate
+from fer.training.run import train
+
+HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+COLUMN = {6: 0, 3: 1, 5: 2, 4: 3, 0: 4, 1: 5, 2: 6}  # of FER2013's codes in that header, after the name
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """faces.csv with 168 drawn faces; votes.csv, where every tenth row is not a face; cleaning.csv on rows 0 to 150."""
+    directory = tmp_path_factory.mktemp("data")
+    faces = make_faces(98, 35, 35, seed=1)
+    usages = ("Training", "PublicTest", "PrivateTest")
+    lines, votes = ["emotion,pixels,Usage"], [HEADER]
+    for row, (image, label, split) in enumerate(zip(faces.images, faces.labels, faces.splits, strict=True)):
+        lines.append(f"{label},{' '.join(map(str, image.ravel().tolist()))},{usages[split]}")
+        counts = [0] * 10
+        counts[9 if row % 10 == 0 else COLUMN[int(label)]] = 10
+        votes.append(",".join([usages[split], f"{row}.png", *map(str, counts)]))
+    (directory / "faces.csv").write_text("\n".join(lines) + "\n")
+    (directory / "votes.csv").write_text("\n".join(votes) + "\n")
+    findings = [Finding(row, "blank", 1.0) for row in range(0, 151, 5)]
+    write_list(directory / "cleaning.csv", findings, read(directory / "faces.csv", use_cache=False))
+    return directory
+
+
+def test_the_cleaned_split_comes_second_and_labels_are_named(
+    files: Path,
+    settings: Callable[..., DictConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("fer.evaluation.run._figures", lambda *_, **__: {})
+    cfg = settings(
+        f"data.path={files / 'faces.csv'}",
+        f"data.ferplus_path={files / 'votes.csv'}",
+        f"data.exclude={files / 'cleaning.csv'}",
+        *("data.labels=ferplus", "data.ferplus_target=soft", "data.eval_labels=fer2013", "trainer.max_epochs=1"),
+    )
+    checkpoint = train(cfg, tmp_path)
+    report = evaluate(cfg, [checkpoint], tmp_path, calibrate=True)
+    assert report["labels"] == {"train": "FER+ vote distribution", "evaluation": "FER2013"}
+    assert report["exclude"]["action"] == "drop"
+    full, cleaned = report["test"], report["test"]["cleaned"]
+    assert (full["images"], cleaned["removed"], cleaned["images"]) == (35, 4, 31)  # rows 135, 140, 145 and 150
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
+    kept = [line.split(",") for line in lines if line.startswith("test") and int(line.split(",")[1]) % 5]
+    kept += [
+        line.split(",") for line in lines if line.startswith("test") and line.split(",")[1] in ("155", "160", "165")
+    ]
+    assert cleaned["accuracy"] == pytest.approx(np.mean([line[2] == line[3] for line in kept]))
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("<th>test</th>") < page.index("<th>test cleaned</th>") < page.index("<th>val</th>")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "test, cleaned" in shown
+    for text in (page, shown):
+        assert "trained on FER+ vote distribution, judged by FER2013" in text
+    assert json.loads((tmp_path / "metrics.json").read_text())["test"]["cleaned"] == cleaned
+
+    # The same checkpoint, judged by FER+: the rows that are not a face are gone from the test split.
+    cfg.data.labels, cfg.data.eval_labels, cfg.data.ferplus_target = "ferplus", None, "majority"
+    cfg.data.exclude = None
+    again = evaluate(cfg, [checkpoint], tmp_path / "again", calibrate=False)
+    assert again["labels"] == {"train": "FER+ vote distribution", "evaluation": "FER+ majority"}
+    assert again["test"]["images"] == 35 - 3
+    assert "cleaned" not in again["test"]
+
+
+def test_a_checkpoint_outside_a_run_does_not_say_what_it_was_trained_on() -> None:
+    report = {"labels": {"train": None, "evaluation": "FER2013"}, "exclude": None, "reported_split": "test"}
+    assert html.about_labels(report) == "Labels: judged by FER2013."
