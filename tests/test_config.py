@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fer import config
 from fer.models import create
@@ -96,6 +96,16 @@ def test_every_model_config_builds(name: str) -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes(name: str) -> None:
     assert mistakes(f"experiment={name}") == []
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_settings_of_an_experiment_win(settings: Callable[..., DictConfig], name: str) -> None:
+    """Also those that stand at the top of configs/train.yaml."""
+    content = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml")
+    own = {key: value for key, value in content.items() if not OmegaConf.is_config(value) and key != "defaults"}
+    cfg = settings(f"experiment={name}")
+    assert {key: cfg[key] for key in own if key != "name"} == {key: own[key] for key in own if key != "name"}
+    assert own.get("image_sizes") is None or cfg.image_sizes == own["image_sizes"]
 
 
 @pytest.mark.parametrize(
