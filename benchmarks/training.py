@@ -44,11 +44,11 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         self.transform = transforms.Compose(
             [
                 transforms.RandomHorizontalFlip(),
-                transforms.RandomAffine(12, translate=(0.12, 0.12), scale=(0.85, 1.2)),
-                transforms.ColorJitter(brightness=0.2, contrast=0.2),
+                transforms.RandomAffine(10, translate=(0.08, 0.08), scale=(0.9, 1.15)),
+                transforms.ColorJitter(brightness=0.1, contrast=0.1),
                 transforms.ToTensor(),
                 transforms.Normalize([mean], [std]),
-                transforms.RandomErasing(0.5, scale=(0.02, 0.2)),
+                transforms.RandomErasing(0.4, scale=(0.02, 0.2)),
             ]
         )
 

@@ -27,12 +27,12 @@ class Augment(nn.Module):
     def __init__(
         self,
         flip: float = 0.5,
-        rotation: float = 12.0,
-        scale: tuple[float, float] = (0.85, 1.2),
-        translate: float = 0.12,
-        brightness: float = 0.2,
-        contrast: float = 0.2,
-        erase: float = 0.5,
+        rotation: float = 10.0,
+        scale: tuple[float, float] = (0.9, 1.15),
+        translate: float = 0.08,
+        brightness: float = 0.1,
+        contrast: float = 0.1,
+        erase: float = 0.4,
         erase_area: tuple[float, float] = (0.02, 0.2),
     ) -> None:
         super().__init__()
