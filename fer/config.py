@@ -35,12 +35,12 @@ class AugmentConfig:
     """Arguments of `fer.data.augment.Augment`."""
 
     flip: float = 0.5
-    rotation: float = 12.0
-    scale: list[float] = field(default_factory=lambda: [0.85, 1.2])
-    translate: float = 0.12
-    brightness: float = 0.2
-    contrast: float = 0.2
-    erase: float = 0.5
+    rotation: float = 10.0
+    scale: list[float] = field(default_factory=lambda: [0.9, 1.15])
+    translate: float = 0.08
+    brightness: float = 0.1
+    contrast: float = 0.1
+    erase: float = 0.4
     erase_area: list[float] = field(default_factory=lambda: [0.02, 0.2])
 
 
