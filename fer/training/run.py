@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,8 +50,8 @@ log = logging.getLogger(__name__)
 _DOWNLOAD_S = 1800  # that other processes wait for the first one's download
 
 
-def train(cfg: DictConfig, run_dir: Path) -> Path:
-    """Trains as `cfg` (a `TrainConfig`) says, and writes everything under `run_dir`.
+def train(cfg: DictConfig, run_dir: Path, more: Sequence[Callback] = ()) -> Path:
+    """Trains as `cfg` (a `TrainConfig`) says, with `more` callbacks, and writes everything under `run_dir`.
 
     Of several processes (`trainer=ddp`) each calls this; the first one writes the files and prints.
 
@@ -87,7 +88,7 @@ def train(cfg: DictConfig, run_dir: Path) -> Path:
         run_dir / "checkpoints", "best", monitor="val/accuracy", mode="max", enable_version_counter=False
     )
     # `best` before `last`, so that last.ckpt knows of the best of its own epoch: else a resumed run could overwrite it.
-    callbacks = [best, *_callbacks(cfg, run_dir), history, stop]
+    callbacks = [best, *_callbacks(cfg, run_dir), history, *more, stop]
     trainer = build_trainer(cfg, run_dir, callbacks, RunLogger(run_dir, step))
 
     _print_network(classifier, cfg, trainer)

@@ -1,0 +1,234 @@
+"""Search for settings: `python -m fer.training.search --trials 40 model=net trainer.max_epochs=12`.
+
+Optuna proposes the settings that a file under configs/search/ names, trains, and stops what falls behind the median of
+earlier trials at the same epoch. It sees validation accuracy only, never the test split. The study is a file: the same
+command goes on where it was stopped or killed, a trial that was cut off from its own last.ckpt, and several of these
+commands, also on several machines that share the directory, work at one study.
+
+Needs the extra [optuna]. Hydra's own sweeper for Optuna is not used: it requires optuna<3.
+"""
+
+import argparse
+import csv
+import hashlib
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import optuna
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.callbacks import Callback
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
+
+from fer import config
+from fer.errors import EXIT_CODE, UserError
+from fer.training.run import quieten, train
+
+log = logging.getLogger(__name__)
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+_HEARTBEAT_S = 20  # between the signs of life of a running trial; after three without one it is another's to go on with
+
+
+class Pruning(Callback):
+    """Tells Optuna the validation accuracy of every epoch, and stops the trial when it asks for that.
+
+    Args:
+        trial: the trial.
+        told: epochs of which it knows.
+    """
+
+    def __init__(self, trial: optuna.Trial, told: Collection[int]) -> None:
+        self.trial = trial
+        self.told = set(told)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Raises `optuna.TrialPruned`."""
+        if trainer.current_epoch not in self.told:
+            self.trial.report(float(trainer.callback_metrics["val/accuracy"]), trainer.current_epoch)
+        if self.trial.should_prune():
+            raise optuna.TrialPruned
+
+
+def read_space(file: Path) -> dict[str, dict[str, Any]]:
+    """The settings to search and their ranges: {low, high, log} or {choices}.
+
+    Raises:
+        UserError: there is no such file, or it says something else.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; configs/search/recipe.yaml is an example")
+    space: Any = OmegaConf.to_container(OmegaConf.load(file))
+    for key, values in space.items() if isinstance(space, dict) else [(file, None)]:
+        if not isinstance(values, dict) or set(values) not in ({"choices"}, {"low", "high"}, {"low", "high", "log"}):
+            raise UserError(f"{file}: {key} must be {{low: ..., high: ..., log: true}} or {{choices: [...]}}")
+    return dict(space)
+
+
+def suggest(trial: optuna.Trial, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """One value per setting; whole numbers where both ends of a range are."""
+    values: dict[str, Any] = {}
+    for key, among in space.items():
+        if "choices" in among:
+            values[key] = trial.suggest_categorical(key, among["choices"])
+        elif isinstance(among["low"], int) and isinstance(among["high"], int):
+            values[key] = trial.suggest_int(key, among["low"], among["high"], log=among.get("log", False))
+        else:
+            values[key] = trial.suggest_float(key, among["low"], among["high"], log=among.get("log", False))
+    return values
+
+
+def search(
+    directory: Path, words: Sequence[str], space: Mapping[str, Mapping[str, Any]], trials: int, heartbeat_s: int
+) -> optuna.Study:
+    """Goes on with the study in `directory` until it has `trials` trials that were completed or pruned.
+
+    Args:
+        directory: of study.db and of the trials' runs.
+        words: settings of train.py that all trials share, KEY=VALUE.
+        space: see `read_space`.
+        trials: in all, earlier starts included.
+        heartbeat_s: seconds between the signs of life of a trial.
+
+    Raises:
+        UserError: the settings of a trial make no sense.
+    """
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # the heartbeat, since 2.8
+    directory.mkdir(parents=True, exist_ok=True)
+    storage = RDBStorage(
+        f"sqlite:///{directory.absolute() / 'study.db'}",
+        engine_kwargs={"connect_args": {"timeout": 60}},
+        heartbeat_interval=heartbeat_s,
+        grace_period=3 * heartbeat_s,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True),
+    )
+    study = optuna.create_study(
+        storage=storage,
+        study_name="search",
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
+    )
+    # Another seed for every start: with the same one it would propose again what it began with.
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
+
+    def objective(trial: optuna.Trial) -> float:
+        chosen = [f"{key}={value}" for key, value in suggest(trial, space).items()]
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            cfg = compose("train", [*words, *chosen])
+        found = config.validate(cfg)
+        if found:
+            raise UserError("\n".join(found))
+        before = study.get_trials(deepcopy=False)[trial.number]  # has something to say if another one was cut off
+        first = RetryHeartbeatStaleTrialCallback.retried_trial_number(before)
+        run_dir = directory / f"trial_{trial.number if first is None else first:04d}"
+        last = run_dir / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            cfg.ckpt = str(last)
+        log.info("trial %d: %s", trial.number, " ".join(chosen))
+        train(cfg, run_dir, [Pruning(trial, before.intermediate_values)])
+        with (run_dir / "history.csv").open(newline="") as file:
+            return max(float(row["val/accuracy"]) for row in csv.DictReader(file))
+
+    while (done := len(finished(study))) < trials:
+        study.optimize(objective, n_trials=1, catch=(RuntimeError,))  # such as a batch that the memory cannot hold
+        if len(finished(study)) > done and study.trials[-1].state == TrialState.PRUNED:
+            log.info("trial %d was behind the others and was stopped", study.trials[-1].number)
+    return study
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were completed or pruned."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def plot(study: optuna.Study) -> Figure:
+    """What mattered: the weight of each setting for being among the best tenth (PED-ANOVA, Watanabe et al., arXiv
+    2304.10255), and every trial by each setting.
+    """
+    completed = study.get_trials(states=(TrialState.COMPLETE,))
+    names = list(completed[0].params)
+    shares: dict[str, float] = {}
+    if len(completed) > 3 and len({trial.value for trial in completed}) > 1:
+        shares = optuna.importance.get_param_importances(study)
+        names = list(shares)
+    columns = 4
+    rows = 1 + math.ceil(len(names) / columns)
+    figure = Figure(figsize=(13, 3.1 * rows), layout="constrained", dpi=100)
+    grid = figure.add_gridspec(rows, columns)
+
+    bars = figure.add_subplot(grid[0, :2])
+    bars.barh(names[::-1], [shares.get(name, 0.0) for name in names[::-1]], color="tab:blue")
+    bars.set_title(f"what takes a trial into the best tenth of {len(completed)} (PED-ANOVA)")
+    bars.set_xlim(0, 1)
+    course = figure.add_subplot(grid[0, 2:])
+    values = [trial.value or 0.0 for trial in completed]
+    numbers = [trial.number for trial in completed]
+    course.plot(numbers, values, "o", color="tab:blue", alpha=0.6, label="trial")
+    course.step(numbers, [max(values[: i + 1]) for i in range(len(values))], where="post", color="k", label="best")
+    course.set_title("val/accuracy by trial; below, dark trials were early")
+    course.legend()
+    for place, name in enumerate(names):
+        axes = figure.add_subplot(grid[1 + place // columns, place % columns])
+        settings = [trial.params[name] for trial in completed]
+        spread = completed[0].distributions[name]
+        if isinstance(spread, optuna.distributions.CategoricalDistribution):
+            settings = [spread.choices.index(value) for value in settings]
+            axes.set_xticks(range(len(spread.choices)), [str(choice) for choice in spread.choices])
+        elif getattr(spread, "log", False):
+            axes.set_xscale("log")
+        axes.scatter(settings, values, c=numbers, cmap="viridis", s=22)
+        axes.set_xlabel(name)
+        axes.set_ylabel("val/accuracy")
+    return figure
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fer.training.search",
+        description=(__doc__ or "").partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("settings", nargs="*", help="of train.py, shared by all trials: model=net seed=1")
+    parser.add_argument("--trials", type=int, default=40, help="completed or pruned, earlier starts included (40)")
+    parser.add_argument("--space", type=Path, default=CONFIGS / "search" / "recipe.yaml", help="what is searched")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quieten()
+    config.register()
+    words = config.checked_arguments(CONFIGS, "train", options.settings)
+    space = read_space(options.space)
+    ends = [f"{key}={value}" for key, among in space.items() for value in among.get("choices", [among.get("low")])]
+    config.checked_arguments(CONFIGS, "train", [*options.settings, *ends])
+
+    digest = hashlib.sha256(repr((sorted(words), space)).encode()).hexdigest()[:8]
+    directory = Path("outputs/searches") / f"{options.space.stem}_{digest}"
+    log.info("Study in %s", directory)
+    study = search(directory, words, space, options.trials, _HEARTBEAT_S)
+    if not study.get_trials(states=(TrialState.COMPLETE,)):
+        raise UserError("no trial was completed; the messages above say why")
+    plot(study).savefig(directory / "search.png")
+    pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
+    log.info("%d trials, of which %d were stopped early", len(finished(study)), pruned)
+    log.info("What mattered: %s", directory / "search.png")
+    log.info("Best: trial %d, val/accuracy %.4f; train and test it with", study.best_trial.number, study.best_value)
+    best = " ".join(f"{key}={value}" for key, value in study.best_params.items())
+    log.info("  python train.py %s", " ".join([*options.settings, best]))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        config.complain(str(error).splitlines())
+        sys.exit(EXIT_CODE)
