@@ -413,7 +413,7 @@ def _table(findings: Sequence[Finding], faces: Faces, source: str) -> Table:
         if chosen:
             add(reason, chosen)
     table.add_section()
-    add("without exclude_reasons", [finding for finding in findings if finding.reason in DEFAULT_REASONS])
+    add("default exclude_reasons", [finding for finding in findings if finding.reason in DEFAULT_REASONS])
     add("any reason", findings)
     return table
 
