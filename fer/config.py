@@ -79,6 +79,7 @@ class DataConfig:
     exclude_reasons: list[str] | None = None
     exclude_action: str = "drop"
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    memory_gb: float = 1.0
 
 
 @dataclass
@@ -204,6 +205,10 @@ def mistakes(config_dir: Path, config_name: str, overrides: Sequence[str]) -> tu
             override = OverridesParser.create().parse_override(text)
         except HydraException:
             found.append(f"{text!r} cannot be read; a setting is KEY=VALUE, and a list is KEY=[a,b]")
+            continue
+        if override.key_or_group == "hydra/launcher":  # the launchers' own settings are known only with it
+            problem = _missing_launcher(str(override.value()))
+            (groups if problem is None else found).append(problem or text)
             continue
         options = _options(config_dir, config_name, override.key_or_group)
         if options is None:
@@ -341,9 +346,7 @@ def _check(base: DictConfig, text: str, override: Override) -> tuple[str | None,
     """What is wrong with a setting's name, if anything, and the setting as Hydra wants it."""
     key = override.key_or_group
     known = _keys(base)
-    if key == "hydra/launcher" and (problem := _missing_launcher(str(override.value()))):
-        return problem, text
-    if key in known or key.startswith(("hydra.", "hydra/")) or key == "hydra":
+    if key in known or key.startswith("hydra.") or key == "hydra":
         return None, text
     if _is_open(key):
         return None, text if text[0] in "+~" else f"++{text}"
@@ -446,6 +449,7 @@ def validate(cfg: DictConfig) -> list[str]:
         *_between("data.val_fraction", data.val_fraction, 0, 1),
         *_between("data.test_fraction", data.test_fraction, 0, 1),
         *_between("data.mixup_alpha", data.mixup_alpha, 0, None),
+        *_between("data.memory_gb", data.memory_gb, 0, None),
         *_between("optim.lr", optim.lr, 0, None),
         *_between("optim.weight_decay", optim.weight_decay, 0, None),
         *_between("model.image_size", model.image_size, 16, None),

@@ -21,18 +21,22 @@ Knows nothing of CSV columns, images or splits.
 import contextlib
 import hashlib
 import logging
+import math
 import os
+import struct
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import PIL
 import platformdirs
 
 from fer import errors, labels
 from fer.data import container, csv_file, faces, folder
 from fer.data.container import open_container
-from fer.data.faces import Faces
+from fer.data.faces import SIZE, Faces
 
 _log = logging.getLogger(__name__)
 
@@ -68,19 +72,41 @@ def source_key(source: Path) -> str:
     return digest.hexdigest()
 
 
-def load(source: Path, key: str) -> tuple[Faces, list[str]] | None:
-    """The faces and notes stored for `source` under `key`; None when there are none, or no whole ones."""
+def load(source: Path, key: str, memory: float = math.inf) -> tuple[Faces, list[str]] | None:
+    """The faces and notes stored for `source` under `key`; None when there are none, or no whole ones.
+
+    Args:
+        source: what was read.
+        key: of `source_key`.
+        memory: bytes; images that take more are mapped into memory from the disk, and not checked for damage.
+    """
     path = _entry(source)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as entry:
             if entry["key"] != key:
                 return None
-            return Faces(entry["images"], entry["labels"], entry["splits"], entry["rows"]), entry["notes"].tolist()
+            images = _map_images(path) if SIZE * SIZE * len(entry["labels"]) > memory else entry["images"]
+            return Faces(images, entry["labels"], entry["splits"], entry["rows"]), entry["notes"].tolist()
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged .npz raises a dozen kinds
         _log.debug("%s is damaged (%s) and will be replaced", path, error)
         return None
+
+
+def _map_images(path: Path) -> npt.NDArray[np.uint8]:
+    """The images of an entry as they lie in it: `np.savez` compresses nothing, a member is a whole .npy file."""
+    with zipfile.ZipFile(path) as archive, archive.open("images.npy") as member:
+        version = np.lib.format.read_magic(member)
+        assert version == (1, 0)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        begin = member.tell()
+        info = archive.getinfo("images.npy")
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)  # of the local header: the lengths of the name and of the extra field
+        name, extra = struct.unpack("<HH", file.read(4))
+    offset = info.header_offset + 30 + name + extra + begin
+    return np.memmap(path, dtype, "c", offset, shape)  # "c": torch wants to write, in theory; the file stays as it is
 
 
 def save(source: Path, key: str, faces: Faces, notes: list[str]) -> None:

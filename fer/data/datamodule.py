@@ -3,6 +3,7 @@
 Knows nothing of networks. The one place where classes, labels, splits, balance and augmentation meet.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class FER2013DataModule(L.LightningDataModule):
         synthetic: number of faces per split, keys train, val and test, when `path` is None.
         split_seed: of random divisions and of synthetic faces; apart from `seed`, so that runs that differ in `seed`
             are trained and judged on the same rows.
+        memory_gb: faces of which the pixels take more stay on the disk and are mapped into memory (see
+            `fer.data.reader.read`).
         seed: of order and augmentation.
         labels: "fer2013" trains on the data set's own labels, "ferplus" on those that FER+ votes for (see
             `fer.data.ferplus`); rows whose label is none of the classes, or that FER+ calls unknown or not a face, are
@@ -77,6 +80,7 @@ class FER2013DataModule(L.LightningDataModule):
         synthetic: Mapping[str, int] | None = None,
         split_seed: int = 0,
         seed: int = 0,
+        memory_gb: float = 1.0,
         labels: str = "fer2013",
         eval_labels: str | None = None,
         ferplus_path: str | Path = "data/fer2013new.csv",
@@ -103,6 +107,7 @@ class FER2013DataModule(L.LightningDataModule):
         self.may_download = download
         self.synthetic = dict(synthetic or {})
         self.split_seed = split_seed
+        self.memory = memory_gb * 1e9
         self.seed = seed
         self.labels = labels
         self.eval_labels = eval_labels or labels
@@ -141,7 +146,10 @@ class FER2013DataModule(L.LightningDataModule):
         """Reads the rows of the chosen classes, divides them into splits, and labels them."""
         if self._faces is not None:
             return
-        faces = read(self.path) if self.path is not None else make_faces(**self.synthetic, seed=self.split_seed)
+        if self.path is not None:
+            faces = read(self.path, memory=self.memory)
+        else:
+            faces = make_faces(**self.synthetic, seed=self.split_seed)
         labels = {"fer2013": faces.labels}
         votes = None
         if self._needs_votes:
@@ -165,7 +173,7 @@ class FER2013DataModule(L.LightningDataModule):
         if not (train & kept).any():
             raise UserError("no training rows are left; check data.classes, data.labels and data.exclude_reasons")
         own = divided.labels[kept]
-        self._faces = Faces(divided.images[kept], label[kept], divided.splits[kept], divided.rows[kept])
+        self._faces = dataclasses.replace(divided.select(kept), labels=label[kept])
         self._listed = None if exclusion is None else exclusion.listed[kept]
         if votes is not None and self.labels == "ferplus":
             train = self._faces.splits == TRAIN
@@ -238,10 +246,11 @@ class FER2013DataModule(L.LightningDataModule):
 
     def statistics(self) -> tuple[float, float]:
         """Mean and standard deviation of the training pixels, both in [0, 1]."""
-        images = self.faces.images[self.faces.splits == TRAIN]
-        # Per image first: a float copy of all pixels would take eight times the memory of the data set.
-        means = images.mean(axis=(1, 2))
-        variances = images.var(axis=(1, 2), dtype=np.float32)
+        images = self.rows(TRAIN).images
+        # Some faces at a time: a float copy of all pixels would take four times the memory of the data set.
+        chunks = [images[start : start + 4096] for start in range(0, len(images), 4096)]
+        means = np.concatenate([chunk.mean(axis=(1, 2)) for chunk in chunks])
+        variances = np.concatenate([chunk.var(axis=(1, 2), dtype=np.float32) for chunk in chunks])
         return float(means.mean() / 255), float(np.sqrt(variances.mean() + means.var()) / 255)
 
     def class_weights(self) -> Tensor | None:

@@ -1,6 +1,8 @@
-"""`Faces`: a whole data set in memory, the one form that every reader returns. Knows nothing of files or torch."""
+"""`Faces`: a whole data set, the one form that every reader returns. Knows nothing of file formats or torch."""
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +10,7 @@ import numpy.typing as npt
 from fer.labels import ALL_EMOTIONS
 
 SIZE = 48  # FER2013's pixels per side
+_CHUNK = 8192  # faces that are held in memory while others are copied from disk to disk; 19 MB
 
 # Codes in `Faces.splits`. UNSPLIT: the source names no split (one folder of classes).
 UNSPLIT, TRAIN, VAL, TEST = -1, 0, 1, 2
@@ -19,7 +22,7 @@ class Faces:
     """All faces of a data set, row by row in the source's order.
 
     Attributes:
-        images: uint8 (N, 48, 48), gray values.
+        images: uint8 (N, 48, 48), gray values. A `np.memmap` where they are too many for the memory.
         labels: int64 (N,), positions in `fer.labels.ALL_EMOTIONS`.
         splits: int8 (N,), one of UNSPLIT, TRAIN, VAL, TEST.
         rows: str (N,), each row's name in its source: the row number of a CSV, the path inside a folder or archive.
@@ -41,5 +44,19 @@ class Faces:
         return len(self.images)
 
     def select(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Faces":
-        """The rows that `index` picks (positions or mask), in its order."""
-        return Faces(self.images[index], self.labels[index], self.splits[index], self.rows[index])
+        """The rows that `index` picks (positions or mask), in its order. On disk as well, if the images are."""
+        return Faces(_pick(self.images, index), self.labels[index], self.splits[index], self.rows[index])
+
+
+def _pick(images: npt.NDArray[np.uint8], index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    positions = np.flatnonzero(index) if index.dtype == np.bool_ else index
+    if not isinstance(images, np.memmap) or len(positions) < _CHUNK:
+        return np.asarray(images[positions])
+    assert images.filename is not None
+    # Beside the cache's entry, because /tmp may itself be memory. The file has no name and goes with the process.
+    with tempfile.TemporaryFile(dir=Path(images.filename).parent) as file:
+        picked = np.memmap(file, np.uint8, "w+", shape=(len(positions), SIZE, SIZE))
+        picked.filename = images.filename
+    for start in range(0, len(positions), _CHUNK):
+        picked[start : start + _CHUNK] = images[positions[start : start + _CHUNK]]
+    return picked

@@ -7,6 +7,7 @@ import gzip
 import io
 import logging
 import lzma
+import math
 import tarfile
 import zipfile
 import zlib
@@ -40,7 +41,7 @@ _DAMAGE = (
 _OFFICIAL_CSVS = ("fer2013.csv", "icml_face_data.csv")
 
 
-def read(path: str | Path, use_cache: bool = True) -> Faces:
+def read(path: str | Path, use_cache: bool = True, memory: float = math.inf) -> Faces:
     """All faces of a data set.
 
     Args:
@@ -48,6 +49,8 @@ def read(path: str | Path, use_cache: bool = True) -> Faces:
             .tar, .tar.gz or .tar.xz of either, which is read without unpacking it to disk.
         use_cache: return what an earlier call has read when the source is still the same to the byte (see
             `fer.data.cache`), and keep what this call reads.
+        memory: bytes; images that take more are left on the disk, in the cache, and mapped into memory. The call that
+            reads them for the first time holds them all.
 
     Raises:
         UserError: `path` does not exist or cannot be read, holds no FER2013, or holds a fault; names it.
@@ -64,12 +67,14 @@ def read(path: str | Path, use_cache: bool = True) -> Faces:
         source = source / csv if csv else source
 
         key = cache.source_key(source) if use_cache else ""
-        found = cache.load(source, key) if use_cache else None
+        found = cache.load(source, key, memory) if use_cache else None
         if found is None:
             _log.info("reading %s", source)
             found = _parse(source)
             if use_cache and cache.source_key(source) == key:
                 cache.save(source, key, *found)
+                if found[0].images.nbytes > memory:
+                    found = cache.load(source, key, memory) or found
     faces, notes = found
     for note in notes:
         _log.warning(note)

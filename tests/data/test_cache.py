@@ -8,6 +8,7 @@ import pytest
 
 from fer.data import cache, csv_file
 from fer.data.cache import load, save, source_key
+from fer.data.faces import Faces
 
 
 @pytest.fixture
@@ -187,3 +188,33 @@ def test_an_unwritable_directory_is_a_warning(source, some_faces, monkeypatch, c
 def test_the_users_cache_directory_is_the_default(monkeypatch):
     monkeypatch.setenv("FER_CACHE", "")
     assert cache.cache_directory().name == "fer-lightning"
+
+
+def test_images_beyond_the_memory_are_mapped_and_the_same(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    count = 10_000
+    faces = Faces(
+        rng.integers(0, 256, (count, 48, 48), np.uint8),
+        rng.integers(0, 7, count),
+        rng.integers(0, 3, count).astype(np.int8),
+        np.arange(count).astype(str),
+    )
+    source = tmp_path / "faces.csv"
+    source.touch()
+    cache.save(source, "key", faces, ["a note"])
+    found = cache.load(source, "key", memory=1e6)
+    assert found is not None
+    mapped, notes = found
+    assert isinstance(mapped.images, np.memmap)
+    assert notes == ["a note"]
+    assert np.array_equal(mapped.images, faces.images)
+    some = mapped.labels != 6
+    before = {path.name for path in cache.cache_directory().iterdir()}
+    picked = mapped.select(some)
+    assert isinstance(picked.images, np.memmap)  # 8,571 faces: they would not fit either
+    assert np.array_equal(picked.images, faces.images[some])
+    assert not isinstance(mapped.select(np.arange(10)).images, np.memmap)
+    assert {path.name for path in cache.cache_directory().iterdir()} == before
+    in_memory = cache.load(source, "key")
+    assert in_memory is not None
+    assert not isinstance(in_memory[0].images, np.memmap)
