@@ -489,7 +489,7 @@ def _mistaken_labels(cfg: DictConfig) -> list[str]:
     ]
     if ferplus and data.path is None:
         found.append("data.labels=ferplus: there are no votes on drawn faces; give data.path=fer2013.csv")
-    if data.labels != "ferplus" and (data.ferplus_target != "majority" or data.fer2013_weight > 0):
+    if data.labels == "fer2013" and (data.ferplus_target != "majority" or data.fer2013_weight > 0):
         found.append("data.ferplus_target and data.fer2013_weight are of training with data.labels=ferplus; add that")
     if data.labels != "ferplus" and CONTEMPT in _classes(data.classes):
         found.append(f"data.classes: only FER+ votes for {CONTEMPT}; add data.labels=ferplus, or leave it out")

@@ -125,8 +125,13 @@ class FER2013DataModule(L.LightningDataModule):
         self._train_loader: FaceLoader | None = None
         self._resume: dict[str, int] | None = None
 
+    @property
+    def files(self) -> list[Path]:
+        """What `setup` reads and `prepare_data` can fetch."""
+        return [*([] if self.path is None else [self.path]), *([self.ferplus_path] if self._needs_votes else [])]
+
     def prepare_data(self) -> None:
-        """Fetches FER2013 when the path does not exist (once, on one process)."""
+        """Fetches FER2013 and the votes of FER+ where they are needed and missing (once, on one process)."""
         if self.path is not None and not self.path.exists():
             if not self.may_download:
                 raise UserError(

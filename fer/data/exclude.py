@@ -138,7 +138,7 @@ def read_list(path: str | Path, faces: Faces, reasons: Sequence[str] | None = No
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         raise UserError(
-            f"data.exclude={source} has no column {' and no column '.join(missing)}: it takes the cleaning.csv that "
+            f"data.exclude={source} has no column {missing[0]}: it takes the cleaning.csv that "
             "python -m fer.data.clean writes"
         )
     position_of = {name: position for position, name in enumerate(faces.rows.tolist())}

@@ -216,7 +216,7 @@ def _parse(text: str, name: str) -> Votes:
     header = [column.strip() for column in next(lines, [])]
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
-        raise UserError(f"{name} has no column {' and no column '.join(missing)}; get {FILE} from {URL}")
+        raise UserError(f"{name} has no column {missing[0]}; get {FILE} from {URL}")
     usage = header.index("Usage")
     places = {_position(column): header.index(column) for column in _COLUMNS[2:]}
     counts: list[list[int]] = []

@@ -73,7 +73,7 @@ def train(cfg: DictConfig, run_dir: Path, more: Sequence[Callback] = ()) -> Path
     if cluster.is_first():
         datamodule.prepare_data()
     else:
-        _wait_for(datamodule.path)
+        _wait_for(datamodule.files)
     datamodule.setup()
     if cluster.is_first():
         print_class_counts(datamodule)
@@ -104,12 +104,12 @@ def train(cfg: DictConfig, run_dir: Path, more: Sequence[Callback] = ()) -> Path
     return Path(best.best_model_path or run_dir / "checkpoints" / "last.ckpt")
 
 
-def _wait_for(source: Path | None) -> None:
+def _wait_for(files: list[Path]) -> None:
     """Lets the first process fetch the data."""
     end = time.monotonic() + _DOWNLOAD_S
-    while source is not None and not source.exists():
+    while missing := [file for file in files if not file.exists()]:
         if time.monotonic() > end:
-            raise UserError(f"data.path={source} did not come; put fer2013.csv there before several processes start")
+            raise UserError(f"{missing[0]} did not come; download it before several processes start")
         time.sleep(1)
 
 

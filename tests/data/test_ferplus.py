@@ -70,7 +70,7 @@ def test_columns_may_stand_in_any_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", "has no column Usage and no column Image name"),
+        ("a,b\n1,2\n", "has no column Usage; get fer2013new"),
         (f"{HEADER}\n", "no rows"),
         (f"{HEADER}\nTraining,x,1,2\n", r"line 2 \(row 0\), has 4 columns where the header has 12"),
         (f"{HEADER}\nTraining,x,0,0,0,0,0,0,0,0,0,0\n", r"line 2 \(row 0\), has no vote at all"),
