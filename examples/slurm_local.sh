@@ -14,7 +14,14 @@ export SLURM_CONF=$directory/slurm.conf
 
 stop() {
   for daemon in slurmd slurmctld munged; do
-    [ -s "$directory/$daemon.pid" ] && kill "$(cat "$directory/$daemon.pid")" 2>/dev/null || true
+    [ -s "$directory/$daemon.pid" ] || continue
+    process=$(cat "$directory/$daemon.pid")
+    kill "$process" 2>/dev/null || continue
+    for _ in $(seq 50); do  # slurmd first sees its jobs out
+      kill -0 "$process" 2>/dev/null || break
+      sleep 0.1
+    done
+    kill -9 "$process" 2>/dev/null || true
   done
 }
 
