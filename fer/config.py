@@ -346,10 +346,10 @@ def _check(base: DictConfig, text: str, override: Override) -> tuple[str | None,
     """What is wrong with a setting's name, if anything, and the setting as Hydra wants it."""
     key = override.key_or_group
     known = _keys(base)
+    if _is_open(key):  # known or not: of the experiments of a sweep one may have the key and the next not
+        return None, text if text[0] in "+~" else f"++{text}"
     if key in known or key.startswith("hydra.") or key == "hydra":
         return None, text
-    if _is_open(key):
-        return None, text if text[0] in "+~" else f"++{text}"
     return _unknown_key(key, known), text
 
 

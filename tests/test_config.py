@@ -93,6 +93,16 @@ def test_every_model_config_builds(name: str) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) > 1000
 
 
+def test_a_key_that_only_one_of_the_swept_experiments_has_can_be_set() -> None:
+    config.register()
+    words = ["experiment=labels_raw,best_7", "trainer.limit_train_batches=3"]
+    found, fixed = config.mistakes(CONFIGS, "train", words)
+    assert found == []
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        for name in ("labels_raw", "best_7"):
+            assert compose("train", [f"experiment={name}", *fixed[1:]]).trainer.limit_train_batches == 3
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes(name: str) -> None:
     assert mistakes(f"experiment={name}") == []
