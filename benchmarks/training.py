@@ -1,6 +1,6 @@
 """Training speed of our loop against a loop written the usual way, on drawn faces.
 
-    python benchmarks/training.py [--model senet] [--faces 1536] [--rounds 3] [--threads N]
+    python benchmarks/training.py [--model senet] [--faces 1536] [--rounds 3] [--threads N] [--compile]
 
 Ours: the faces in memory, batches by index, augmentation on the batch, bf16 where the processor has units for it,
 channels-last, Lightning's Trainer with metrics and EMA, as train.py runs it.
@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=1536)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compile", action="store_true", help="ours with compile=true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     quieten()
@@ -127,7 +128,13 @@ def main() -> None:
     config.register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose(
-            "train", ["data=synthetic", f"model={arguments.model}", f"data.synthetic.train={arguments.faces}"]
+            "train",
+            [
+                "data=synthetic",
+                f"model={arguments.model}",
+                f"data.synthetic.train={arguments.faces}",
+                f"compile={arguments.compile}",
+            ],
         )
     datamodule = build_datamodule(cfg)
     datamodule.setup()
@@ -136,7 +143,8 @@ def main() -> None:
         speeds["usual"].append(usual(cfg, datamodule))
         speeds["ours"].append(ours(cfg, datamodule))
     medians = {name: statistics.median(values) for name, values in speeds.items()}
-    print(f"{arguments.model}, {arguments.threads} threads, {choose_precision('auto', 'cpu')}, images per second:")
+    how = f"{choose_precision('auto', 'cpu')}{', compiled' if arguments.compile else ''}"
+    print(f"{arguments.model}, {arguments.threads} threads, {how}, images per second:")
     for name, values in speeds.items():
         print(f"  {name:<6} {medians[name]:8.0f}   ({', '.join(f'{value:.0f}' for value in values)})")
     print(f"  ratio  {medians['ours'] / medians['usual']:8.2f}")

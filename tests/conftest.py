@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
-from tiny import TINY
+from tiny import ROOT, TINY
 
 from fer import config
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from conftest import ROOT
 from omegaconf import DictConfig, OmegaConf
-from tiny import TINY
+from tiny import ROOT, TINY
 
 from fer import config, sweep
 from fer.errors import UserError

@@ -1,5 +1,8 @@
-"""Settings of train.py for a run of seconds, shared by the tests of commands and of runs."""
+"""Settings of train.py for a run of seconds, shared by the tests of commands and of runs, and where train.py is."""
 
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 TINY = [
     "data=synthetic",
     "data.synthetic.train=210",
