@@ -69,11 +69,11 @@ class SENet(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        widths: tuple[int, ...] = (32, 64, 128, 256),
-        blocks: tuple[int, ...] = (1, 1, 2, 2),
+        widths: tuple[int, ...] = (64, 128, 256),
+        blocks: tuple[int, ...] = (1, 2, 2),
         reduction: int = 16,
         dropout: float = 0.3,
-        stem_width: int | None = None,
+        stem_width: int | None = 16,
     ) -> None:
         super().__init__()
         if stem_width is None:
