@@ -66,7 +66,7 @@ def save_training_progress(file: Path, rows: list[dict[str, float]]) -> None:
                 f"{best[f'val/{metric}']:.3f}",
                 (best["epoch"] + 1, best[f"val/{metric}"]),
                 textcoords="offset points",
-                xytext=(-6, 8),
+                xytext=(-6, -16),  # below: by the time of the best epoch training is usually above
                 ha="right",
             )
         axis.set_xlabel("epoch")
