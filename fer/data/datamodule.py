@@ -26,6 +26,8 @@ from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.labels import ALL_EMOTIONS, CONTEMPT, resolve_classes
 
+OWN_LABELS = "the given labels"
+
 
 class FER2013DataModule(L.LightningDataModule):
     """Faces in memory, batches by index, augmentation per batch on the device.
@@ -212,7 +214,7 @@ class FER2013DataModule(L.LightningDataModule):
 
     def describe_labels(self) -> dict[str, str]:
         """In words, whose labels the rows of training and of evaluation have: keys "train" and "evaluation"."""
-        names = {"fer2013": "FER2013", "ferplus": "FER+ majority"}
+        names = {"fer2013": OWN_LABELS, "ferplus": "FER+ majority"}
         train = names[self.labels]
         if self.labels == "ferplus":
             kinds = {
@@ -222,7 +224,7 @@ class FER2013DataModule(L.LightningDataModule):
             }
             train = kinds[self.ferplus_target]
             if self.fer2013_weight > 0:
-                train = f"{1 - self.fer2013_weight:g} {train} + {self.fer2013_weight:g} FER2013"
+                train = f"{1 - self.fer2013_weight:g} {train} + {self.fer2013_weight:g} {OWN_LABELS}"
         return {"train": train, "evaluation": names[self.eval_labels]}
 
     @property

@@ -26,7 +26,7 @@ from fer import cluster
 from fer.checkpoint import read_checkpoint, read_spec
 from fer.classifier import EmotionClassifier
 from fer.config import import_by_name
-from fer.data.datamodule import FER2013DataModule
+from fer.data.datamodule import OWN_LABELS, FER2013DataModule
 from fer.data.faces import TRAIN
 from fer.errors import UserError
 from fer.files import write_whole
@@ -182,8 +182,11 @@ def print_class_counts(datamodule: FER2013DataModule) -> None:
     counts = datamodule.class_counts()
     source = datamodule.path or "synthetic faces"
     labels = datamodule.describe_labels()
-    judged = "" if labels["evaluation"] == labels["train"] else f", judged by {labels['evaluation']}"
-    title = f"{source}, split {datamodule.split['split']}, labels: {labels['train']}{judged}"
+    rows = datamodule.split
+    division = f"split {rows['split']}" if rows["folds"] is None else f"fold {rows['fold']} of {rows['folds']}"
+    title = f"{source}, {division}"
+    if set(labels.values()) != {OWN_LABELS}:
+        title += f", labels: {labels['train']}, judged by {labels['evaluation']}"
     table = Table(title=title, title_justify="left")
     table.add_column("class")
     for split in counts:

@@ -279,8 +279,8 @@ def test_ferplus_for_training_only_leaves_the_rest_as_it_is(data: Callable[..., 
         assert np.array_equal(mixed.rows(code).rows, plain.rows(code).rows)
         assert np.array_equal(mixed.rows(code).labels, plain.rows(code).labels)
     assert mixed.rows(TRAIN).labels[0] == EMOTIONS.index("happy") != plain.rows(TRAIN).labels[0]
-    assert mixed.describe_labels() == {"train": "FER+ majority", "evaluation": "FER2013"}
-    assert plain.describe_labels() == {"train": "FER2013", "evaluation": "FER2013"}
+    assert mixed.describe_labels() == {"train": "FER+ majority", "evaluation": "the given labels"}
+    assert plain.describe_labels() == {"train": "the given labels", "evaluation": "the given labels"}
 
 
 def test_soft_targets_are_shares_of_the_votes_for_the_classes(data: Callable[..., Path]) -> None:
@@ -300,7 +300,7 @@ def test_fer2013s_own_label_can_have_a_share(data: Callable[..., Path]) -> None:
     soft = ready(votes, ferplus_target="soft", fer2013_weight=0.25)
     assert target_of(soft, 3) == pytest.approx([0.45, 0, 0, 0.25, 0.3, 0, 0])
     assert target_of(ready(votes, fer2013_weight=0.25), 3) == pytest.approx([0.75, 0, 0, 0.25, 0, 0, 0])
-    assert soft.describe_labels()["train"] == "0.75 FER+ vote distribution + 0.25 FER2013"
+    assert soft.describe_labels()["train"] == "0.75 FER+ vote distribution + 0.25 the given labels"
 
 
 def test_rows_won_by_contempt_need_the_eighth_class(data: Callable[..., Path]) -> None:

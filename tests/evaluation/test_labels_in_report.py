@@ -54,7 +54,7 @@ def test_the_cleaned_split_comes_second_and_labels_are_named(
     )
     checkpoint = train(cfg, tmp_path)
     report = evaluate(cfg, [checkpoint], tmp_path, calibrate=True)
-    assert report["labels"] == {"train": "FER+ vote distribution", "evaluation": "FER2013"}
+    assert report["labels"] == {"train": "FER+ vote distribution", "evaluation": "the given labels"}
     assert report["exclude"]["action"] == "drop"
     full, cleaned = report["test"], report["test"]["cleaned"]
     assert (full["images"], cleaned["removed"], cleaned["images"]) == (35, 4, 31)  # rows 135, 140, 145 and 150
@@ -69,7 +69,7 @@ def test_the_cleaned_split_comes_second_and_labels_are_named(
     shown = " ".join(capsys.readouterr().out.split())
     assert "test, cleaned" in shown
     for text in (page, shown):
-        assert "trained on FER+ vote distribution, judged by FER2013" in text
+        assert "trained on FER+ vote distribution, judged by the given labels" in text
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["cleaned"] == cleaned
 
     # The same checkpoint, judged by FER+: the rows that are not a face are gone from the test split.
@@ -82,5 +82,5 @@ def test_the_cleaned_split_comes_second_and_labels_are_named(
 
 
 def test_a_checkpoint_outside_a_run_does_not_say_what_it_was_trained_on() -> None:
-    report = {"labels": {"train": None, "evaluation": "FER2013"}, "exclude": None, "reported_split": "test"}
-    assert html.about_labels(report) == "Labels: judged by FER2013."
+    report = {"labels": {"train": None, "evaluation": "the given labels"}, "exclude": None, "reported_split": "test"}
+    assert html.about_labels(report) == "Labels: judged by the given labels."
