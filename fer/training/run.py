@@ -182,8 +182,8 @@ def print_class_counts(datamodule: FER2013DataModule) -> None:
     counts = datamodule.class_counts()
     source = datamodule.path or "synthetic faces"
     labels = datamodule.describe_labels()
-    rows = datamodule.split
-    division = f"split {rows['split']}" if rows["folds"] is None else f"fold {rows['fold']} of {rows['folds']}"
+    how = datamodule.split
+    division = f"split {how['split']}" if how["folds"] is None else f"fold {how['fold']} of {how['folds']}"
     title = f"{source}, {division}"
     if set(labels.values()) != {OWN_LABELS}:
         title += f", labels: {labels['train']}, judged by {labels['evaluation']}"
