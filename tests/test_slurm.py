@@ -43,7 +43,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sbatch]:
     subprocess.run([script, "stop", str(directory)], check=True)
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
