@@ -77,8 +77,7 @@ def run(cfg: DictConfig, run_dir: Path) -> float | None:
     ckpts = [train(cfg, run_dir)] if training else [Path(ckpt) for ckpt in config.as_list(cfg.ckpt)]
     if not cluster.is_first():
         return None
-    report = evaluate(cfg, ckpts, run_dir, calibrate=training)
-    return float(report.get("val", report[report["reported_split"]])["accuracy"])
+    return sweep.val_accuracy(evaluate(cfg, ckpts, run_dir, calibrate=training))
 
 
 def summarise(directories: list[Path]) -> None:

@@ -151,12 +151,16 @@ def finished_accuracy(cfg: DictConfig, run_dir: Path) -> float | None:
     (run_dir / FAILURE).unlink(missing_ok=True)
     metrics = run_dir / "metrics.json"
     if metrics.is_file():
-        report = json.loads(metrics.read_text())
-        return float(report.get("val", report[report["reported_split"]])["accuracy"])
+        return val_accuracy(json.loads(metrics.read_text()))
     last = run_dir / "checkpoints" / "last.ckpt"
     if cfg.mode == "train" and cfg.ckpt is None and last.is_file():
         cfg.ckpt = str(last)
     return None
+
+
+def val_accuracy(report: Mapping[str, Any]) -> float:
+    """What a job is compared by: the accuracy on val, or where a report has none on the split that it is about."""
+    return float(report.get("val", report[report["reported_split"]])["accuracy"])
 
 
 def note_failure(cfg: DictConfig, run_dir: Path, message: str) -> None:
