@@ -226,6 +226,7 @@ def _check_resumable(ckpt: str, spec: NetworkSpec) -> int:
     for what, theirs, ours in (
         ("network", (saved.name, saved.kwargs), (spec.name, spec.kwargs)),
         ("image size", saved.image_size, spec.image_size),
+        ("standardisation of faces", saved.standardise, spec.standardise),
         ("classes", saved.classes, spec.classes),
     ):
         if theirs != ours:
@@ -242,7 +243,7 @@ def _callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
     callbacks: list[Callback] = [progress(), LastCheckpoint(run_dir / "checkpoints")]
     if cfg.ema is not None:
         callbacks.insert(0, EMA(cfg.ema))
-    if cfg.image_sizes is not None:
+    if cfg.image_sizes:
         callbacks.append(ProgressiveResizing(list(cfg.image_sizes)))
     if cfg.early_stopping is not None:
         callbacks.append(EarlyStopping("val/accuracy", mode="max", patience=cfg.early_stopping))
