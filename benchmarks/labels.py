@@ -36,6 +36,7 @@ VARIANTS = {
     "deduplicated": "without copies, blank pictures, conflicts",
     "ferplus_filtered": "without rows that FER+ contradicts",
     "ferplus_soft": "FER+ vote distribution",
+    "ferplus_auxiliary": "all rows, FER2013's labels; FER+ votes as a second task",
 }
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- written by benchmarks/labels.py -->", "<!-- end -->"

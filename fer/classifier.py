@@ -18,7 +18,10 @@ from torchmetrics.classification import (
 )
 
 from fer.checkpoint import SPEC_KEY
+from fer.errors import UserError
 from fer.models.network import EmotionNetwork
+
+VOTES = 10  # what the people of FER+ could vote for: eight emotions, "unknown", "not a face"
 
 ConfigureOptimizers = Callable[["EmotionClassifier"], Any]
 
@@ -33,6 +36,10 @@ class EmotionClassifier(L.LightningModule):
         class_weights: float (C,), weights of the classes in the training loss.
         any_target: targets are float (B, C), and whichever class above 0 the network finds likeliest is the one to
             learn (Barsoum et al., arXiv 1608.01041, multi-label learning).
+        auxiliary: weight of a second task, to tell how people voted on the face from what the network's last linear
+            layer sees (auxiliary supervision, as in Caruana, "Multitask learning", 1997). Training targets are then
+            float (B, C + 10), the shares of the votes last. The layer for it is trained with the network and left
+            out of it; inference knows nothing of it.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class EmotionClassifier(L.LightningModule):
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
         any_target: bool = False,
+        auxiliary: float = 0.0,
     ) -> None:
         super().__init__()
         # Channels-last weights make the convolutions run on the fast path of CPUs and GPUs. Here, before anybody copies
@@ -50,6 +58,11 @@ class EmotionClassifier(L.LightningModule):
         self._configure = configure
         self.any_target = any_target
         self.loss = nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing)
+        self.auxiliary = auxiliary
+        if auxiliary > 0:
+            last = _last_linear(network)
+            self.votes_head = nn.Linear(last.in_features, VOTES)
+            last.register_forward_pre_hook(self._keep_features)
         metrics = headline_metrics(len(network.spec.classes))
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
@@ -66,19 +79,27 @@ class EmotionClassifier(L.LightningModule):
         return self._configure(self)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss of one augmented batch; targets are int64 (B,), or float (B, C) if soft or mixed."""
+        """The loss of one augmented batch; targets are int64 (B,), or float (B, C) if soft or mixed, or (B, C + 10)."""
         faces, targets = batch
         logits = self(faces)
+        votes = targets[:, logits.shape[1] :] if self.auxiliary > 0 else None
+        if votes is not None:
+            targets = targets[:, : logits.shape[1]]
         hard = targets if targets.ndim == 1 else targets.argmax(dim=1)
         if self.any_target:
             targets = logits.detach().masked_fill(targets == 0, -torch.inf).argmax(dim=1)
         loss: Tensor = self.loss(logits, targets)
+        if votes is not None:
+            loss = loss + self.auxiliary * nn.functional.cross_entropy(self.votes_head(self._features), votes)
         self.train_metrics.update(logits.detach(), hard)
         epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(faces), "logger": False}
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, **epoch)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True, **epoch)
         self.log_dict(self.train_metrics, **epoch)
         return loss
+
+    def _keep_features(self, last: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._features = inputs[0]
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Metrics and plain cross-entropy of one batch."""
@@ -100,6 +121,17 @@ class EmotionClassifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description that lets the file be loaded on its own (see `fer.checkpoint`)."""
         checkpoint[SPEC_KEY] = self.network.spec.to_dict()
+
+
+def _last_linear(network: EmotionNetwork) -> nn.Linear:
+    """The layer that makes the logits."""
+    linear = [module for module in network.backbone.modules() if isinstance(module, nn.Linear)]
+    if not linear or linear[-1].out_features != len(network.spec.classes):
+        raise UserError(
+            f"data.ferplus_auxiliary: {network.spec.name} does not end in a linear layer; leave it at 0, or take "
+            "another network"
+        )
+    return linear[-1]
 
 
 def headline_metrics(num_classes: int) -> MetricCollection:

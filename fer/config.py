@@ -75,6 +75,7 @@ class DataConfig:
     ferplus_path: str = "data/fer2013new.csv"
     ferplus_target: str = "majority"
     fer2013_weight: float = 0.0
+    ferplus_auxiliary: float = 0.0
     exclude: str | None = None
     exclude_reasons: list[str] | None = None
     exclude_action: str = "drop"
@@ -479,16 +480,19 @@ def validate(cfg: DictConfig) -> list[str]:
 def _mistaken_labels(cfg: DictConfig) -> list[str]:
     """Settings of labels and of rows to leave out that make no sense, alone or together."""
     data = cfg.data
-    ferplus = "ferplus" in (data.labels, data.eval_labels)
+    ferplus = "ferplus" in (data.labels, data.eval_labels) or data.ferplus_auxiliary > 0
     found = [
         *_one_of("data.labels", data.labels, LABELS),
         *(_one_of("data.eval_labels", data.eval_labels, LABELS) if data.eval_labels is not None else []),
         *_one_of("data.ferplus_target", data.ferplus_target, FERPLUS_TARGETS),
         *_one_of("data.exclude_action", data.exclude_action, EXCLUDE_ACTIONS),
         *_between("data.fer2013_weight", data.fer2013_weight, 0, 1),
+        *_between("data.ferplus_auxiliary", data.ferplus_auxiliary, 0, 10),
     ]
     if ferplus and data.path is None:
-        found.append("data.labels=ferplus: there are no votes on drawn faces; give data.path=fer2013.csv")
+        found.append(
+            "data.labels=ferplus, ferplus_auxiliary: there are no votes on drawn faces; give data.path=fer2013.csv"
+        )
     if data.labels == "fer2013" and (data.ferplus_target != "majority" or data.fer2013_weight > 0):
         found.append("data.ferplus_target and data.fer2013_weight are of training with data.labels=ferplus; add that")
     if data.labels != "ferplus" and CONTEMPT in _classes(data.classes):

@@ -7,6 +7,7 @@ import torch
 from fer.checkpoint import SPEC_KEY
 from fer.classifier import EmotionClassifier
 from fer.data.datamodule import FER2013DataModule
+from fer.errors import UserError
 from fer.models.network import EmotionNetwork, NetworkSpec
 
 CLASSES = ("angry", "happy", "sad")
@@ -34,6 +35,34 @@ def test_the_loss_knows_smoothing_weights_and_soft_targets() -> None:
     assert float(loss(logits, hard)) == pytest.approx(float(expected), abs=1e-6)
     plain = classifier().loss
     assert float(plain(logits, soft)) == pytest.approx(float(plain(logits, hard)), abs=1e-6)
+
+
+def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees() -> None:
+    plain, double = classifier(), classifier(auxiliary=0.5)
+    double.network.load_state_dict(plain.network.state_dict())
+    faces = torch.randint(0, 256, (4, 1, 48, 48), dtype=torch.uint8)
+    own = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 1]), 3).float()
+    votes = torch.rand(4, 10).softmax(1)
+    trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])
+    losses = []
+    for module, targets in ((plain, own), (double, torch.cat([own, votes], dim=1))):
+        module.trainer = trainer  # type: ignore[assignment]
+        module.log = module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+        torch.manual_seed(0)  # of dropout
+        losses.append(module.training_step((faces, targets), 0))
+    features = double._features
+    expected = torch.nn.functional.cross_entropy(double.votes_head(features), votes)
+    assert (losses[1] - losses[0]).item() == pytest.approx(0.5 * expected.item(), abs=1e-5)
+    expected.backward()
+    trained = {name for name, parameter in double.network.named_parameters() if parameter.grad is not None}
+    assert trained == {name for name, _ in double.network.named_parameters() if "head" not in name}
+
+
+def test_a_network_without_a_linear_end_cannot_have_the_second_task() -> None:
+    network = EmotionNetwork(NetworkSpec("net", CLASSES, kwargs={"widths": [4, 8]}))
+    network.backbone.head = torch.nn.Conv1d(8, 3, 1)  # type: ignore[assignment]
+    with pytest.raises(UserError, match="does not end in a linear layer"):
+        EmotionClassifier(network, auxiliary=1.0)
 
 
 def test_logged_metrics_are_those_of_the_whole_split() -> None:

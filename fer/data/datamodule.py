@@ -58,6 +58,8 @@ class FER2013DataModule(L.LightningDataModule):
             as a distribution over the classes; "any", whichever label the network finds likeliest of those that many
             voted for. Metrics always take the label with most votes.
         fer2013_weight: share of FER2013's own label in the targets of "ferplus"; the rest is `ferplus_target`.
+        ferplus_auxiliary: above 0, training targets are float (B, C + 10): behind those of the classes stand the shares
+            of FER+'s ten votes, for a second task of that weight in the loss. Whatever `labels` is.
         exclude: a `cleaning.csv` of `fer.data.clean`; None keeps every row.
         exclude_reasons: why rows are left out (keys of `fer.data.exclude.REASONS`); None for those that are facts about
             pictures.
@@ -88,6 +90,7 @@ class FER2013DataModule(L.LightningDataModule):
         ferplus_path: str | Path = "data/fer2013new.csv",
         ferplus_target: str = "majority",
         fer2013_weight: float = 0.0,
+        ferplus_auxiliary: float = 0.0,
         exclude: str | Path | None = None,
         exclude_reasons: Sequence[str] | None = None,
         exclude_action: str = "drop",
@@ -116,6 +119,7 @@ class FER2013DataModule(L.LightningDataModule):
         self.ferplus_path = Path(ferplus_path).expanduser()
         self.ferplus_target = ferplus_target
         self.fer2013_weight = fer2013_weight
+        self.ferplus_auxiliary = ferplus_auxiliary
         self.exclude = exclude
         self.exclude_reasons = None if exclude is None else check_reasons(exclude_reasons)
         self.exclude_action = exclude_action
@@ -124,6 +128,7 @@ class FER2013DataModule(L.LightningDataModule):
         self._faces: Faces | None = None
         self._listed: npt.NDArray[np.bool_] | None = None
         self._soft_targets: Tensor | None = None
+        self._vote_shares: Tensor | None = None
         self._train_loader: FaceLoader | None = None
         self._resume: dict[str, int] | None = None
 
@@ -182,13 +187,17 @@ class FER2013DataModule(L.LightningDataModule):
         own = divided.labels[kept]
         self._faces = dataclasses.replace(divided.select(kept), labels=label[kept])
         self._listed = None if exclusion is None else exclusion.listed[kept]
-        if votes is not None and self.labels == "ferplus":
+        if votes is not None:
             train = self._faces.splits == TRAIN
-            self._soft_targets = self._make_soft_targets(votes[wanted][kept][train], own[train])
+            votes = votes[wanted][kept][train]
+            if self.labels == "ferplus":
+                self._soft_targets = self._make_soft_targets(votes, own[train])
+            if self.ferplus_auxiliary > 0:
+                self._vote_shares = torch.from_numpy(votes / votes.sum(axis=1, keepdims=True)).float()
 
     @property
     def _needs_votes(self) -> bool:
-        return "ferplus" in (self.labels, self.eval_labels)
+        return "ferplus" in (self.labels, self.eval_labels) or self.ferplus_auxiliary > 0
 
     def _make_soft_targets(self, votes: npt.NDArray[np.int64], own: npt.NDArray[np.int64]) -> Tensor | None:
         """Targets of the training rows, float32 (N, C); None where the hard labels say it all."""
@@ -225,6 +234,8 @@ class FER2013DataModule(L.LightningDataModule):
             train = kinds[self.ferplus_target]
             if self.fer2013_weight > 0:
                 train = f"{1 - self.fer2013_weight:g} {train} + {self.fer2013_weight:g} {OWN_LABELS}"
+        if self.ferplus_auxiliary > 0:
+            train += f", and FER+'s votes as a second task of weight {self.ferplus_auxiliary:g}"
         return {"train": train, "evaluation": names[self.eval_labels]}
 
     @property
@@ -268,12 +279,17 @@ class FER2013DataModule(L.LightningDataModule):
         return counts.sum() / (len(counts) * counts.clamp(min=1))
 
     def train_dataloader(self) -> FaceLoader:
-        """Shuffled, or drawn with equal chances for every class; targets are float (B, C) where labels are soft."""
+        """Shuffled, or drawn with equal chances for every class; targets are float (B, C) where labels are soft, and
+        (B, C + 10) with `ferplus_auxiliary`."""
         images, targets = self.tensors(TRAIN)
         weights = None
         if self.balance == "sampler":
             weights = (1 / torch.bincount(targets, minlength=len(self.classes)).double())[targets]
         targets = targets if self._soft_targets is None else self._soft_targets
+        if self._vote_shares is not None:
+            if targets.ndim == 1:
+                targets = nn.functional.one_hot(targets, len(self.classes)).float()
+            targets = torch.cat([targets, self._vote_shares], dim=1)
         self._train_loader = self._loader(images, targets, self.batch_size, shuffle=True, weights=weights)
         if self._resume is not None:
             self._train_loader.load_state_dict(self._resume)

@@ -27,7 +27,7 @@ def configure_optimizers(
     """What Lightning's `configure_optimizers` returns.
 
     Args:
-        module: its network's parameters are optimised; its trainer tells the number of steps.
+        module: its parameters are optimised; its trainer tells the number of steps.
         optimizer: `_target_` names the class, such as torch.optim.SGD; the rest are its arguments.
         lr: highest learning rate.
         weight_decay: on weights only, not on norms and biases.
@@ -40,7 +40,7 @@ def configure_optimizers(
     """
     settings = dict(optimizer)
     optimizer_class = import_by_name(settings.pop("_target_"))
-    groups = param_groups_weight_decay(module.network, weight_decay)
+    groups = param_groups_weight_decay(module, weight_decay)
     built: torch.optim.Optimizer = optimizer_class(groups, lr=lr, weight_decay=weight_decay, **settings)
 
     trainer = module.trainer

@@ -216,6 +216,7 @@ def build_classifier(cfg: DictConfig, datamodule: FER2013DataModule) -> EmotionC
         label_smoothing=cfg.label_smoothing,
         class_weights=datamodule.class_weights(),
         any_target=datamodule.labels == "ferplus" and datamodule.ferplus_target == "any",
+        auxiliary=datamodule.ferplus_auxiliary,
     )
 
 

@@ -303,6 +303,25 @@ def test_fer2013s_own_label_can_have_a_share(data: Callable[..., Path]) -> None:
     assert soft.describe_labels()["train"] == "0.75 FER+ vote distribution + 0.25 the given labels"
 
 
+def test_the_votes_can_be_a_second_task_beside_the_own_labels(data: Callable[..., Path]) -> None:
+    votes = data({0: counts(angry=4, sad=2, contempt=2, unknown=1, not_a_face=1)})
+    datamodule = ready(votes, labels="fer2013", ferplus_auxiliary=0.5)
+    loader = datamodule.train_dataloader()
+    place = datamodule.rows(TRAIN).rows.tolist().index("0")
+    own, shares = loader.targets[place, :7], loader.targets[place, 7:]
+    assert own.tolist() == [1, 0, 0, 0, 0, 0, 0]
+    assert shares.tolist() == pytest.approx([0.4, 0, 0, 0, 0.2, 0, 0, 0.2, 0.1, 0.1])
+    assert datamodule.tensors(TRAIN)[1].dtype == torch.int64
+    _, targets = next(iter(datamodule.val_dataloader()))
+    assert targets.dtype == torch.int64  # judged as ever
+    assert datamodule.describe_labels() == {
+        "train": "the given labels, and FER+'s votes as a second task of weight 0.5",
+        "evaluation": "the given labels",
+    }
+    soft = ready(votes, ferplus_target="soft", ferplus_auxiliary=0.5).train_dataloader()
+    assert soft.targets[place, :7].tolist() == pytest.approx([4 / 6, 0, 0, 0, 2 / 6, 0, 0], abs=1e-4)
+
+
 def test_rows_won_by_contempt_need_the_eighth_class(data: Callable[..., Path]) -> None:
     votes = data({0: counts(contempt=8, happy=2)})
     assert "0" not in ready(votes).rows(TRAIN).rows
