@@ -8,7 +8,8 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from fer.config import checked_arguments, complain
+from fer.command_line import complain
+from fer.config import checked_arguments
 from fer.errors import EXIT_CODE, UserError
 from fer.inference.config import InferConfig, mistakes
 

@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fer import cluster, config, sweep
+from fer.command_line import complain
 from fer.errors import EXIT_CODE, UserError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -47,7 +48,7 @@ def main(cfg: DictConfig) -> float | None:
             raise
         traceback.print_exc()  # one broken job must not cost the others
         message = f"{type(error).__name__}: {error}"
-    config.complain(message.splitlines())
+    complain(message.splitlines())
     if not sweeping:
         sys.exit(EXIT_CODE)
     sweep.note_failure(cfg, run_dir, message)
@@ -87,7 +88,7 @@ def summarise(directories: list[Path]) -> None:
     try:
         summarise(directories)
     except UserError as error:  # no job got far enough
-        config.complain([str(error)])
+        complain([str(error)])
 
 
 def unwritable(error: OSError) -> str:
@@ -111,14 +112,14 @@ if __name__ == "__main__":
             sys.argv += sweep.arguments(words, grid)
         main()
     except UserError as error:  # the sweep cannot be begun
-        config.complain([str(error)])
+        complain([str(error)])
         sys.exit(EXIT_CODE)
     except OSError as error:  # Hydra could not make the run directory
-        config.complain([unwritable(error)])
+        complain([unwritable(error)])
         sys.exit(EXIT_CODE)
     finally:
         if sweep.OnSweep.directory is not None:
             summarise([sweep.OnSweep.directory])
     if sweep.OnSweep.directory is not None and (failed := sweep.failed_jobs(sweep.OnSweep.directory)):
-        config.complain([f"{len(failed)} of the jobs failed: {', '.join(failed)}"])
+        complain([f"{len(failed)} of the jobs failed: {', '.join(failed)}"])
         sys.exit(EXIT_CODE)

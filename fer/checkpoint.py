@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from fer.command_line import complain
 from fer.errors import EXIT_CODE, UserError
 from fer.files import write_whole
 from fer.models.network import EmotionNetwork, NetworkSpec
@@ -106,10 +107,10 @@ def write_slim(source: str | Path, target: str | Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        print("error: give a checkpoint and the name of its small copy", file=sys.stderr)
+        complain(["give a checkpoint and the name of its small copy"])
         sys.exit(EXIT_CODE)
     try:
         write_slim(*sys.argv[1:])
     except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain([str(error)])
         sys.exit(EXIT_CODE)

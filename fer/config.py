@@ -4,7 +4,6 @@ Hydra checks a setting's name and type against these dataclasses, which come fir
 configs/train.yaml. `mistakes` collects every mistake of a command line before anything is run.
 """
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -12,7 +11,7 @@ import string
 import sys
 import textwrap
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer import cluster
+from fer.command_line import complain, did_you_mean
 from fer.errors import EXIT_CODE, UserError
 from fer.labels import CONTEMPT, resolve_classes
 
@@ -275,11 +275,6 @@ def _help(config_dir: Path, config_name: str, overrides: Sequence[str]) -> str:
     return template.substitute(APP_CONFIG_GROUPS="\n".join(lines) + "\n", CONFIG=settings)
 
 
-def complain(found: Sequence[str]) -> None:
-    """Prints mistakes to standard error, one per line."""
-    print("\n".join(f"error: {text}" for text in found), file=sys.stderr)
-
-
 def _options(config_dir: Path, config_name: str, group: str) -> list[str] | None:
     """What a group offers; None for a word that is no group of this command."""
     defaults: Any = OmegaConf.to_container(_load(config_dir, config_name).defaults)
@@ -319,12 +314,7 @@ def _unknown_choice(group: str, choice: str, options: Sequence[str]) -> str:
         from fer.models import suggest  # imports timm: only on a mistake
 
         return f"{sentence}; every timm network is model=timm model.name=NAME: {suggest(choice)}"
-    return f"{sentence}{_near(choice, options)}"
-
-
-def _near(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"{sentence}{did_you_mean(choice, options)}"
 
 
 def _keys(config: Any, prefix: str = "") -> list[str]:
@@ -370,8 +360,8 @@ def _missing_launcher(name: str) -> str | None:
 
 def _unknown_key(key: str, known: Sequence[str]) -> str:
     same_leaf = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or same_leaf[:1]
-    return f"{key}: there is no such setting{f'; did you mean {near[0]}?' if near else ''}"
+    hint = did_you_mean(key, known, cutoff=0.6) or "".join(f"; did you mean {name}?" for name in same_leaf[:1])
+    return f"{key}: there is no such setting{hint}"
 
 
 def _mistakes_in_experiments(config_dir: Path, config_name: str, groups: Sequence[str]) -> list[str]:
@@ -558,7 +548,9 @@ def _mistaken_names(cfg: DictConfig) -> list[str]:
 
 
 def _one_of(key: str, value: Any, choices: Sequence[str]) -> list[str]:
-    return [] if value in choices else [f"{key}={value}: there is {', '.join(choices)}{_near(str(value), choices)}"]
+    return (
+        [] if value in choices else [f"{key}={value}: there is {', '.join(choices)}{did_you_mean(str(value), choices)}"]
+    )
 
 
 def _between(key: str, value: float | None, low: float, high: float | None) -> list[str]:

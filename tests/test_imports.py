@@ -11,21 +11,26 @@ PACKAGE = Path(__file__).parents[1] / "fer"
 # For each part of the package the parts that it may import.
 ALLOWED = {
     "errors": set(),
+    "command_line": set(),
     "files": set(),
     "labels": {"errors"},
     "cluster": {"errors"},
-    "config": {"cluster", "errors", "labels", "models"},
-    "data": {"errors", "files", "labels"},
+    "config": {"command_line", "cluster", "errors", "labels", "models"},
+    "data": {"command_line", "errors", "files", "labels"},
     "models": {"errors", "labels"},
     "sweep": {"cluster", "errors"},
-    "checkpoint": {"errors", "files", "models"},
-    "classifier": {"checkpoint", "models"},
-    "training": {"cluster", "errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier"},
-    "evaluation": {
-        *("errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier", "training", "sweep"),
+    "checkpoint": {"command_line", "errors", "files", "models"},
+    "classifier": {"checkpoint", "errors", "models"},
+    "training": {
+        *("command_line", "cluster", "errors", "files", "labels", "config", "data", "models", "checkpoint"),
+        "classifier",
     },
-    "inference": {"errors", "files", "labels", "models", "checkpoint"},
-    "export": {"errors", "files", "labels", "data", "models", "checkpoint", "inference"},
+    "evaluation": {
+        *("command_line", "errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier"),
+        *("training", "sweep"),
+    },
+    "inference": {"command_line", "errors", "files", "labels", "models", "checkpoint"},
+    "export": {"command_line", "errors", "files", "labels", "data", "models", "checkpoint", "inference"},
     "weights": set(),
     "__init__": set(),
 }

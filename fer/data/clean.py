@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from fer.command_line import complain, read_settings
 from fer.data.contact_sheet import Cell, draw_sheets
 from fer.data.duplicates import connect, correlation, find_copies
 from fer.data.exclude import DEFAULT_REASONS, REASONS, Finding, write_list
@@ -86,10 +86,10 @@ def main() -> None:
     try:
         clean(parse(words))
     except UserError as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        complain(str(error).splitlines())
         sys.exit(EXIT_CODE)
     except OSError as error:
-        print(f"error: {error.filename} cannot be written ({error.strerror}); choose another output=", file=sys.stderr)
+        complain([f"{error.filename} cannot be written ({error.strerror}); choose another output="])
         sys.exit(EXIT_CODE)
 
 
@@ -100,20 +100,7 @@ def parse(words: Sequence[str]) -> CleanConfig:
         UserError: every mistake in a line each.
     """
     names = ("data.path", "data.ferplus_path", "predictions", "output")
-    given: dict[str, str] = {}
-    found: list[str] = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        full = key if key in names else f"data.{key}"
-        if not equals:
-            found.append(f"{word!r} cannot be read; a setting is KEY=VALUE, and --help lists them")
-        elif full not in names:
-            near = get_close_matches(key, names, n=1, cutoff=0.5)
-            found.append(
-                f"{key}: there is no such setting; {f'did you mean {near[0]}?' if near else '--help lists them'}"
-            )
-        elif value not in ("", "null"):
-            given[full] = value
+    given, found = read_settings(words, names)
     if "data.path" not in given and not found:
         found.append("data.path is missing: give a FER2013 CSV, an archive or a folder")
     if found:

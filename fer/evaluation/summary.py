@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from fer.config import complain
+from fer.command_line import complain
 from fer.errors import EXIT_CODE, UserError
 from fer.evaluation.compare import Answers, Comparison, compare, read_answers
 from fer.files import write_whole

@@ -1,11 +1,11 @@
 """`python -m fer.export`: reads and checks the command line. Torch is imported when all of it makes sense."""
 
-import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from fer.command_line import complain, did_you_mean, read_settings
 from fer.errors import EXIT_CODE, UserError
 from fer.export.settings import FORMATS, PRECISIONS, SUFFIXES, ExportConfig
 
@@ -39,7 +39,7 @@ def main() -> None:
 
         export(config)
     except UserError as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        complain(str(error).splitlines())
         sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
@@ -52,17 +52,7 @@ def parse(words: Sequence[str]) -> ExportConfig:
     Raises:
         UserError: every mistake in a line each.
     """
-    names = [field.name for field in fields(ExportConfig)]
-    given: dict[str, str] = {}
-    found: list[str] = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            found.append(f"{word!r} cannot be read; a setting is KEY=VALUE, and --help lists them")
-        elif key not in names:
-            found.append(f"{key}: there is no such setting{_near(key, names) or '; there is ' + ', '.join(names)}")
-        elif value not in ("", "null"):
-            given[key] = value
+    given, found = read_settings(words, [field.name for field in fields(ExportConfig)])
     found += _choice("precision", given, PRECISIONS)
     found += _choice("format", given, FORMATS)
     found += _choice("force", given, ("true", "false"))
@@ -92,12 +82,7 @@ def parse(words: Sequence[str]) -> ExportConfig:
 
 def _choice(key: str, given: dict[str, str], values: Sequence[str]) -> list[str]:
     value = given.get(key, values[0])
-    return [] if value in values else [f"{key}={value}: there is {', '.join(values)}{_near(value, values)}"]
-
-
-def _near(word: str, words: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    return [] if value in values else [f"{key}={value}: there is {', '.join(values)}{did_you_mean(value, values)}"]
 
 
 if __name__ == "__main__":

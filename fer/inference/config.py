@@ -3,12 +3,13 @@
 Plain dataclasses; infer.py lets Hydra check names and types against them.
 """
 
-import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fer.command_line import did_you_mean
 
 MODES = ("webcam", "video", "image")
 FORMATS = ("jsonl", "csv")
@@ -53,16 +54,16 @@ def _mistakes(config: InferConfig) -> Iterator[str]:
     if config.mode is None:
         yield "mode is missing: give mode=webcam, or mode=video source=clip.mp4, or mode=image source=photo.jpg"
     elif config.mode not in MODES:
-        yield f"mode={config.mode}: there is {', '.join(MODES)}{_near(config.mode, MODES)}"
+        yield f"mode={config.mode}: there is {', '.join(MODES)}{did_you_mean(config.mode, MODES)}"
     elif config.mode != "webcam" and not config.source:
         example = "clip.mp4" if config.mode == "video" else "photo.jpg"
         yield f"source is missing: mode={config.mode} needs one, for example source={example}"
     if config.format not in FORMATS:
-        yield f"format={config.format}: there is {', '.join(FORMATS)}{_near(config.format, FORMATS)}"
+        yield f"format={config.format}: there is {', '.join(FORMATS)}{did_you_mean(config.format, FORMATS)}"
     if config.window not in ("auto", True, False):
         yield f"window={config.window}: there is auto, true, false"
     if config.runtime not in RUNTIMES:
-        yield f"runtime={config.runtime}: there is {', '.join(RUNTIMES)}{_near(config.runtime, RUNTIMES)}"
+        yield f"runtime={config.runtime}: there is {', '.join(RUNTIMES)}{did_you_mean(config.runtime, RUNTIMES)}"
     if config.detect_every < 1:
         yield f"detect_every={config.detect_every}: faces are looked for in every picture (1), in every second (2), ..."
     if not 0 <= config.smoothing < math.inf:
@@ -78,8 +79,3 @@ def _mistakes(config: InferConfig) -> Iterator[str]:
         yield f"detector.max_side={detector.max_side}: faces cannot be found in fewer than 32 pixels"
     if detector.path is not None and not Path(detector.path).expanduser().is_file():
         yield f"detector.path={detector.path} does not exist; it is the .onnx file of YuNet"
-
-
-def _near(word: str, words: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]}?" if near else ""

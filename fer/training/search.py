@@ -29,6 +29,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from fer import config
+from fer.command_line import complain
 from fer.errors import EXIT_CODE, UserError
 from fer.training.run import quieten, train
 
@@ -230,5 +231,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except UserError as error:
-        config.complain(str(error).splitlines())
+        complain(str(error).splitlines())
         sys.exit(EXIT_CODE)
