@@ -459,6 +459,8 @@ def validate(cfg: DictConfig) -> list[str]:
         found.append("data.val_fraction and data.test_fraction leave nothing to train on; their sum must be below 1")
     if cfg.mode == "test" and cfg.ckpt is None:
         found.append("mode=test needs a checkpoint: ckpt=RUN/checkpoints/best.ckpt")
+    if cfg.image_sizes and (cfg.trainer.get("max_epochs") or 0) < 1:
+        found.append("image_sizes: each size is for a share of the epochs; give their number, trainer.max_epochs")
     if OmegaConf.is_list(cfg.ckpt) and (cfg.mode == "train" or not cfg.ckpt):
         found.append("ckpt: a list of checkpoints is an ensemble; it needs mode=test and at least one checkpoint")
     for ckpt in as_list(cfg.ckpt):

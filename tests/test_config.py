@@ -140,6 +140,14 @@ def test_a_value_that_makes_no_sense_is_named(settings: Callable[..., DictConfig
     assert message in found[0]
 
 
+def test_sizes_are_shared_out_over_a_number_of_epochs(settings: Callable[..., DictConfig]) -> None:
+    assert config.validate(settings("image_sizes=[24,32]")) == []
+    for epochs in (-1, "null"):
+        assert (
+            "trainer.max_epochs" in config.validate(settings("image_sizes=[24,32]", f"trainer.max_epochs={epochs}"))[0]
+        )
+
+
 def test_folds_and_trainer_arguments_are_checked(settings: Callable[..., DictConfig]) -> None:
     assert "from 0 to 4" in config.validate(settings("data.folds=5", "data.fold=5"))[0]
     assert "did you mean trainer.max_epochs" in config.validate(settings("++trainer.max_epoch=5"))[0]

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from fer.checkpoint import write_checkpoint
+from fer.errors import UserError
 from fer.files import write_whole
 from fer.models.network import EmotionNetwork
 
@@ -54,6 +55,28 @@ class ProgressiveResizing(Callback):
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = sizes
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Tries every size on the network.
+
+        Raises:
+            UserError: the network takes faces of one size only.
+        """
+        assert isinstance(pl_module.network, EmotionNetwork)
+        network = pl_module.network
+        training = network.training
+        network.eval()  # batch norm shall not learn from this
+        try:
+            for size in self.sizes:
+                with torch.no_grad():
+                    network.backbone(torch.zeros(1, 1, size, size, device=pl_module.device))
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(
+                f"image_sizes: {network.spec.name} cannot take faces of {size}x{size}; leave image_sizes at null, or "
+                "take a network that ends in global pooling, such as senet"
+            ) from error
+        finally:
+            network.train(training)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Sets the size for this epoch."""

@@ -3,11 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from omegaconf import DictConfig
 
+from fer.classifier import EmotionClassifier
+from fer.errors import UserError
 from fer.models.net import Net
+from fer.models.network import EmotionNetwork, NetworkSpec
+from fer.training.callbacks import ProgressiveResizing
 from fer.training.run import train
 
 
@@ -26,4 +31,11 @@ def test_each_size_has_its_share_of_the_epochs_and_validation_its_own(
     trained = [size for training, size in seen if training]
     steps = len(trained) // 4
     assert trained == [24] * 2 * steps + [32] * 2 * steps
-    assert {size for training, size in seen if not training} == {48}
+    assert {size for training, size in seen[2:] if not training} == {48}  # the first two try the sizes
+
+
+def test_a_network_of_one_size_refuses_others() -> None:
+    network = EmotionNetwork(NetworkSpec("cnn", ("happy", "sad")))
+    with pytest.raises(UserError, match="cnn cannot take faces of 24x24"):
+        ProgressiveResizing([48, 24]).on_fit_start(L.Trainer(logger=False), EmotionClassifier(network))
+    assert network.training
