@@ -12,6 +12,7 @@ import os
 import re
 import statistics
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from fer.files import write_whole
 from fer.sweep import FAILURE
 
 METRICS = ("val accuracy", "val f1", "test accuracy", "test f1", "test loss")
+LONG_LABEL = 40  # characters; experiments that are longer to describe go by their names
 SHOWN = ("val accuracy", "test accuracy", "test f1")  # in the terminal; the files have all
 
 
@@ -75,7 +77,9 @@ class Row:
     @property
     def name(self) -> str:
         """The label in one line."""
-        return ", ".join(f"{key} {value}" for key, value in self.label.items()) or str(self.runs[0].settings["name"])
+        if set(self.label) <= {"name"}:
+            return str(self.runs[0].settings["name"])
+        return _in_words(self.label)
 
     def mean(self, metric: str) -> float | None:
         """Over the runs; None where one lacks it."""
@@ -146,6 +150,8 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
     """One row per setting, the best validation accuracy first, what was not finished last."""
     keys = list(dict.fromkeys(key for run in runs for key in run.settings))
     names = _label_keys(runs, [key for key in keys if not _is_repetition(key, runs)])
+    if _are_told_apart_by_name(runs, names):
+        names = {"name": "name"}
     groups: dict[tuple[str, ...], list[Run]] = {}
     unfinished: list[Row] = []
     for run in runs:
@@ -212,6 +218,19 @@ def _label_keys(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, str]:
         alike = [other for other in chosen if other.split(".")[-1] == words[-1]]
         short[key] = words[-1] if len(alike) <= 1 else ".".join(words)
     return short
+
+
+def _in_words(label: dict[str, str]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in label.items())
+
+
+def _are_told_apart_by_name(runs: Sequence[Run], names: dict[str, str]) -> bool:
+    """Whether the runs' own names, as experiments give them, say in a word what the settings of `names` say in many."""
+    by_label: dict[str, set[str]] = {}
+    for run in runs:
+        by_label.setdefault(_in_words(_label(run, names)), set()).add(str(run.settings["name"]))
+    own = [name for found in by_label.values() for name in found]
+    return len(own) == len(set(own)) == len(by_label) and max(map(len, by_label)) > LONG_LABEL
 
 
 def _label(run: Run, names: dict[str, str]) -> dict[str, str]:
@@ -341,7 +360,10 @@ def _print(rows: Sequence[Row], notes: Sequence[str], directory: Path) -> None:
     whole = all(row.finished for row in rows)
     table = Table(title=f"{sum(len(row.runs) for row in rows)} runs in {directory.name}", title_justify="left")
     for name in [*labels, "n", *metrics]:
-        table.add_column(name, justify="left" if name in labels else "right", no_wrap=True)
+        # In a narrow window labels are broken; numbers never are.
+        table.add_column(
+            name, justify="left" if name in labels else "right", no_wrap=name not in labels, overflow="fold"
+        )
     if not whole:
         table.add_column("status")
     for row in rows:
@@ -357,7 +379,10 @@ def _print(rows: Sequence[Row], notes: Sequence[str], directory: Path) -> None:
 def _picture(rows: Sequence[Row]) -> Figure:
     """Accuracy of every finished row, best on top; whiskers are intervals over images or deviations over runs."""
     shown = [row for row in rows if row.finished]
-    figure = Figure(figsize=(8, 0.5 * len(shown) + 1.6), dpi=110, layout="constrained")
+    names = [f"{row.name} (n={len(row.runs)})" if len(row.runs) > 1 else row.name for row in shown]
+    names = [textwrap.fill(name, LONG_LABEL) for name in names]
+    lines = sum(max(1.5, 0.9 * (name.count("\n") + 1)) for name in names)
+    figure = Figure(figsize=(8, 0.33 * lines + 1.6), dpi=110, layout="constrained")
     axis = figure.subplots()
     for split, colour, shift in (("val", "tab:orange", -0.12), ("test", "tab:blue", 0.12)):
         label: str | None = split
@@ -377,7 +402,6 @@ def _picture(rows: Sequence[Row]) -> Figure:
             if deviation is not None:
                 values = [value for run in row.runs if (value := run.value(f"{split} accuracy")) is not None]
                 axis.plot(values, [position + shift] * len(values), "|", color=colour, markersize=7, alpha=0.6)
-    names = [f"{row.name} (n={len(row.runs)})" if len(row.runs) > 1 else row.name for row in shown]
     axis.set_yticks(range(len(shown)), names)
     axis.set_ylim(len(shown) - 0.5, -0.5)
     axis.set_xlabel("accuracy; whiskers: ± standard deviation over runs, or 95 % interval over images of a single run")

@@ -121,6 +121,29 @@ def test_a_row_is_named_by_what_is_needed_to_tell_it_apart(tmp_path: Path) -> No
     ]
 
 
+def test_experiments_that_are_long_to_describe_go_by_their_names(tmp_path: Path) -> None:
+    reasons = ["exact_copy", "near_copy", "cross_split_copy", "conflicting_labels"]
+    for seed in (0, 1):
+        write_run(tmp_path / f"raw_{seed}", 0.5, name="raw", seed=seed, data__exclude_reasons=None)
+        write_run(tmp_path / f"clean_{seed}", 0.7, name="clean", seed=seed, data__exclude_reasons=reasons)
+    assert [row.name for row in make_rows(read_runs([tmp_path]))] == ["clean", "raw"]
+    write_run(tmp_path / "other", 0.6, name="raw", data__exclude_reasons=["blank"])  # the name tells no longer
+    rows = make_rows(read_runs([tmp_path]))
+    assert [row.label for row in rows][1:] == [{"exclude_reasons": "blank"}, {"exclude_reasons": "None"}]
+
+
+def test_a_narrow_window_breaks_labels_and_never_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    for accuracy, reasons in ((0.7, ["a" * 30, "b" * 30]), (0.6, ["c" * 70])):
+        write_run(tmp_path / f"{accuracy}", accuracy, name="same", data__exclude_reasons=reasons)
+    summarise([tmp_path])
+    printed = capsys.readouterr().out
+    assert all(number in printed for number in ("0.7000", "0.6000", "0.5000"))
+    assert max(map(len, printed.split("summary ")[0].splitlines())) <= 60
+
+
 def test_folds_are_one_row_with_a_pooled_report(tmp_path: Path) -> None:
     accuracies = (0.5, 0.6, 0.75)
     for fold, accuracy in enumerate(accuracies):
