@@ -19,9 +19,8 @@ from torchmetrics.classification import (
 
 from fer.checkpoint import SPEC_KEY
 from fer.errors import UserError
+from fer.labels import VOTED_ON
 from fer.models.network import EmotionNetwork
-
-VOTES = 10  # what the people of FER+ could vote for: eight emotions, "unknown", "not a face"
 
 ConfigureOptimizers = Callable[["EmotionClassifier"], Any]
 
@@ -61,7 +60,7 @@ class EmotionClassifier(L.LightningModule):
         self.auxiliary = auxiliary
         if auxiliary > 0:
             last = _last_linear(network)
-            self.votes_head = nn.Linear(last.in_features, VOTES)
+            self.votes_head = nn.Linear(last.in_features, len(VOTED_ON))
             last.register_forward_pre_hook(self._keep_features)
         metrics = headline_metrics(len(network.spec.classes))
         self.train_metrics = metrics.clone(prefix="train/")
@@ -89,11 +88,13 @@ class EmotionClassifier(L.LightningModule):
         if self.any_target:
             targets = logits.detach().masked_fill(targets == 0, -torch.inf).argmax(dim=1)
         loss: Tensor = self.loss(logits, targets)
-        if votes is not None:
-            loss = loss + self.auxiliary * nn.functional.cross_entropy(self.votes_head(self._features), votes)
         self.train_metrics.update(logits.detach(), hard)
         epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(faces), "logger": False}
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True, **epoch)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, **epoch)  # of the first task, as val/loss is
+        if votes is not None:
+            of_votes = nn.functional.cross_entropy(self.votes_head(self._features), votes)
+            self.log("train/loss_of_votes", of_votes, sync_dist=True, **epoch)
+            loss = loss + self.auxiliary * of_votes
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True, **epoch)
         self.log_dict(self.train_metrics, **epoch)
         return loss

@@ -15,6 +15,9 @@ EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surpri
 CONTEMPT = "contempt"
 ALL_EMOTIONS: tuple[str, ...] = (*EMOTIONS, CONTEMPT)
 
+# What the ten people of FER+ could say of a face.
+VOTED_ON: tuple[str, ...] = (*ALL_EMOTIONS, "unknown", "not a face")
+
 SUBSETS: dict[str, tuple[str, ...]] = {
     "4": ("angry", "happy", "sad", "neutral"),
     "5": ("angry", "fear", "happy", "sad", "neutral"),

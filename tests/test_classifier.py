@@ -44,15 +44,23 @@ def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees() -> None
     own = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 1]), 3).float()
     votes = torch.rand(4, 10).softmax(1)
     trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])
-    losses = []
+    losses, logged = [], []
     for module, targets in ((plain, own), (double, torch.cat([own, votes], dim=1))):
+        figures: dict[str, float] = {}
         module.trainer = trainer  # type: ignore[assignment]
-        module.log = module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+        module.log = lambda name, value, figures=figures, **_: figures.update(
+            {name: float(torch.as_tensor(value).detach())}
+        )  # type: ignore[method-assign,misc]
+        module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
         torch.manual_seed(0)  # of dropout
         losses.append(module.training_step((faces, targets), 0))
+        logged.append(figures)
     features = double._features
     expected = torch.nn.functional.cross_entropy(double.votes_head(features), votes)
     assert (losses[1] - losses[0]).item() == pytest.approx(0.5 * expected.item(), abs=1e-5)
+    assert logged[1]["train/loss"] == pytest.approx(logged[0]["train/loss"], abs=1e-5)  # comparable with val/loss
+    assert logged[1]["train/loss_of_votes"] == pytest.approx(expected.item(), abs=1e-5)
+    assert "train/loss_of_votes" not in logged[0]
     expected.backward()
     trained = {name for name, parameter in double.network.named_parameters() if parameter.grad is not None}
     assert trained == {name for name, _ in double.network.named_parameters() if "head" not in name}

@@ -20,7 +20,7 @@ ALLOWED = {
     "models": {"errors", "labels"},
     "sweep": {"cluster", "errors"},
     "checkpoint": {"command_line", "errors", "files", "models"},
-    "classifier": {"checkpoint", "errors", "models"},
+    "classifier": {"checkpoint", "errors", "labels", "models"},
     "training": {
         *("command_line", "cluster", "errors", "files", "labels", "config", "data", "models", "checkpoint"),
         "classifier",

@@ -19,7 +19,7 @@ from fer.data.csv_file import USAGES
 from fer.data.faces import SPLIT_NAMES, UNSPLIT, Faces
 from fer.errors import UserError
 from fer.files import write_whole
-from fer.labels import ALL_EMOTIONS, EMOTIONS, emotion_from_spelling
+from fer.labels import ALL_EMOTIONS, EMOTIONS, VOTED_ON, emotion_from_spelling
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +28,7 @@ URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{FILE}"
 ROWS = 35887  # of fer2013.csv
 TIMEOUTS = (5.0, 30.0)  # seconds to connect, and between two pieces of data
 
-# What was voted on, after `ALL_EMOTIONS`: what cannot be told, and what is no face.
-UNKNOWN, NOT_A_FACE = len(ALL_EMOTIONS), len(ALL_EMOTIONS) + 1
+UNKNOWN, NOT_A_FACE = VOTED_ON.index("unknown"), VOTED_ON.index("not a face")
 
 # A label counts as voted for from this share of the ten votes on (Microsoft's own training code, mode multi_target).
 VOTED = 0.3
@@ -50,7 +49,7 @@ class Votes:
     """The votes, row by row in the order of `fer2013.csv`.
 
     Attributes:
-        counts: int64 (N, 10): votes for each of `fer.labels.ALL_EMOTIONS`, for "unknown" and for "not a face".
+        counts: int64 (N, 10): votes for each of `fer.labels.VOTED_ON`.
         splits: int8 (N,), codes of `fer.data.faces`.
     """
 
