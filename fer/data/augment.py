@@ -56,7 +56,11 @@ class Augment(nn.Module):
         return torch.empty(len(like), device=like.device).uniform_(low, high)
 
     def _move(self, pixels: Tensor) -> Tensor:
-        """One affine resampling per face; what comes in from outside repeats the border."""
+        """One affine resampling per face; what comes in from outside repeats the border.
+
+        Bicubic, because bilinear resampling blurs: it takes a third of the differences between neighbouring pixels
+        (squared), bicubic a sixth, and a network that never saw a sharp face in training is worse on those of the test.
+        """
         angle = self._uniform(pixels, -self.rotation, self.rotation)
         zoom = 1 / self._uniform(pixels, *self.scale)  # the matrix maps output to input coordinates
         mirror = 1 - 2 * (self._uniform(pixels, 0, 1) < self.flip).float()
@@ -67,7 +71,8 @@ class Augment(nn.Module):
             torch.stack([sine * mirror, cosine, shift_y], dim=1),
         ]
         grid = nn.functional.affine_grid(torch.stack(rows, dim=1), list(pixels.shape), align_corners=False)
-        return nn.functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+        moved = nn.functional.grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)
+        return moved.clamp_(0, 255)  # bicubic weights may be negative
 
     def _light(self, pixels: Tensor) -> Tensor:
         gain = self._uniform(pixels, 1 - self.contrast, 1 + self.contrast).view(-1, 1, 1, 1)
