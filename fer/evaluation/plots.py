@@ -308,7 +308,7 @@ def ensemble(accuracies: Sequence[tuple[str, float, Sequence[float]]], disagreem
 
 
 def _square(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.0, 5.2), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(7.8, 5.2), dpi=_DPI, layout="constrained")
     axis = figure.subplots()
     axis.set_xlim(-0.01, 1.01)
     axis.set_ylim(-0.01, 1.01)
