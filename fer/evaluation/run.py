@@ -421,7 +421,7 @@ def _grad_cam_figure(
         )
         return {}
     maps, layer = found
-    title = f"{split}: Grad-CAM of the predicted class, features of {layer}"
+    title = f"{split}: Grad-CAM of the predicted class, at the output of {layer}"
     return {
         "grad_cam": plots.grad_cam_maps(
             images[chosen], maps.numpy(), targets[chosen], probabilities[chosen], classes, title
