@@ -75,6 +75,7 @@ def save_training_progress(file: Path, rows: list[dict[str, float]]) -> None:
         axis.grid(alpha=0.3)
         if metric != "lr":
             axis.legend(frameon=False)
-    figure.suptitle("Training progress; the dot is best.ckpt. Training figures are with augmentation and dropout.", fontsize=11)
+    title = "Training progress; the dot is best.ckpt. Training figures are with augmentation and dropout."
+    figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     figure.savefig(file)
