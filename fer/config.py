@@ -167,14 +167,28 @@ def _run_name(model: str, classes: Any) -> str:
     return f"{model}_{text}".replace("/", "-")
 
 
-def _run_dir(name: str, mode: str, ckpt: Any, overrides: Sequence[str]) -> str:
+def _test_name(name: str, ckpt: Any, tta: str, overrides: Sequence[str]) -> str:
+    """What a test's directory is called: by what is tested, unless `name` was given."""
+    ckpts = as_list(ckpt)
+    if len(ckpts) > 1:
+        tested = f"ensemble_of_{len(ckpts)}"
+    elif (run := resumed_run(ckpts[0])) is not None:
+        tested = OmegaConf.select(OmegaConf.load(run / "config.yaml"), "name") or run.name
+    else:
+        tested = name if ckpts[0] is None else Path(str(ckpts[0])).stem
+    if any(text.startswith("name=") for text in overrides):
+        tested = name
+    return f"test_{tested}" if tta == "none" else f"test_{tested}_{tta}"
+
+
+def _run_dir(name: str, mode: str, ckpt: Any, tta: str, overrides: Sequence[str]) -> str:
     """A new directory under outputs/; a resumed run goes on in its own, and so does the job of a cluster."""
     import datetime
 
     resumed = resumed_run(ckpt) if mode == "train" else None
     if resumed is not None:
         return str(resumed)
-    name = f"test_{name}" if mode == "test" else name
+    name = _test_name(name, ckpt, tta, overrides) if mode == "test" else name
     job = cluster.job()
     if job is not None:  # several processes must agree on it, and one script may hold several commands
         return f"outputs/{job}_{name}_{zlib.crc32(repr(list(overrides)).encode()):08x}"

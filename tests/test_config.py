@@ -179,3 +179,20 @@ def test_settings_of_labels_are_checked_together(
     found = config.validate(settings(*path, *overrides))
     assert any(message in text for text in found), found
     assert config.validate(settings("data.path=faces.csv", "data.labels=ferplus", "data.classes=8")) == []
+
+
+def test_a_test_is_named_by_what_is_tested(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("name: senet_4\n")
+    trained = str(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    for ckpt, tta, words, name in (
+        (trained, "none", [], "test_senet_4"),
+        (trained, "flip", [f"ckpt={trained}"], "test_senet_4_flip"),
+        (trained, "none", ["name=mine"], "test_mine"),
+        ("fer/weights/senet_5.ckpt", "none", [], "test_senet_5"),
+        ([trained, "other.ckpt"], "none", [], "test_ensemble_of_2"),
+        (None, "none", [], "test_mine"),
+    ):
+        directory = "${run_dir:mine,test,${ckpt},${tta},${words}}"
+        settings = OmegaConf.create({"ckpt": ckpt, "tta": tta, "words": words, "directory": directory})
+        assert settings.directory.split("_", 2)[2] == name, ckpt
