@@ -90,7 +90,7 @@ def evaluate(cfg: DictConfig, checkpoints: Sequence[Path], run_dir: Path, calibr
     """
     members = _load(checkpoints)
     classes = members[0].network.spec.classes
-    datamodule = build_datamodule(cfg, classes)
+    datamodule = _data_to_judge_by(cfg, classes)
     datamodule.prepare_data()
     datamodule.setup()
     _check_classes(cfg, members, datamodule)
@@ -210,7 +210,7 @@ def _trained_on(cfg: DictConfig, members: Sequence[_Member], datamodule: FER2013
         if division in seen or division["path"] != cfg.data.path:
             continue
         seen.append(division)
-        other = build_datamodule(settings)
+        other = _data_to_judge_by(settings)
         other.setup()
         trained = other.rows(TRAIN)
         same_source = cfg.data.path is not None or division["split_seed"] == cfg.data.split_seed
@@ -316,6 +316,13 @@ def _trained_labels(members: Sequence[_Member]) -> str | None:
         settings: Any = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(run / "config.yaml"))
         found.append(build_datamodule(settings).describe_labels()["train"])
     return "; ".join(dict.fromkeys(found))
+
+
+def _data_to_judge_by(cfg: DictConfig, classes: tuple[str, ...] | None = None) -> FER2013DataModule:
+    """The data without the second task, which is of training alone: other data need not have FER+'s votes."""
+    without = OmegaConf.merge(cfg, {"data": {"ferplus_auxiliary": 0.0}})
+    assert isinstance(without, DictConfig)
+    return build_datamodule(without, classes)
 
 
 def _exclusion(cfg: DictConfig, datamodule: FER2013DataModule) -> dict[str, Any] | None:

@@ -81,6 +81,22 @@ def test_the_cleaned_split_comes_second_and_labels_are_named(
     assert "cleaned" not in again["test"]
 
 
+def test_a_network_with_a_second_task_is_judged_without_the_votes(
+    files: Path, settings: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer.evaluation.run._figures", lambda *_, **__: {})
+    cfg = settings(
+        f"data.path={files / 'faces.csv'}",
+        f"data.ferplus_path={files / 'votes.csv'}",
+        *("data.ferplus_auxiliary=1", "trainer.max_epochs=1"),
+    )
+    checkpoint = train(cfg, tmp_path)
+    cfg.data.ferplus_path, cfg.data.download = str(tmp_path / "missing.csv"), False
+    report = evaluate(cfg, [checkpoint], tmp_path / "again", calibrate=False)
+    assert report["test"]["images"] == 35
+    assert "second task of weight 1" in report["labels"]["train"]
+
+
 def test_a_checkpoint_outside_a_run_does_not_say_what_it_was_trained_on() -> None:
     report = {"labels": {"train": None, "evaluation": "the given labels"}, "exclude": None, "reported_split": "test"}
     assert html.about_labels(report) == "Labels: judged by the given labels."
