@@ -499,7 +499,8 @@ def _print_table(report: dict[str, Any], run_dir: Path, members: Sequence[_Membe
     split = report["reported_split"]
     table = Table(title=_title(members), title_justify="left")
     for column in ("", "images", *HEADLINE):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
+        # In a narrow window names are broken, never numbers.
+        table.add_column(column, justify="right" if column else "left", no_wrap=bool(column), overflow="fold")
     rows = []
     for name in SPLIT_NAMES.values():
         if name in report:

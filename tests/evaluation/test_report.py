@@ -181,9 +181,21 @@ def test_val_can_be_reported_without_a_look_at_test(
     assert (tmp_path / "plots" / "roc_val.png").exists()
 
 
-def test_an_ensemble_averages_probabilities(trained: Callable[..., Path], settings: Settings, tmp_path: Path) -> None:
+def test_an_ensemble_averages_probabilities(
+    trained: Callable[..., Path],
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     runs = [trained(), trained("seed=1")]
+    monkeypatch.setattr("fer.evaluation.run._short", lambda path: "2026-11-21_18-30-00_a_long_name")
+    monkeypatch.setenv("COLUMNS", "80")
+    capsys.readouterr()
     report = evaluate(settings(), [best(run) for run in runs], tmp_path, calibrate=False)
+    shown = capsys.readouterr().out  # in a narrow window names are broken, never numbers
+    assert all(f"{member['accuracy']:.4f}" in shown for member in report["test"]["members"])
+    assert "…" not in shown
     classes = report["classes"]
     parts = [
         np.array([[float(row[name]) for name in classes] for row in read_predictions(run, "test")])
