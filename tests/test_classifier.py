@@ -37,7 +37,7 @@ def test_the_loss_knows_smoothing_weights_and_soft_targets() -> None:
     assert float(plain(logits, soft)) == pytest.approx(float(plain(logits, hard)), abs=1e-6)
 
 
-def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees() -> None:
+def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, double = classifier(), classifier(auxiliary=0.5)
     double.network.load_state_dict(plain.network.state_dict())
     faces = torch.randint(0, 256, (4, 1, 48, 48), dtype=torch.uint8)
@@ -46,20 +46,20 @@ def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees() -> None
     trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])
     losses, logged = [], []
     for module, targets in ((plain, own), (double, torch.cat([own, votes], dim=1))):
-        figures: dict[str, float] = {}
+        figures: dict[str, torch.Tensor] = {}
         module.trainer = trainer  # type: ignore[assignment]
-        module.log = lambda name, value, figures=figures, **_: figures.update(
-            {name: float(torch.as_tensor(value).detach())}
-        )  # type: ignore[method-assign,misc]
-        module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+        monkeypatch.setattr(module, "log", lambda name, value, kept=figures, **_: kept.update({name: value}))
+        monkeypatch.setattr(module, "log_dict", lambda *args, **kwargs: None)
         torch.manual_seed(0)  # of dropout
         losses.append(module.training_step((faces, targets), 0))
         logged.append(figures)
     features = double._features
     expected = torch.nn.functional.cross_entropy(double.votes_head(features), votes)
     assert (losses[1] - losses[0]).item() == pytest.approx(0.5 * expected.item(), abs=1e-5)
-    assert logged[1]["train/loss"] == pytest.approx(logged[0]["train/loss"], abs=1e-5)  # comparable with val/loss
-    assert logged[1]["train/loss_of_votes"] == pytest.approx(expected.item(), abs=1e-5)
+    assert logged[1]["train/loss"].item() == pytest.approx(
+        logged[0]["train/loss"].item(), abs=1e-5
+    )  # comparable with val/loss
+    assert logged[1]["train/loss_of_votes"].item() == pytest.approx(expected.item(), abs=1e-5)
     assert "train/loss_of_votes" not in logged[0]
     expected.backward()
     trained = {name for name, parameter in double.network.named_parameters() if parameter.grad is not None}
