@@ -57,8 +57,9 @@ def configure_optimizers(
     epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 1
     warmup = min(round(warmup_epochs * steps / epochs), steps // 2)
     if schedule == "onecycle":
+        cycle, rise = max(3, steps), max(1, warmup)  # a rise or a fall of no steps would be a division by zero
         scheduler: lr_scheduler.LRScheduler = lr_scheduler.OneCycleLR(
-            built, max_lr=lr, total_steps=steps, pct_start=max(warmup, 1) / steps, cycle_momentum=False
+            built, max_lr=lr, total_steps=cycle, pct_start=(rise + 1) / cycle, cycle_momentum=False
         )
     else:
         scheduler = lr_scheduler.LambdaLR(
