@@ -1,6 +1,6 @@
 """Which network learns most in a given time: networks of this size range, trained equally long on FER2013.
 
-    python benchmarks/networks.py data/fer2013.csv [--minutes 8] [--only senet small] [--out outputs/networks]
+    python benchmarks/networks.py data/fer2013.csv [--minutes 8] [--only senet net] [--out outputs/networks]
 
 Every network is trained by train.py with its default recipe (AdamW, one cosine over all epochs), half of the epochs on
 faces of 32 px and half on 48 px; how many epochs fit into the minutes is found by timing a few steps first. Accuracy is
