@@ -38,7 +38,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> EmotionClassifier:
 def rates(module: EmotionClassifier, **changes: object) -> list[float]:
     built = configure_optimizers(module, **{**SETTINGS, **changes})  # type: ignore[arg-type]
     seen = []
-    for _ in range(int(module.trainer.estimated_stepping_batches)):
+    for _ in range(Trainer.estimated_stepping_batches):
         seen.append(built["optimizer"].param_groups[0]["lr"])
         built["optimizer"].step()
         built["lr_scheduler"]["scheduler"].step()
@@ -69,8 +69,8 @@ def test_one_cycle_peaks_after_the_warm_up(module: EmotionClassifier) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_one_cycle_of_a_very_short_run(module: EmotionClassifier, steps: int) -> None:
-    module.trainer.estimated_stepping_batches = steps  # type: ignore[misc]
+def test_one_cycle_of_a_very_short_run(module: EmotionClassifier, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "estimated_stepping_batches", steps)
     assert all(0 < rate <= 0.1 for rate in rates(module, schedule="onecycle"))
 
 
