@@ -33,7 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; a run's checkpoints are in its checkpoints/ directory")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} is refused: it is damaged, or holds more than plain data, which could run code"
@@ -42,7 +42,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path} may not be read; check its permissions") from error
     except Exception as error:  # torch raises half a dozen types for damaged files
         raise UserError(f"{path} is no checkpoint, or was cut off while it was written") from error
-    if not isinstance(content, dict) or SPEC_KEY not in content or "state_dict" not in content:
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in (SPEC_KEY, "state_dict")):
         raise UserError(f"{path} was not written by this project: it does not say which network it holds")
     return content
 
@@ -65,10 +65,16 @@ def load_network(path: str | Path) -> EmotionNetwork:
         UserError: as `read_checkpoint`, or the weights do not fit the network that the file names.
     """
     content = read_checkpoint(path)
-    network = EmotionNetwork(read_spec(path, content))
+    spec = read_spec(path, content)
+    try:
+        network = EmotionNetwork(spec)
+    except UserError as error:
+        raise UserError(f"checkpoint {path} cannot be used: {error}") from error
     state = {
         key.removeprefix(PREFIX): tensor for key, tensor in content["state_dict"].items() if key.startswith(PREFIX)
     }
+    if not all(isinstance(tensor, torch.Tensor) and torch.isfinite(tensor).all() for tensor in state.values()):
+        raise UserError(f"checkpoint {path} is refused: its weights are not finite; take an earlier one of its run")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

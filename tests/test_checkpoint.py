@@ -90,6 +90,61 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, kind: str, message:
         load_network(tmp_path / "a.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", 3),
+        ("name", "local-dir:/tmp"),
+        ("name", "somebody/net"),
+        ("classes", ["happy", "happy"]),
+        ("classes", ["happy"]),
+        ("classes", ["happy", " "]),
+        ("classes", "happy"),
+        ("image_size", 10**9),
+        ("image_size", True),
+        ("image_size", 48.0),
+        ("stem_stride", 0),
+        ("kwargs", [4]),
+        ("kwargs", {"widths": [4, 0]}),
+        ("kwargs", {"widths": "48"}),
+        ("kwargs", {"dropout": 5}),
+        ("kwargs", {"dropout": float("nan")}),
+        ("kwargs", {"width": 4}),
+        ("mean", float("nan")),
+        ("std", 0),
+        ("standardise", "yes"),
+        ("temperature", float("inf")),
+        ("temperature", -1.0),
+    ],
+)
+def test_a_description_that_cannot_be_true_is_refused_by_name(tmp_path: Path, field: str, value: object) -> None:
+    written = content()
+    written[SPEC_KEY][field] = value
+    write_checkpoint(written, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"a\.ckpt"):
+        load_network(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained_cfg_overlay", "cache_dir", "act_layer", "zzz"])
+def test_a_checkpoint_cannot_name_a_file_that_timm_would_unpickle(tmp_path: Path, argument: str) -> None:
+    torch.save({"state_dict": Payload(tmp_path / "ran")}, tmp_path / "other.ckpt")
+    network = EmotionNetwork(NetworkSpec("resnet10t", ("happy", "sad")))
+    spec = {**network.spec.to_dict(), "kwargs": {argument: str(tmp_path / "other.ckpt")}}
+    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    write_checkpoint({SPEC_KEY: spec, "state_dict": state}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=rf"a\.ckpt.*model\.kwargs\.{argument}"):
+        load_network(tmp_path / "a.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    written = content()
+    written["state_dict"]["network.backbone.head.weight"][0, 0] = torch.nan
+    write_checkpoint(written, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"a\.ckpt.*not finite"):
+        load_network(tmp_path / "a.ckpt")
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         read_checkpoint(tmp_path / "none.ckpt")

@@ -7,6 +7,8 @@ networks is asked for, because that costs more than a second.
 import difflib
 import inspect
 import logging
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,14 @@ from fer.models.senet import SENet
 log = logging.getLogger(__name__)
 
 OWN: dict[str, type[nn.Module]] = {"net": Net, "senet": SENet, "cnn": CNN}
+
+# Arguments of timm's networks that may be text: they name a layer. Any other text could name a file or a download.
+_NAMES_OF_LAYERS = (
+    *("act_layer", "norm_layer", "aa_layer", "attn_layer", "block_fn", "conv_layer", "drop_block", "embed_layer"),
+    *("global_pool", "gate_layer", "mlp_layer", "pos_embed", "rope_type", "se_layer", "stem_type", "swiglu_mlp"),
+)
+# Arguments of timm.create_model that fetch or read weights, and those that are given by the settings around them.
+_NOT_ARGUMENTS = ("pretrained", "checkpoint_path", "cache_dir", "num_classes", "in_chans", "scriptable", "exportable")
 
 
 def create(
@@ -48,6 +58,7 @@ def create(
         UserError: unknown name or argument, an image size that the network cannot take, or weights that cannot be had.
     """
     arguments = dict(kwargs or {})
+    check_arguments(name, arguments)
     if name in OWN:
         if pretrained:
             raise UserError(
@@ -58,6 +69,47 @@ def create(
             raise UserError(f"model.stem_stride is for timm networks; {name} is built for 48x48 already")
         return _create_own(name, num_classes, image_size, arguments)
     return _create_timm(name, num_classes, image_size, pretrained, stem_stride, arguments)
+
+
+def check_arguments(name: str, kwargs: Mapping[str, Any]) -> None:
+    """Refuses arguments of a network that are more than numbers: none may name a file, an address or code.
+
+    The same rule for the command line and for a checkpoint, so that what was trained can be loaded.
+
+    Args:
+        name: as for `create`.
+        kwargs: as for `create`.
+
+    Raises:
+        UserError: an unknown argument of one of our own networks, text where no name of a layer belongs, or a value of
+            another kind.
+    """
+    own = inspect.signature(OWN[name]).parameters if name in OWN else {}
+    known = [key for key in own if key not in ("num_classes", "image_size")]
+    for key, value in kwargs.items():
+        shown = f"model.kwargs.{key}={value}"
+        if key not in known if name in OWN else _is_of_create_model(key):
+            raise UserError(
+                f"model.kwargs.{key}: {name} takes {', '.join(known)}"
+                if name in OWN
+                else f"{shown}: no argument of a network; weights come from model.weights=FILE or model.pretrained=true"
+            )
+        if isinstance(value, str):
+            if name in OWN or key not in _NAMES_OF_LAYERS or not re.fullmatch(r"\w{1,32}", value):
+                raise UserError(f"{shown}: give a number, true, false or a short list of numbers")
+        elif not _is_number(value) and not (
+            isinstance(value, Sequence) and len(value) <= 64 and all(_is_number(each) for each in value)
+        ):
+            raise UserError(f"{shown}: give a number, true, false or a short list of numbers")
+
+
+def _is_of_create_model(key: str) -> bool:
+    return key in _NOT_ARGUMENTS or key.startswith("pretrained_cfg") or not key.isidentifier()
+
+
+def _is_number(value: Any) -> bool:
+    """A finite number, true, false or nothing."""
+    return value is None or (isinstance(value, bool | int | float) and math.isfinite(value))
 
 
 def suggest(name: str) -> str:
@@ -105,13 +157,15 @@ def load_weights(network: nn.Module, file: str | Path, classes: Sequence[str] = 
 
 def _create_own(name: str, num_classes: int, image_size: int, arguments: dict[str, Any]) -> nn.Module:
     network = OWN[name]
-    known = inspect.signature(network).parameters
-    if "image_size" in known:
+    if "image_size" in inspect.signature(network).parameters:
         arguments["image_size"] = image_size
-    for key in arguments:
-        if key not in known:
-            raise UserError(f"model.kwargs.{key}: {name} takes {', '.join(k for k in known if k != 'num_classes')}")
-    return network(num_classes=num_classes, **arguments)
+    for key, value in arguments.items():
+        if any(isinstance(width, int) and width < 1 for width in (value if isinstance(value, Sequence) else ())):
+            raise UserError(f"model.kwargs.{key}={list(value)}: give whole numbers of at least 1")
+    try:
+        return network(num_classes=num_classes, **arguments)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise UserError(f"model.kwargs: {name} cannot be built with these arguments: {_first_line(error)}") from error
 
 
 def _create_timm(
@@ -119,7 +173,7 @@ def _create_timm(
 ) -> nn.Module:
     import timm
 
-    if not timm.is_model(name):
+    if "/" in name or ":" in name or not timm.is_model(name):  # timm takes hf-hub:... and local-dir:... for addresses
         raise UserError(f"model.name={name}: no such network; {suggest(name)}")
     config = timm.get_pretrained_cfg(name)
     if config is not None and config.fixed_input_size:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fer.models import create
 
 FORMAT = 1  # of NetworkSpec as stored in a checkpoint
+LARGEST = 1024  # pixels per side of a face
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,35 @@ class NetworkSpec:
             spec = NetworkSpec(**{**data, "classes": tuple(data["classes"])})
         except (KeyError, TypeError) as error:
             raise ValueError("its description of the network is incomplete") from error
-        if not (isinstance(spec.name, str) and all(isinstance(name, str) for name in spec.classes)):
-            raise ValueError("its description of the network is not plain text")
+        spec._check()
         return spec
+
+    def _check(self) -> None:
+        """Raises ValueError for a field of another type or out of its range: a file may say anything."""
+        plain = isinstance(self.name, str) and all(isinstance(name, str) and name.strip() for name in self.classes)
+        if not plain or not 2 <= len(set(self.classes)) == len(self.classes):
+            raise ValueError("its description of the network is not plain text, or its classes are not distinct")
+        if not isinstance(self.kwargs, dict) or not all(isinstance(key, str) for key in self.kwargs):
+            raise ValueError("the arguments of its network are no names with values")
+        if self.stem_stride is not None and not _whole(self.stem_stride, 1, 16):
+            raise ValueError(f"the stem stride of its network is {self.stem_stride!r}")
+        numbers_fit = (
+            _whole(self.image_size, 1, LARGEST)
+            and _real(self.mean, 0, 1)
+            and _real(self.std, 1e-6, 1)
+            and _real(self.temperature, 1e-6, 1e6)
+            and isinstance(self.standardise, bool)
+        )
+        if not numbers_fit:
+            raise ValueError("a number in its description of the network is none, or out of range")
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _real(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 class EmotionNetwork(nn.Module):

@@ -56,6 +56,12 @@ def test_the_stem_stride_keeps_more_of_the_face() -> None:
         ("senet", {"stem_stride": 1}, "built for 48x48"),
         ("senet", {"kwargs": {"width": 3}}, "model.kwargs.width: senet takes widths"),
         ("resnet18", {"kwargs": {"wdth": 3}}, "these arguments"),
+        ("resnet18", {"kwargs": {"checkpoint_path": True}}, "model.weights=FILE"),
+        ("resnet18", {"kwargs": {"act_layer": "/tmp/a"}}, "give a number"),
+        ("resnet18", {"kwargs": {"name": "gelu"}}, "give a number"),
+        ("hf-hub:timm/resnet18.a1_in1k", {}, "no such network"),
+        ("senet", {"kwargs": {"widths": [0, 0]}}, "at least 1"),
+        ("senet", {"kwargs": {"dropout": 5}}, "these arguments"),
         ("vit_tiny_patch16_224", {"stem_stride": 1}, "stem_stride"),
         ("inception_v4", {}, "model.image_size=224"),
     ],
@@ -138,6 +144,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save(create("cnn", 3).state_dict(), tmp_path / "cnn.pth")
     with pytest.raises(UserError, match="another network"):
         load_weights(network, tmp_path / "cnn.pth")
+    torch.save({"state_dict": Path("a")}, tmp_path / "pickle.pth")  # more than plain data
+    with pytest.raises(UserError, match="read safely"):
+        load_weights(network, tmp_path / "pickle.pth")
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(UserError, match="can be read safely"):
         load_weights(network, tmp_path / "text.pth")
