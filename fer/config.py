@@ -7,6 +7,7 @@ configs/train.yaml. `mistakes` collects every mistake of a command line before a
 import functools
 import importlib
 import inspect
+import re
 import string
 import sys
 import textwrap
@@ -24,7 +25,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer import cluster
+from fer import cluster, rundir
 from fer.command_line import complain, did_you_mean
 from fer.errors import EXIT_CODE, UserError
 from fer.labels import CONTEMPT, resolve_classes
@@ -173,7 +174,7 @@ def _test_name(name: str, ckpt: Any, tta: str, overrides: Sequence[str]) -> str:
     if len(ckpts) > 1:
         tested = f"ensemble_of_{len(ckpts)}"
     elif (run := resumed_run(ckpts[0])) is not None:
-        tested = OmegaConf.select(OmegaConf.load(run / "config.yaml"), "name") or run.name
+        tested = re.sub(r"[^\w.+-]", "-", str(rundir.saved_settings(run).get("name") or run.name))
     else:
         tested = name if ckpts[0] is None else Path(str(ckpts[0])).stem
     if any(text.startswith("name=") for text in overrides):
@@ -427,7 +428,12 @@ def with_saved_run(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     run = resumed_run(next(iter(as_list(cfg.ckpt)), None))
     if run is None:
         return cfg
-    merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(run / "config.yaml"))
+    saved = rundir.saved_settings(run)
+    _refuse_foreign_targets(saved, run, overrides)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), _literal(saved))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{run / rundir.SETTINGS}: {_cause(error)}") from error
     assert isinstance(merged, DictConfig)
     for text in overrides:
         key = OverridesParser.create().parse_override(text).key_or_group
@@ -436,6 +442,46 @@ def with_saved_run(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         OmegaConf.update(merged, key, OmegaConf.select(cfg, key), force_add=True)
     merged.mode, merged.ckpt = cfg.mode, cfg.ckpt
     return merged
+
+
+def _literal(value: Any) -> Any:
+    """Settings from a file in which ${...} stands for itself: to resolve it could read a stranger's secrets."""
+    if isinstance(value, dict):
+        return {str(key): _literal(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_literal(below) for below in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value
+
+
+def _refuse_foreign_targets(saved: dict[str, Any], run: Path, overrides: Sequence[str]) -> None:
+    """A class that a saved config.yaml names is used only if it is an optimiser of torch; a person may name any other
+    on the command line, but not a file.
+
+    Raises:
+        UserError: it names another; says what to repeat.
+    """
+    given = {OverridesParser.create().parse_override(text).key_or_group for text in overrides}
+    foreign = [
+        f"{key}={target}"
+        for key, target in rundir.targets(saved)
+        if key not in given and not (key == "optim.optimizer._target_" and _is_optimiser_of_torch(target))
+    ]
+    if foreign:
+        raise UserError(
+            f"{run / rundir.SETTINGS} names code that is not this project's; if you trust it, repeat it on the command "
+            f"line: {' '.join(foreign)}"
+        )
+
+
+def _is_optimiser_of_torch(target: Any) -> bool:
+    """Whether a name is that of one of torch's optimisers, without importing anything else that it could stand for."""
+    if re.fullmatch(r"torch\.optim\.\w+", str(target)) is None:
+        return False
+    try:
+        found = import_by_name(str(target))
+    except UserError:
+        return False
+    return isinstance(found, type) and issubclass(found, import_by_name("torch.optim.Optimizer"))
 
 
 def validate(cfg: DictConfig) -> list[str]:
