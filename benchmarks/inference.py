@@ -174,11 +174,11 @@ def run_job(options: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Runs the real loop with a clock around each of its parts."""
     from fer.inference import run
-    from fer.inference.config import DetectorConfig, InferConfig
     from fer.inference.sinks import VideoSink, plan_outputs
+    from fer.settings.infer import DetectorSettings, InferSettings
 
     path = None if job["detector"] == "haar" else job["yunet"]
-    config = InferConfig(mode="video", detector=DetectorConfig(name=job["detector"], path=path))
+    config = InferSettings(mode="video", detector=DetectorSettings(name=job["detector"], path=path))
     analyzer, classes = run._load(config, Path(job["ckpt"]))
     source = Repeated(job["clip"], job.get("repeats", 1))
     times: dict[str, list[float]] = {name: [] for name in STAGES}

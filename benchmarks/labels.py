@@ -14,13 +14,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 from sklearn.metrics import f1_score
 
+from fer import rundir
+from fer.data.datamodule import FER2013DataModule
 from fer.data.exclude import read_list
 from fer.data.faces import TRAIN, VAL
 from fer.data.ferplus import read_votes, votes_of, winner
@@ -29,7 +29,6 @@ from fer.evaluation.compare import Answers, compare, read_answers
 from fer.evaluation.summary import Run, read_runs
 from fer.files import write_whole
 from fer.labels import ALL_EMOTIONS
-from fer.training.run import build_datamodule
 
 VARIANTS = {
     "raw": "all rows, FER2013's labels",
@@ -140,8 +139,7 @@ def _document(by_variant: dict[str, list[Run]], judges: Judges) -> str:
 
 
 def _training_rows(run: Run) -> int:
-    settings: Any = OmegaConf.load(run.directory / "config.yaml")
-    datamodule = build_datamodule(settings)
+    datamodule = FER2013DataModule(rundir.load(run.directory).data)
     datamodule.setup()
     return len(datamodule.rows(TRAIN))
 

@@ -20,14 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer import config
+from fer.machine import choose_precision
 from fer.models import create
-from fer.training.run import choose_precision
+from fer.settings.compose import checked, compose_line, take_apart
 
 ROOT = Path(__file__).resolve().parents[1]
 FACES, BATCH = 28_709, 128  # FER2013's training rows
@@ -109,9 +108,8 @@ def measure(overrides: list[str], data: Path, minutes: float, directory: Path) -
 
 def build(overrides: list[str]) -> torch.nn.Module:
     """The network that train.py would build."""
-    config.register()
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        model = compose("train", overrides).model
+    line = take_apart(overrides)
+    model = checked(line, compose_line(line)).model
     return create(model.name, 7, stem_stride=model.stem_stride, kwargs=dict(model.kwargs))
 
 

@@ -36,9 +36,6 @@ WAYS = {
     "torch.compile fp32": ".ckpt",
     "ONNX Runtime fp32": ".onnx",
     "ONNX Runtime int8": "_int8.onnx",
-    "OpenVINO fp32": ".xml",
-    "OpenVINO bf16": "_bf16.xml",
-    "OpenVINO int8": "_int8.xml",
 }
 MODELS = {"senet": {}, "net": {}, "resnet18": {"stem_stride": 1}}
 SECONDS = 0.25  # of one turn
@@ -87,18 +84,12 @@ def write_untrained(model: str, path: Path) -> None:
 def export_all(ckpt: Path) -> None:
     from fer.errors import UserError
     from fer.export.run import export
-    from fer.export.settings import ExportConfig
+    from fer.settings.export import ExportSettings
 
-    for format_, precision in (
-        ("onnx", "fp32"),
-        ("onnx", "int8"),
-        ("openvino", "fp32"),
-        ("openvino", "bf16"),
-        ("openvino", "int8"),
-    ):
+    for precision in ("fp32", "int8"):
         try:
             with redirect_stdout(io.StringIO()):
-                export(ExportConfig(str(ckpt), format_, precision, data="synthetic", force=True))
+                export(ExportSettings(ckpt=str(ckpt), precision=precision, data="synthetic", force=True))
         except UserError as error:
             console.print(f"left out: {error}", markup=False)
 

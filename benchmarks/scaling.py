@@ -88,15 +88,14 @@ def job(times: int, where: str) -> None:
     import torch
 
     from fer.classifier import EmotionClassifier
-    from fer.config import AugmentConfig
     from fer.data.datamodule import FER2013DataModule
     from fer.models.network import EmotionNetwork, NetworkSpec
+    from fer.settings.train import DataSettings
 
     torch.set_num_threads(1)
     before = _memory()
     begin = time.perf_counter()
-    augment = vars(AugmentConfig())
-    module = FER2013DataModule(_source(times), augment=augment, memory_gb=0 if where == "disk" else 100)
+    module = FER2013DataModule(DataSettings(path=str(_source(times)), memory_gb=0 if where == "disk" else 100))
     module.setup()
     module.statistics()
     loader = module.train_dataloader()

@@ -13,24 +13,22 @@ import argparse
 import statistics
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from fer import config
 from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import TRAIN
+from fer.machine import choose_precision
 from fer.models.network import EmotionNetwork, NetworkSpec
+from fer.settings.compose import checked, compose_line, take_apart
+from fer.settings.train import TrainSettings
 from fer.training.callbacks import EMA
-from fer.training.run import build_classifier, build_datamodule, choose_precision, quieten
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+from fer.training.run import build_classifier, quieten
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -59,7 +57,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         return self.transform(Image.fromarray(self.images[index])), self.targets[index]
 
 
-def usual(cfg: Any, datamodule: FER2013DataModule) -> float:
+def usual(cfg: TrainSettings, datamodule: FER2013DataModule) -> float:
     """Images per second of the second epoch (the first one starts the workers)."""
     spec = NetworkSpec(cfg.model.name, datamodule.classes, kwargs=dict(cfg.model.kwargs))
     network = EmotionNetwork(spec).backbone.train()
@@ -95,7 +93,7 @@ class EpochTimes(L.Callback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def ours(cfg: Any, datamodule: FER2013DataModule) -> float:
+def ours(cfg: TrainSettings, datamodule: FER2013DataModule) -> float:
     """Images per second of the second epoch."""
     times = EpochTimes()
     trainer = L.Trainer(
@@ -125,18 +123,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     quieten()
     warnings.filterwarnings("ignore")
-    config.register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose(
-            "train",
-            [
-                "data=synthetic",
-                f"model={arguments.model}",
-                f"data.synthetic.train={arguments.faces}",
-                f"compile={arguments.compile}",
-            ],
-        )
-    datamodule = build_datamodule(cfg)
+    line = take_apart(["data=synthetic", f"model={arguments.model}", f"data.synthetic.train={arguments.faces}"])
+    cfg = checked(line, compose_line(line)).model_copy(update={"compile": arguments.compile})
+    datamodule = FER2013DataModule(cfg.data, cfg.seed)
     datamodule.setup()
     speeds: dict[str, list[float]] = {"usual": [], "ours": []}
     for _ in range(arguments.rounds):

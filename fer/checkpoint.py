@@ -1,21 +1,19 @@
-"""Reading and writing checkpoints as plain data. Knows networks, but neither Lightning nor data sets.
+"""Reading and writing checkpoints as plain data.
 
-`python -m fer.checkpoint RUN/checkpoints/best.ckpt TARGET.ckpt` writes a small copy that only predicts.
-
-A checkpoint is what Lightning writes plus the key `fer`, the `NetworkSpec` as a dict. It is always read with
-`weights_only=True`: a file that carries code is refused, not run.
+A checkpoint is what Lightning writes plus the key `fer`: the `NetworkSpec` as a dict, a digest of the weights, and
+`provenance`, what made them. It is always read with `weights_only=True`: a file that carries code is refused, not run.
 """
 
+import hashlib
 import io
 import pickle
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fer.command_line import complain
-from fer.errors import EXIT_CODE, UserError
+from fer.errors import UserError
 from fer.files import write_whole
 from fer.models.network import EmotionNetwork, NetworkSpec
 
@@ -44,14 +42,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is no checkpoint, or was cut off while it was written") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in (SPEC_KEY, "state_dict")):
         raise UserError(f"{path} was not written by this project: it does not say which network it holds")
+    written = content[SPEC_KEY].get("digest")
+    if written is not None and written != digest(content["state_dict"]):
+        raise UserError(f"checkpoint {path} is damaged: its weights are not those that were written; take another copy")
     return content
+
+
+def digest(state: Mapping[str, Any]) -> str:
+    """SHA-256 over names, types, shapes and bytes of a state dict's tensors, in hex."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name]
+        if isinstance(tensor, torch.Tensor):
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def read_spec(path: str | Path, content: dict[str, Any] | None = None) -> NetworkSpec:
     """The description of the network in a checkpoint (read already, as `content`, or not)."""
     content = read_checkpoint(path) if content is None else content
     try:
-        return NetworkSpec.from_dict(content[SPEC_KEY])
+        return NetworkSpec.from_dict(
+            {key: value for key, value in content[SPEC_KEY].items() if key not in ("digest", "provenance")}
+        )
     except ValueError as error:
         raise UserError(f"checkpoint {path} cannot be used: {error}") from error
 
@@ -83,11 +97,12 @@ def load_network(path: str | Path) -> EmotionNetwork:
 
 
 def write_checkpoint(content: dict[str, Any], path: str | Path) -> None:
-    """Writes `content` whole (see `fer.files.write_whole`).
+    """Writes `content` whole (see `fer.files.write_whole`), with a digest of its weights.
 
     Raises:
         OSError: as the file system says; `path` is untouched then.
     """
+    content = {**content, SPEC_KEY: {**content[SPEC_KEY], "digest": digest(content["state_dict"])}}
     buffer = io.BytesIO()
     torch.save(content, buffer)  # to memory first: torch turns a full disk into an error of another kind
     write_whole(path, buffer.getbuffer())
@@ -108,15 +123,5 @@ def write_slim(source: str | Path, target: str | Path) -> None:
         if name.startswith(PREFIX)
     }
     kept: dict[str, Any] = {key: content[key] for key in ("epoch", "global_step") if key in content}
-    write_checkpoint({SPEC_KEY: spec.to_dict(), "state_dict": state, **kept}, target)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        complain(["give a checkpoint and the name of its small copy"])
-        sys.exit(EXIT_CODE)
-    try:
-        write_slim(*sys.argv[1:])
-    except (UserError, OSError) as error:
-        complain([str(error)])
-        sys.exit(EXIT_CODE)
+    made = {key: content[SPEC_KEY][key] for key in ("provenance",) if key in content[SPEC_KEY]}
+    write_checkpoint({SPEC_KEY: spec.to_dict() | made, "state_dict": state, **kept}, target)

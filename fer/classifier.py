@@ -55,6 +55,7 @@ class EmotionClassifier(L.LightningModule):
         # the network (averaging) or makes buffers of its shape (DDP).
         self.network = network.to(memory_format=torch.channels_last)
         self._configure = configure
+        self.provenance: dict[str, Any] = {}  # plain data on what made the weights, for the checkpoint
         self.any_target = any_target
         self.loss = nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing)
         self.auxiliary = auxiliary
@@ -121,7 +122,7 @@ class EmotionClassifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description that lets the file be loaded on its own (see `fer.checkpoint`)."""
-        checkpoint[SPEC_KEY] = self.network.spec.to_dict()
+        checkpoint[SPEC_KEY] = self.network.spec.to_dict() | {"provenance": self.provenance}
 
 
 def _last_linear(network: EmotionNetwork) -> nn.Linear:

@@ -1,24 +1,47 @@
 """Writing files so that at any moment a path holds the old content or the new one, whole."""
 
+import io
 import os
+import secrets
+import socket
 from pathlib import Path
 
 
-def write_whole(path: str | Path, content: bytes | memoryview) -> None:
+def write_whole(path: str | Path, content: bytes | memoryview, mode: int | None = None) -> None:
     """Writes beside `path`, flushes to the disk, and renames; makes the directory where it is missing.
 
+    Args:
+        path: the file.
+        content: all of it.
+        mode: permissions, such as 0o600; None for what is usual here.
+
     Raises:
-        OSError: as the file system says (disk full, no permission); `path` is untouched then.
+        OSError: as the file system says (disk full, no permission), about `path`, which is untouched then.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_name(path)
+        try:
+            with open_new(temporary, 0o666 if mode is None else mode) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # what a person knows, not the temporary file
         raise
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that no other process, also of another machine, takes."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def open_new(path: Path, mode: int = 0o666) -> io.BufferedWriter:
+    """Opens a file that did not exist before, for writing bytes; a link of that name is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, mode), "wb")

@@ -1,19 +1,158 @@
-"""A run's directory: what lies where in it, and its saved settings, which may come from a stranger."""
+"""A run's directory: its name, its files, its one owner, and its saved settings, which may come from a stranger."""
 
-from collections.abc import Iterator
+import contextlib
+import datetime
+import os
+import re
+import socket
+import subprocess
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import fer
+from fer import machine
 from fer.errors import UserError
+from fer.files import write_whole
+from fer.settings.train import TrainSettings
 
+OUTPUTS = Path("outputs")
 SETTINGS = "config.yaml"
+METRICS = "metrics.json"  # written when all other numbers are there: with it a run is complete
+PREDICTIONS = "predictions.csv"
+HISTORY = "history.csv"
+REPORT = "report.html"
+FAILURE = "failed.txt"  # in the directory of a sweep's job that ended with an error: the message
+PLOTS = "plots"
+CHECKPOINTS = "checkpoints"
+BEST = "best"
+LAST = "last"
+
 _MOST_BYTES = 1_000_000  # a config.yaml has a few thousand
+_TENSORBOARD = {"tensorboard": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}}
 
 
-def saved_settings(run: Path) -> dict[str, Any]:
-    """The settings in a run's config.yaml, as plain data: nothing in it is resolved or run.
+def checkpoint(run: Path, name: str) -> Path:
+    """Where a run's BEST or LAST checkpoint lies."""
+    return run / CHECKPOINTS / f"{name}.ckpt"
+
+
+def of_checkpoint(ckpt: str | Path | None) -> Path | None:
+    """The run directory that a checkpoint lies in (RUN/checkpoints/last.ckpt), or None."""
+    if ckpt is None:
+        return None
+    run = Path(ckpt).expanduser().absolute().parent.parent
+    return run if (run / SETTINGS).is_file() else None
+
+
+def new(name: str) -> Path:
+    """Makes a directory under outputs/ that nobody else has, named by the time and `name`."""
+    stem = f"{datetime.datetime.now().strftime('%Y-%m-%d_%H-%M-%S')}_{_plain(name)}"
+    OUTPUTS.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 10_000):
+        run = OUTPUTS / (stem if number == 1 else f"{stem}_{number}")
+        with contextlib.suppress(FileExistsError):
+            run.mkdir()
+            return run
+    raise UserError(f"{OUTPUTS / stem}: there are ten thousand of these; clear outputs/")
+
+
+def of_job(job: str, name: str, words: Sequence[str]) -> Path:
+    """The directory of a cluster's job: the same for all its processes, and when it is put back into the queue."""
+    return OUTPUTS / f"{job}_{_plain(name)}_{zlib.crc32(repr(list(words)).encode()):08x}"
+
+
+def test_name(settings: TrainSettings, named: bool) -> str:
+    """What a test's directory is called: by what is tested, unless a name was given."""
+    paths = settings.checkpoints
+    if named:
+        tested = settings.run_name
+    elif len(paths) > 1:
+        tested = f"ensemble_of_{len(paths)}"
+    elif (run := of_checkpoint(paths[0])) is not None:
+        tested = str(saved_values(run).get("name") or run.name)
+    else:
+        tested = paths[0].stem
+    return f"test_{tested}" if settings.tta == "none" else f"test_{tested}_{settings.tta}"
+
+
+def _plain(name: str) -> str:
+    """A part of a path: no separators, no leading dot."""
+    return re.sub(r"[^\w.+-]+", "-", name).lstrip(".")[:100] or "run"
+
+
+def claim(run: Path, settings: TrainSettings, words: Sequence[str], secret: bool = False) -> None:
+    """Makes this run the owner of a directory, and writes its settings there; or goes on with a run of the same.
+
+    Args:
+        run: the directory, made where it is missing.
+        settings: of the run.
+        words: of the command line, as they were typed.
+        secret: whether a value came from the environment: the file is then its owner's to read.
+
+    Raises:
+        UserError: the directory holds a run with other settings, or one that is not to be gone on with.
+    """
+    leftovers(run)
+    run.mkdir(parents=True, exist_ok=True)
+    if not (run / SETTINGS).is_file():
+        write_settings(run, settings, words, secret)
+        return
+    if of_checkpoint(settings.ckpt if isinstance(settings.ckpt, str) else None) == run.absolute():
+        write_settings(run, settings, words, secret)
+    elif not same(settings, load(run)):
+        raise UserError(
+            f"{run} holds a run with other settings; move it away, or choose another directory "
+            "(hydra.run.dir, hydra.sweep.dir)"
+        )
+
+
+def refuse_occupied(run: Path) -> None:
+    """Raises UserError where a directory that was given for a new run holds one already."""
+    if (run / SETTINGS).is_file():
+        last = checkpoint(run, LAST)
+        way = f"go on with it by ckpt={last}, or " if last.is_file() else ""
+        raise UserError(f"hydra.run.dir={run} holds a run already; {way}choose another directory")
+
+
+def write_settings(run: Path, settings: TrainSettings, words: Sequence[str], secret: bool = False) -> None:
+    """Writes config.yaml: every setting, resolved, and what made them."""
+    content = settings.plain() | {"name": settings.run_name}
+    content["run"] = {"overrides": list(words), "version": fer.__version__, "commit": commit()}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    write_whole(run / SETTINGS, text.encode(), mode=0o600 if secret else None)
+
+
+def load(run: Path) -> TrainSettings:
+    """A run's saved settings.
+
+    Raises:
+        UserError: they cannot be read or make no sense; the sentences name the file.
+    """
+    values = saved_values(run)
+    values.pop("run", None)
+    values.setdefault("logger", _TENSORBOARD)  # before version 0.2 there was no other
+    try:
+        return TrainSettings.checked(values)
+    except UserError as error:
+        raise UserError("\n".join(f"{run / SETTINGS}: {line}" for line in str(error).splitlines())) from error
+
+
+def same(one: TrainSettings, two: TrainSettings) -> bool:
+    """Whether two runs were asked for the same; a run that was resumed names its own checkpoint."""
+    return _asked_for(one) == _asked_for(two)
+
+
+def _asked_for(settings: TrainSettings) -> dict[str, Any]:
+    left_out = ("name", "ckpt") if settings.mode == "train" else ("name",)
+    return {key: value for key, value in settings.plain().items() if key not in left_out}
+
+
+def saved_values(run: Path) -> dict[str, Any]:
+    """What stands in a run's config.yaml, as plain data: nothing in it is resolved or run.
 
     Raises:
         UserError: the file is missing, too large, or not a mapping in YAML; the sentence names it.
@@ -22,15 +161,15 @@ def saved_settings(run: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise UserError(f"{file} is too large for the settings of a run; restore it, or move it away")
-        settings = yaml.load(file.read_text(encoding="utf-8"), _PlainLoader)
+        values = yaml.load(file.read_text(encoding="utf-8"), _PlainLoader)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{file} is not plain YAML ({first}); restore it, or move it away") from error
-    if not isinstance(settings, dict):
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{file} holds no settings; restore it, or move it away")
-    return settings
+    return values
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -55,3 +194,32 @@ def targets(settings: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(settings, list):
         for value in settings:
             yield from targets(value, key)
+
+
+def leftovers(run: Path) -> None:
+    """Removes temporary files of a run's own names that a process of this machine left there and that is gone."""
+    own = re.compile(rf"\.(.+)\.{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]+\.tmp")
+    names = {SETTINGS, METRICS, PREDICTIONS, HISTORY, REPORT, f"{BEST}.ckpt", f"{LAST}.ckpt"}
+    for folder in (run, run / CHECKPOINTS, run / PLOTS):
+        for file in folder.glob(".*.tmp"):
+            match = own.fullmatch(file.name)
+            plot = folder.name == PLOTS and match is not None and match[1].endswith(".png")
+            if match and (plot or match[1] in names) and not machine.is_running(int(match[2])):
+                file.unlink(missing_ok=True)
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package lies in, with "-dirty" when files were changed; None elsewhere."""
+    checkout = Path(fer.__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def same_directory(one: Path, two: Path) -> bool:
+    """Whether two paths are one place."""
+    return os.path.realpath(one) == os.path.realpath(two)

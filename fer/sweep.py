@@ -10,7 +10,6 @@ import datetime
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from fer import cluster
+from fer import machine, rundir
 from fer.errors import UserError
+from fer.settings.train import TrainSettings
 
-FAILURE = "failed.txt"  # in the directory of a job that ended with an error: the message
-_FOLDER = Path("outputs/sweeps")
+_FOLDER = rundir.OUTPUTS / "sweeps"
 
 
 class OnSweep(Callback):
@@ -38,7 +37,7 @@ class OnSweep(Callback):
         Raises:
             UserError: its jobs would start the sweep again.
         """
-        cluster.refuse_second_sweep(config.trainer, config.hydra.launcher._target_)
+        machine.refuse_second_sweep(config.trainer, config.hydra.launcher._target_)
         OnSweep.directory = Path(config.hydra.sweep.dir)
 
 
@@ -48,7 +47,7 @@ def arguments(overrides: Sequence[str], grid: Mapping[str, Any]) -> list[str]:
 
     Args:
         overrides: the KEY=VALUE words of the command line.
-        grid: what `sweep=NAME` adds to them (see `grid`).
+        grid: what `sweep=NAME` adds to them (see `fer.settings.compose.sweep_parameters`).
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = [word for word, override in zip(overrides, parsed, strict=True) if override.is_sweep_override()]
@@ -62,34 +61,16 @@ def arguments(overrides: Sequence[str], grid: Mapping[str, Any]) -> list[str]:
         for word in [*parsed, *OverridesParser.create().parse_overrides([f"{key}={grid[key]}" for key in grid])]
         if word.is_sweep_override()
     )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     launcher = next((override.value() for override in parsed if override.key_or_group == "hydra/launcher"), None)
     defaults: dict[str, int] = {}
     if launcher == "joblib":
-        defaults = {"n_jobs": min(jobs, cores)}  # joblib gives each its share of the cores as threads
+        defaults = {
+            "n_jobs": min(jobs, machine.available_cores())
+        }  # joblib gives each its share of the cores as threads
     elif launcher == "submitit_slurm":
         defaults = {"gpus_per_node": 1, "cpus_per_task": 4, "timeout_min": 480, "max_num_timeout": 10}
     named = {f"hydra.launcher.{key}": value for key, value in defaults.items()}
     return [*own, *(f"{key}={value}" for key, value in named.items() if key not in fixed)]
-
-
-def grid(config_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """The settings that the file of `sweep=NAME` varies, and their values; none without one.
-
-    Raises:
-        UserError: the command varies or sets one of them, too.
-    """
-    found: dict[str, Any] = {}
-    for word in overrides:
-        if not word.startswith("sweep="):
-            continue
-        file = config_dir / "sweep" / f"{word.partition('=')[2]}.yaml"
-        content: Any = OmegaConf.to_container(OmegaConf.load(file))
-        found |= content.get("hydra", {}).get("sweeper", {}).get("params", {})
-    for word in overrides:
-        if word.partition("=")[0].lstrip("+~") in found:
-            raise UserError(f"{word}: configs/sweep/ varies this already; leave it out, or take a copy of that file")
-    return found
 
 
 def _directory(overrides: Sequence[str], swept: Sequence[str]) -> str:
@@ -121,40 +102,27 @@ def _plain(overrides: Sequence[str]) -> str:
     return "_".join(parts)[:80]
 
 
-def same_settings(one: DictConfig, two: DictConfig) -> bool:
-    """Whether two runs were asked for the same; a run that was resumed names its own checkpoint."""
-
-    def plain(cfg: DictConfig) -> dict[str, Any]:
-        content: Any = OmegaConf.to_container(cfg, resolve=True)
-        return {key: value for key, value in content.items() if key != "name" and (key, cfg.mode) != ("ckpt", "train")}
-
-    return json.dumps(plain(one), sort_keys=True, default=str) == json.dumps(plain(two), sort_keys=True, default=str)
-
-
-def finished_accuracy(cfg: DictConfig, run_dir: Path) -> float | None:
-    """The accuracy of a job that an earlier start of the sweep completed; otherwise None, and `cfg` goes on with its
+def finished_accuracy(settings: TrainSettings, run_dir: Path) -> float | None:
+    """The accuracy of a job that an earlier start of the sweep completed; otherwise None, and `settings` go on with its
     last checkpoint where there is one.
 
     Raises:
         UserError: the directory belongs to a run with other settings.
     """
-    saved = run_dir / "config.yaml"
-    if not saved.is_file():
+    if not (run_dir / rundir.SETTINGS).is_file():
         return None
-    earlier = OmegaConf.load(saved)
-    assert isinstance(earlier, DictConfig)
-    if not same_settings(cfg, earlier):
+    if not rundir.same(settings, rundir.load(run_dir)):
         raise UserError(
             f"{run_dir} holds a run with other settings, from before a file under configs/ was changed; "
             "move it away, or choose another hydra.sweep.dir"
         )
-    (run_dir / FAILURE).unlink(missing_ok=True)
-    metrics = run_dir / "metrics.json"
-    if metrics.is_file():
+    (run_dir / rundir.FAILURE).unlink(missing_ok=True)
+    metrics = run_dir / rundir.METRICS
+    if metrics.is_file() and (run_dir / rundir.REPORT).is_file():
         return val_accuracy(json.loads(metrics.read_text()))
-    last = run_dir / "checkpoints" / "last.ckpt"
-    if cfg.mode == "train" and cfg.ckpt is None and last.is_file():
-        cfg.ckpt = str(last)
+    last = rundir.checkpoint(run_dir, rundir.LAST)
+    if settings.mode == "train" and settings.ckpt is None and last.is_file():
+        settings.ckpt = str(last)
     return None
 
 
@@ -163,14 +131,14 @@ def val_accuracy(report: Mapping[str, Any]) -> float:
     return float(report.get("val", report[report["reported_split"]])["accuracy"])
 
 
-def note_failure(cfg: DictConfig, run_dir: Path, message: str) -> None:
+def note_failure(settings: TrainSettings, run_dir: Path, words: Sequence[str], message: str) -> None:
     """Leaves the message and the settings of a failed job for the summary of its sweep."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    if not (run_dir / "config.yaml").is_file():
-        OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
-    (run_dir / FAILURE).write_text(message + "\n")
+    if not (run_dir / rundir.SETTINGS).is_file():
+        rundir.write_settings(run_dir, settings, words)
+    (run_dir / rundir.FAILURE).write_text(message + "\n")
 
 
 def failed_jobs(sweep_dir: Path) -> list[str]:
     """The directories of jobs that ended with an error when they were last started."""
-    return sorted(file.parent.name for file in sweep_dir.glob(f"*/{FAILURE}"))
+    return sorted(file.parent.name for file in sweep_dir.glob(f"*/{rundir.FAILURE}"))

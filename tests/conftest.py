@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf, open_dict
-from tiny import ROOT, TINY
+from tiny import ROOT, TINY, settings_of
 
-from fer import config
+from fer.settings.train import TrainSettings
 
 
 @pytest.fixture(autouse=True)
@@ -21,17 +19,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def settings() -> Callable[..., DictConfig]:
+def settings() -> Callable[..., TrainSettings]:
     """Settings of train.py for a run of seconds; more overrides as arguments."""
 
-    def build(*overrides: str) -> DictConfig:
-        config.register()
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            cfg = compose("train", [*TINY, *overrides])
-        with open_dict(cfg):
-            cfg.name = "test"
-        OmegaConf.resolve(cfg)
-        return cfg
+    def build(*overrides: str) -> TrainSettings:
+        return settings_of(*TINY, *overrides, "name=test")
 
     return build
 

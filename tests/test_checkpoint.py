@@ -10,7 +10,7 @@ from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint, write_checkp
 from fer.errors import UserError
 from fer.models.network import EmotionNetwork, NetworkSpec
 
-SPEC = NetworkSpec("net", ("happy", "sad"), kwargs={"widths": [4, 8]}, temperature=1.5)
+SPEC = NetworkSpec("net", ("happy", "sad"), kwargs={"widths": [4, 8]}, temperatures={"none": 1.5})
 
 
 def content() -> dict[str, Any]:
@@ -85,7 +85,7 @@ def broken(kind: str) -> dict[str, Any]:
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, kind: str, message: str) -> None:
-    write_checkpoint(broken(kind), tmp_path / "a.ckpt")
+    torch.save(broken(kind), tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=message):
         load_network(tmp_path / "a.ckpt")
 
@@ -113,8 +113,11 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, kind: str, message:
         ("mean", float("nan")),
         ("std", 0),
         ("standardise", "yes"),
-        ("temperature", float("inf")),
-        ("temperature", -1.0),
+        ("temperatures", {"none": float("inf")}),
+        ("temperatures", {"none": -1.0}),
+        ("temperatures", 1.0),
+        ("thresholds", {"0.9": 2}),
+        ("size", 8),
     ],
 )
 def test_a_description_that_cannot_be_true_is_refused_by_name(tmp_path: Path, field: str, value: object) -> None:
@@ -135,6 +138,24 @@ def test_a_checkpoint_cannot_name_a_file_that_timm_would_unpickle(tmp_path: Path
     with pytest.raises(UserError, match=rf"a\.ckpt.*model\.kwargs\.{argument}"):
         load_network(tmp_path / "a.ckpt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_format_1_still_loads_with_its_one_temperature(tmp_path: Path) -> None:
+    written = content()
+    old = {"format": 1, "name": "net", "classes": ["happy", "sad"], "kwargs": {"widths": [4, 8]}, "temperature": 1.5}
+    torch.save({**written, SPEC_KEY: old}, tmp_path / "old.ckpt")
+    network = load_network(tmp_path / "old.ckpt")
+    assert network.spec == SPEC
+    assert network.spec.temperature_of("flip") == 1.5
+
+
+def test_flipped_bytes_of_weights_are_noticed(tmp_path: Path) -> None:
+    write_checkpoint(content(), tmp_path / "a.ckpt")
+    damaged = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    damaged["state_dict"]["network.backbone.head.weight"][0, 0] += 1
+    torch.save(damaged, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"a\.ckpt is damaged"):
+        load_network(tmp_path / "a.ckpt")
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from fer.classifier import EmotionClassifier
 from fer.data.datamodule import FER2013DataModule
 from fer.errors import UserError
 from fer.models.network import EmotionNetwork, NetworkSpec
+from fer.settings.train import DataSettings
 
 CLASSES = ("angry", "happy", "sad")
 
@@ -74,7 +75,9 @@ def test_a_network_without_a_linear_end_cannot_have_the_second_task() -> None:
 
 
 def test_logged_metrics_are_those_of_the_whole_split() -> None:
-    datamodule = FER2013DataModule(None, list(CLASSES), 8, synthetic={"train": 70, "val": 70, "test": 0})
+    chosen = {"path": None, "classes": list(CLASSES), "batch_size": 8, "augment": None}
+    drawn = {"synthetic": {"train": 70, "val": 70, "test": 0}}
+    datamodule = FER2013DataModule(DataSettings.checked(chosen | drawn))
     module = classifier()
     trainer = L.Trainer(
         max_epochs=1,

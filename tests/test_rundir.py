@@ -1,6 +1,11 @@
 """A run's directory: what a stranger may have put into it."""
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -8,8 +13,11 @@ import pytest
 import yaml
 from tiny import TINY
 
+from fer import rundir
 from fer.errors import UserError
-from fer.rundir import saved_settings, targets
+from fer.files import temporary_name, write_whole
+from fer.rundir import saved_values, targets
+from fer.settings.train import TrainSettings
 
 Command = Callable[..., "CompletedProcess[str]"]
 
@@ -28,7 +36,7 @@ Command = Callable[..., "CompletedProcess[str]"]
 def test_saved_settings_are_plain_data(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=message) as raised:
-        saved_settings(tmp_path)
+        saved_values(tmp_path)
     assert str(tmp_path / "config.yaml") in str(raised.value)
 
 
@@ -37,17 +45,16 @@ def test_targets_are_found_at_every_depth() -> None:
     assert dict(targets(settings)) == {"a._target_": "x.Y", "a.b.c._target_": "z", "_target_": 3}
 
 
-@pytest.mark.parametrize("key", ["callbacks"])
-def test_code_that_a_saved_config_names_is_not_run(command: Command, tmp_path: Path, key: str) -> None:
+def test_code_that_a_saved_config_names_is_not_run(command: Command, tmp_path: Path) -> None:
     run = tmp_path / "outputs" / "first"
     assert command(*TINY, "trainer.max_epochs=1", f"hydra.run.dir={run}").returncode == 0
     saved = yaml.safe_load((run / "config.yaml").read_text())
-    saved.setdefault(key, {})["x"] = {"_target_": "os.mkdir", "path": str(tmp_path / "ran")}
+    saved["callbacks"]["x"] = {"_target_": "os.mkdir", "path": str(tmp_path / "ran")}
     (run / "config.yaml").write_text(yaml.safe_dump(saved))
     for mode in ([], ["mode=test"]):
         finished = command(f"ckpt={run / 'checkpoints' / 'last.ckpt'}", *mode)
         assert finished.returncode == 2
-        assert "os.mkdir" in finished.stderr
+        assert "callbacks.x._target_=os.mkdir" in finished.stderr
         assert "Traceback" not in finished.stderr
     assert not (tmp_path / "ran").exists()
 
@@ -64,3 +71,107 @@ def test_a_saved_config_cannot_read_the_environment(
     shown = finished.stdout + finished.stderr + "".join(map(str, (tmp_path / "outputs").rglob("*")))
     shown += "".join(file.read_text() for file in (tmp_path / "outputs").rglob("*.html"))
     assert "hunter2" not in shown
+
+
+def test_runs_of_one_second_have_a_directory_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: rundir.new("net_7"), range(24)))
+    assert len(set(made)) == 24
+    assert all(run.is_dir() for run in made)
+
+
+@pytest.mark.parametrize("name", ["../../etc", "/tmp/x", "a/b", ".hidden", "", "a\nb", "x" * 500])
+def test_a_name_never_leaves_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = rundir.new(name).resolve()
+    assert made.parent == (tmp_path / "outputs").resolve()
+
+
+def test_a_directory_has_one_owner(tmp_path: Path, settings: Callable[..., TrainSettings]) -> None:
+    first = settings("seed=1")
+    rundir.claim(tmp_path, first, [])
+    with pytest.raises(UserError, match="holds a run already"):
+        rundir.refuse_occupied(tmp_path)
+    with pytest.raises(UserError, match="other settings"):
+        rundir.claim(tmp_path, settings("seed=2"), [])
+    rundir.claim(tmp_path, settings("seed=1"), [])  # a cluster's job that is started again
+    last = rundir.checkpoint(tmp_path, rundir.LAST)
+    last.parent.mkdir()
+    last.touch()
+    rundir.claim(tmp_path, first.model_copy(update={"ckpt": str(last), "early_stopping": 4}), [])
+    assert rundir.load(tmp_path).early_stopping == 4
+
+
+def test_only_leftovers_of_a_run_that_is_gone_are_removed(tmp_path: Path) -> None:
+    finished = subprocess.Popen([sys.executable, "-c", ""])
+    finished.wait()
+    host = socket.gethostname()
+    gone, alive = f"{host}-{finished.pid}-0a0b0c0d", f"{host}-{os.getpid()}-0a0b0c0d"
+    kept = [
+        tmp_path / f".metrics.json.{alive}.tmp",
+        tmp_path / f".metrics.json.elsewhere-{finished.pid}-0a0b0c0d.tmp",
+        tmp_path / f".thesis.tex.{gone}.tmp",
+        tmp_path / ".thesis.tmp",
+        tmp_path / "deeper" / f".metrics.json.{gone}.tmp",
+        tmp_path / f".plot.png.{gone}.tmp",
+    ]
+    removed = [
+        tmp_path / f".metrics.json.{gone}.tmp",
+        tmp_path / "checkpoints" / f".last.ckpt.{gone}.tmp",
+        tmp_path / "plots" / f".roc_test.png.{gone}.tmp",
+    ]
+    for file in (*kept, *removed):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    rundir.leftovers(tmp_path)
+    assert [file.exists() for file in kept] == [True] * len(kept)
+    assert [file.exists() for file in removed] == [False] * len(removed)
+
+
+def test_a_temporary_file_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert temporary_name(tmp_path / "a") != temporary_name(tmp_path / "a")
+    victim = tmp_path / "victim"
+    victim.write_text("thesis")
+    (tmp_path / "link.tmp").symlink_to(victim)
+    monkeypatch.setattr("fer.files.temporary_name", lambda path: tmp_path / "link.tmp")
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "a", b"new")
+    assert victim.read_text() == "thesis"
+
+
+def test_an_error_names_the_file_that_a_person_knows(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"Not a directory|File exists") as raised:
+        write_whole(tmp_path / "file" / "metrics.json", b"{}")
+    assert raised.value.filename == str(tmp_path / "file" / "metrics.json")
+
+
+def test_what_a_checkpoint_has_decided_is_not_changed(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "outputs" / "first"
+    assert command(*TINY, "trainer.max_epochs=1", "optim=adam", f"hydra.run.dir={run}").returncode == 0
+    ckpt = f"ckpt={run / 'checkpoints' / 'last.ckpt'}"
+    before = (run / "config.yaml").read_bytes()
+    refused = command(ckpt, "optim.lr=0.5", "data.batch_size=7")
+    assert refused.returncode == 2
+    for word in ("optim.lr (0.001 to 0.5)", "data.batch_size (32 to 7)", "model.weights="):
+        assert word in refused.stderr
+    assert (run / "config.yaml").read_bytes() == before
+    # No schedule depends on the number of epochs here.
+    longer = command(ckpt, "trainer.max_epochs=2", "logger=[tensorboard,csv]")
+    assert longer.returncode == 0, longer.stderr
+    assert "epoch 2/2" in longer.stdout
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["trainer"]["max_epochs"] == 2
+    assert saved["run"]["overrides"] == [ckpt, "trainer.max_epochs=2", "logger=[tensorboard,csv]"]
+    assert (run / "metrics.csv").is_file()
+
+
+def test_a_run_is_not_started_in_anothers_directory(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "outputs" / "first"
+    assert command(*TINY, "trainer.max_epochs=1", f"hydra.run.dir={run}").returncode == 0
+    before = (run / "metrics.json").read_bytes()
+    again = command(*TINY, "trainer.max_epochs=1", "seed=7", f"hydra.run.dir={run}")
+    assert again.returncode == 2
+    assert "holds a run already" in again.stderr
+    assert (run / "metrics.json").read_bytes() == before

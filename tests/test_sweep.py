@@ -8,11 +8,13 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
-from tiny import ROOT, TINY
+from omegaconf import OmegaConf
+from tiny import TINY
 
-from fer import config, sweep
+from fer import rundir, sweep
 from fer.errors import UserError
+from fer.settings.compose import sweep_parameters, take_apart
+from fer.settings.train import TrainSettings
 
 
 def names(overrides: list[str], job: list[str]) -> tuple[str, str]:
@@ -41,12 +43,12 @@ def test_the_same_command_finds_its_directory_again(tmp_path: Path, monkeypatch:
     assert names(["model=net", "seed=1,2,3"], [])[0] != directory
 
 
-def test_what_is_left_of_a_job(settings: Callable[..., DictConfig], tmp_path: Path) -> None:
+def test_what_is_left_of_a_job(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
     cfg = settings("seed=3")
     assert sweep.finished_accuracy(cfg, tmp_path) is None
     assert cfg.ckpt is None
 
-    sweep.note_failure(cfg, tmp_path, "no disk")
+    sweep.note_failure(cfg, tmp_path, [], "no disk")
     assert (tmp_path / "failed.txt").read_text() == "no disk\n"
     assert sweep.finished_accuracy(cfg, tmp_path) is None
     assert not (tmp_path / "failed.txt").exists()
@@ -57,9 +59,11 @@ def test_what_is_left_of_a_job(settings: Callable[..., DictConfig], tmp_path: Pa
     assert sweep.finished_accuracy(cfg, tmp_path) is None
     assert cfg.ckpt == str(last)
 
-    OmegaConf.save(cfg, tmp_path / "config.yaml")  # as the resumed run does
+    rundir.write_settings(tmp_path, cfg, [])  # as the resumed run does
     report = {"reported_split": "test", "val": {"accuracy": 0.5}, "test": {"accuracy": 0.4}}
     (tmp_path / "metrics.json").write_text(json.dumps(report))
+    assert sweep.finished_accuracy(settings("seed=3"), tmp_path) is None  # killed before its pictures were drawn
+    (tmp_path / "report.html").touch()
     assert sweep.finished_accuracy(settings("seed=3"), tmp_path) == 0.5
     with pytest.raises(UserError, match="other settings"):
         sweep.finished_accuracy(settings("seed=4"), tmp_path)
@@ -68,7 +72,7 @@ def test_what_is_left_of_a_job(settings: Callable[..., DictConfig], tmp_path: Pa
 def test_a_sweep_is_summed_up_and_completed_by_the_same_command(
     command: Callable[..., "CompletedProcess[str]"], tmp_path: Path
 ) -> None:
-    words = ["-m", *TINY, "trainer.max_epochs=1", "optim.lr=0.01,-1", "seed=1,2"]
+    words = ["-m", *TINY, "trainer.max_epochs=1", "model.kwargs.dropout=0.0,5", "seed=1,2"]
     finished = command(*words)
     assert finished.returncode == 2
     assert "2 of the jobs failed" in finished.stderr
@@ -77,14 +81,14 @@ def test_a_sweep_is_summed_up_and_completed_by_the_same_command(
 
     def table() -> list[tuple[str, str, str]]:
         with (directory / "summary.csv").open(newline="") as file:
-            return [(row["lr"], row["n"], row["status"].split(":")[0]) for row in csv.DictReader(file)]
+            return [(row["dropout"], row["n"], row["status"].split(":")[0]) for row in csv.DictReader(file)]
 
-    assert table() == [("0.01", "2", "finished"), ("-1.0", "0", "failed"), ("-1.0", "0", "failed")]
+    assert table() == [("0.0", "2", "finished"), ("5", "0", "failed"), ("5", "0", "failed")]
     assert (directory / "summary.md").exists()
     assert (directory / "summary.png").exists()
     assert "±" in finished.stdout
 
-    jobs = sorted(directory.glob("*_lr-0.01_*"))
+    jobs = sorted(directory.glob("*_dropout-0.0_*"))
     kept, lost = (job / "metrics.json" for job in jobs)
     before, checkpoint = kept.stat().st_mtime_ns, (jobs[1] / "checkpoints" / "best.ckpt").read_bytes()
     report = json.loads(lost.read_text())
@@ -96,15 +100,15 @@ def test_a_sweep_is_summed_up_and_completed_by_the_same_command(
     assert json.loads(lost.read_text())["test"] == report["test"]
     assert (jobs[1] / "checkpoints" / "best.ckpt").read_bytes() == checkpoint
     assert [path.name for path in (tmp_path / "outputs" / "sweeps").iterdir()] == [directory.name]
-    assert table()[0] == ("0.01", "2", "finished")
+    assert table()[0] == ("0.0", "2", "finished")
 
 
-def test_a_file_of_choices_is_checked_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_for_several_jobs_is_told_what_it_should_not_guess(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    grid = sweep.grid(ROOT / "configs", ["sweep=classes", "model=net"])
+    grid = sweep_parameters(take_apart(["sweep=classes", "model=net"]))
     assert set(grid) == {"data.classes", "seed"}
-    with pytest.raises(UserError, match="seed=1"):
-        sweep.grid(ROOT / "configs", ["sweep=classes", "seed=1"])
     words = sweep.arguments(["sweep=classes", "hydra/launcher=joblib"], grid)
     assert any("outputs/sweeps" in word and "sweep-classes" in word for word in words)
     (at_once,) = (word for word in words if word.startswith("hydra.launcher.n_jobs="))
@@ -115,20 +119,18 @@ def test_a_file_of_choices_is_checked_and_counted(tmp_path: Path, monkeypatch: p
     assert "hydra.launcher.gpus_per_node=1" in sweep.arguments(["seed=1,2", "hydra/launcher=submitit_slurm"], {})
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "configs" / "sweep").glob("*.yaml")))
-def test_every_choice_of_a_sweep_file_is_a_setting(name: str) -> None:
-    grid = sweep.grid(ROOT / "configs", [f"sweep={name}"])
-    found, _ = config.mistakes(ROOT / "configs", "train", [f"{key}={values}" for key, values in grid.items()])
-    assert found == []
-    assert len(grid) >= 1
+def test_what_a_sweep_file_varies_is_not_set_beside_it(command: Callable[..., "CompletedProcess[str]"]) -> None:
+    finished = command("-m", "sweep=classes", "seed=1")
+    assert finished.returncode == 2
+    assert "seed=1: configs/sweep/ varies this already" in finished.stderr
 
 
 @pytest.mark.skipif(find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="needs the extra [joblib]")
 def test_jobs_side_by_side_are_summed_up(command: Callable[..., "CompletedProcess[str]"], tmp_path: Path) -> None:
     words = [*TINY, "trainer.max_epochs=1", "data.synthetic={train: 70, val: 35, test: 35}"]
-    finished = command("-m", "hydra/launcher=joblib", *words, "seed=1,2", "optim.lr=0.01,-1")
+    finished = command("-m", "hydra/launcher=joblib", *words, "seed=1,2", "model.kwargs.dropout=0.0,5")
     assert finished.returncode == 2
-    assert "2 of the jobs failed: 1_seed-1_lr--1, 3_seed-2_lr--1" in finished.stderr
+    assert "2 of the jobs failed: 1_seed-1_dropout-5, 3_seed-2_dropout-5" in finished.stderr
     assert "Traceback" not in finished.stderr
     (directory,) = (tmp_path / "outputs" / "sweeps").iterdir()
     assert len(list(directory.glob("*/metrics.json"))) == 2

@@ -53,7 +53,7 @@ def test_a_run_is_one_directory_with_everything_in_it(command: Command, tmp_path
 
 
 def test_mistakes_are_listed_and_nothing_is_written(command: Command, tmp_path: Path) -> None:
-    finished = command("data.clases=4", "model=snet", "optim.lr=fast")
+    finished = command("lr=4", "model=snet", "experiment=nothing")
     assert finished.returncode == 2
     assert len(finished.stderr.splitlines()) == 3
     assert "Traceback" not in finished.stderr
@@ -83,9 +83,9 @@ def test_outputs_that_cannot_be_written(command: Command, tmp_path: Path) -> Non
 
 
 def test_a_sweep_goes_on_after_a_job_that_fails(command: Command, tmp_path: Path) -> None:
-    finished = command("-m", *TINY, "data.classes=4,6", "trainer.max_epochs=1")
+    finished = command("-m", *TINY, "data.path=null,none.csv", "data.download=false", "trainer.max_epochs=1")
     assert finished.returncode == 2
-    assert "data.classes=6" in finished.stderr
+    assert "none.csv does not exist" in finished.stderr
     assert len(list((tmp_path / "outputs" / "sweeps").rglob("metrics.json"))) == 1
 
 

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from fer.settings.compose import checked, compose_line, take_apart
+from fer.settings.train import TrainSettings
+
 ROOT = Path(__file__).parents[1]
 TINY = [
     "data=synthetic",
@@ -14,3 +17,9 @@ TINY = [
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
 ]
+
+
+def settings_of(*words: str) -> TrainSettings:
+    """What train.py makes of a command line."""
+    line = take_apart(words)
+    return checked(line, compose_line(line))

@@ -1,4 +1,4 @@
-"""`python -m fer.data.clean`: which rows of a data set are doubtful, and why. Never changes the data.
+"""Which rows of a data set are doubtful, and why. Never changes the data.
 
 Writes a list for `data.exclude` (see `fer.data.exclude`) and contact sheets to look through, and prints counts. Knows
 nothing of networks: of their predictions it reads the files that evaluation has written.
@@ -17,7 +17,6 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from fer.command_line import complain, read_settings
 from fer.data.contact_sheet import Cell, draw_sheets
 from fer.data.duplicates import connect, correlation, find_copies
 from fer.data.exclude import DEFAULT_REASONS, REASONS, Finding, write_list
@@ -25,24 +24,10 @@ from fer.data.faces import SPLIT_NAMES, UNSPLIT, Faces
 from fer.data.ferplus import NOT_A_FACE, UNKNOWN, download_votes, read_votes, votes_of, winner
 from fer.data.label_errors import find_label_errors
 from fer.data.reader import read
-from fer.errors import EXIT_CODE, UserError
+from fer.errors import UserError
 from fer.files import write_whole
 from fer.labels import ALL_EMOTIONS, EMOTIONS
-
-HELP = """\
-List the doubtful rows of a data set: blank pictures, copies, wrong labels. The data are not changed.
-
-  python -m fer.data.clean data.path=data/fer2013.csv
-  python -m fer.data.clean data.path=data/fer2013.csv data.ferplus_path=data/fer2013new.csv
-  python -m fer.data.clean data.path=data/fer2013.csv predictions=outputs/sweeps/FOLDS
-  python train.py data.exclude=outputs/.../cleaning.csv          and there the list goes
-
-data.path=          as train.py takes it: a CSV, an archive, class folders
-data.ferplus_path=  the votes of FER+, fetched when the file does not exist; left out, nothing is said about votes
-predictions=        predictions.csv files of runs, or directories that hold some, separated by commas, for likely label
-                    errors; python train.py -m data.folds=5 'data.fold=range(5)' predicts every row
-output=             the directory to write to; left out, outputs/TIME_cleaning
-"""
+from fer.settings.tables import CleanSettings
 
 # A blank picture: one gray value fills half of it, or the gray values hardly differ. Chosen by looking: of FER2013's
 # Training and PublicTest rows it finds 37, all of them black, gray, or a sign or a text in place of a picture.
@@ -50,16 +35,6 @@ BLANK_SHARE = 0.5
 BLANK_DEVIATION = 5.0
 
 _PAIRS = 4096  # pairs whose correlation is computed at once
-
-
-@dataclass(frozen=True)
-class CleanConfig:
-    """All settings; `HELP` says what they mean."""
-
-    path: Path
-    ferplus_path: Path | None = None
-    predictions: tuple[Path, ...] = ()
-    output: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,43 +52,7 @@ class Report:
     notes: list[str]
 
 
-def main() -> None:
-    """Makes the report, or says what is wrong and exits with code 2."""
-    words = sys.argv[1:]
-    if {"-h", "--help", "help"} & set(words):
-        print(HELP, end="")
-        return
-    try:
-        clean(parse(words))
-    except UserError as error:
-        complain(str(error).splitlines())
-        sys.exit(EXIT_CODE)
-    except OSError as error:
-        complain([f"{error.filename} cannot be written ({error.strerror}); choose another output="])
-        sys.exit(EXIT_CODE)
-
-
-def parse(words: Sequence[str]) -> CleanConfig:
-    """The settings of a command line.
-
-    Raises:
-        UserError: every mistake in a line each.
-    """
-    names = ("data.path", "data.ferplus_path", "predictions", "output")
-    given, found = read_settings(words, names)
-    if "data.path" not in given and not found:
-        found.append("data.path is missing: give a FER2013 CSV, an archive or a folder")
-    if found:
-        raise UserError("\n".join(found))
-    return CleanConfig(
-        Path(given["data.path"]),
-        Path(given["data.ferplus_path"]) if "data.ferplus_path" in given else None,
-        tuple(Path(part) for part in given.get("predictions", "").strip("[]").split(",") if part),
-        Path(given["output"]) if "output" in given else None,
-    )
-
-
-def clean(config: CleanConfig) -> Path:
+def clean(settings: CleanSettings) -> Path:
     """Writes cleaning.csv and the contact sheets, prints the counts, and returns the path of the list.
 
     Raises:
@@ -122,17 +61,19 @@ def clean(config: CleanConfig) -> Path:
     """
     console = Console()
     begin = time.perf_counter()
-    faces = read(config.path)
+    faces = read(Path(settings.data.path))
     votes = None
-    if config.ferplus_path is not None:
-        votes = votes_of(faces, read_votes(download_votes(config.ferplus_path)), config.ferplus_path)
-    report = inspect(faces, votes, config.predictions)
+    if settings.data.ferplus_path is not None:
+        votes_file = Path(settings.data.ferplus_path)
+        votes = votes_of(faces, read_votes(download_votes(votes_file)), votes_file)
+    predictions = [settings.predictions] if isinstance(settings.predictions, str) else settings.predictions or []
+    report = inspect(faces, votes, [Path(path) for path in predictions])
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    output = config.output or Path("outputs") / f"{now}_cleaning"
+    output = Path(settings.output or f"outputs/{now}_cleaning")
     sheets = _write_sheets(output / "sheets", report, faces)
     path = output / "cleaning.csv"
     write_list(path, report.findings, faces)
-    console.print(_table(report.findings, faces, str(config.path)))
+    console.print(_table(report.findings, faces, settings.data.path))
     for note in report.notes:
         console.print(note, highlight=False)
     console.print(f"list       {path}", soft_wrap=True, highlight=False)
@@ -406,4 +347,5 @@ def _table(findings: Sequence[Finding], faces: Faces, source: str) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    sys.stderr.write("error: this command is called fer-clean now, or python -m fer.commands.clean\n")
+    sys.exit(2)

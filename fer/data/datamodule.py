@@ -4,7 +4,7 @@ Knows nothing of networks. The one place where classes, labels, splits, balance 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 from torch import Tensor, nn
 
 from fer.data.augment import Augment, mixup
@@ -24,7 +27,8 @@ from fer.data.reader import read
 from fer.data.splits import assign_splits
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.labels import ALL_EMOTIONS, CONTEMPT, resolve_classes
+from fer.labels import ALL_EMOTIONS, resolve_classes
+from fer.settings.train import DataSettings
 
 OWN_LABELS = "the given labels"
 
@@ -33,98 +37,20 @@ class FER2013DataModule(L.LightningDataModule):
     """Faces in memory, batches by index, augmentation per batch on the device.
 
     Args:
-        path: CSV, archive or directory (see `fer.data.reader.read`); None draws synthetic faces.
-        classes: a subset or a list of emotions (see `fer.labels.resolve_classes`); rows of others are left out.
-        batch_size: faces per training batch and process; evaluation takes four times as many.
-        split, val_fraction, test_fraction, folds, fold: see `fer.data.splits.assign_splits`.
-        balance: "sampler" draws every class equally often; "loss" leaves the batches alone and offers
-            `class_weights` for the loss; "none" does neither.
-        augment: arguments of `fer.data.augment.Augment`; None trains on the faces as they are.
-        mixup_alpha: strength of `fer.data.augment.mixup`; 0 turns it off.
-        download: whether a missing `path` may be fetched from Kaggle.
-        synthetic: number of faces per split, keys train, val and test, when `path` is None.
-        split_seed: of random divisions and of synthetic faces; apart from `seed`, so that runs that differ in `seed`
-            are trained and judged on the same rows.
-        memory_gb: faces of which the pixels take more stay on the disk and are mapped into memory (see
-            `fer.data.reader.read`).
+        settings: what is read, how it is divided, labelled and augmented.
         seed: of order and augmentation.
-        labels: "fer2013" trains on the data set's own labels, "ferplus" on those that FER+ votes for (see
-            `fer.data.ferplus`); rows whose label is none of the classes, or that FER+ calls unknown or not a face, are
-            left out of training.
-        eval_labels: the same for validation and test rows; None takes `labels`. Which row is in which split does not
-            depend on either.
-        ferplus_path: the votes, `fer2013new.csv`; fetched when it is missing and `download` is on.
-        ferplus_target: what training with "ferplus" aims at: "majority", the label with most votes; "soft", the votes
-            as a distribution over the classes; "any", whichever label the network finds likeliest of those that many
-            voted for. Metrics always take the label with most votes.
-        fer2013_weight: share of FER2013's own label in the targets of "ferplus"; the rest is `ferplus_target`.
-        ferplus_auxiliary: above 0, training targets are float (B, C + 10): behind those of the classes stand the shares
-            of FER+'s ten votes, for a second task of that weight in the loss. Whatever `labels` is.
-        exclude: a `cleaning.csv` of `fer.data.clean`; None keeps every row.
-        exclude_reasons: why rows are left out (keys of `fer.data.exclude.REASONS`); None for those that are facts about
-            pictures.
-        exclude_action: "drop" trains without the listed rows; "relabel" gives them the label that the list suggests,
-            and drops those for which it suggests none. Validation and test rows all stay; `clean` tells them apart.
     """
 
-    def __init__(
-        self,
-        path: str | Path | None,
-        classes: int | str | list[str] = 7,
-        batch_size: int = 128,
-        split: str = "official",
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        folds: int | None = None,
-        fold: int = 0,
-        balance: str = "none",
-        augment: Mapping[str, Any] | None = None,
-        mixup_alpha: float = 0.0,
-        download: bool = True,
-        synthetic: Mapping[str, int] | None = None,
-        split_seed: int = 0,
-        seed: int = 0,
-        memory_gb: float = 1.0,
-        labels: str = "fer2013",
-        eval_labels: str | None = None,
-        ferplus_path: str | Path = "data/fer2013new.csv",
-        ferplus_target: str = "majority",
-        fer2013_weight: float = 0.0,
-        ferplus_auxiliary: float = 0.0,
-        exclude: str | Path | None = None,
-        exclude_reasons: Sequence[str] | None = None,
-        exclude_action: str = "drop",
-    ) -> None:
+    def __init__(self, settings: DataSettings, seed: int = 0) -> None:
         super().__init__()
-        self.path = None if path is None else Path(path).expanduser()
-        self.classes = resolve_classes(classes)
-        self.batch_size = batch_size
-        self.split = {
-            "split": split,
-            "val_fraction": val_fraction,
-            "test_fraction": test_fraction,
-            "folds": folds,
-            "fold": fold,
-        }
-        self.balance = balance
-        self.augment = None if augment is None else Augment(**augment)
-        self.mixup_alpha = mixup_alpha
-        self.may_download = download
-        self.synthetic = dict(synthetic or {})
-        self.split_seed = split_seed
-        self.memory = memory_gb * 1e9
+        self.settings = settings
         self.seed = seed
-        self.labels = labels
-        self.eval_labels = eval_labels or labels
-        self.ferplus_path = Path(ferplus_path).expanduser()
-        self.ferplus_target = ferplus_target
-        self.fer2013_weight = fer2013_weight
-        self.ferplus_auxiliary = ferplus_auxiliary
-        self.exclude = exclude
-        self.exclude_reasons = None if exclude is None else check_reasons(exclude_reasons)
-        self.exclude_action = exclude_action
-        if CONTEMPT in self.classes and labels != "ferplus":
-            raise UserError(f"data.classes: only FER+ votes for {CONTEMPT}; add data.labels=ferplus, or leave it out")
+        self.path = None if settings.path is None else Path(settings.path).expanduser()
+        self.classes = resolve_classes(settings.classes)
+        self.augment = None if settings.augment is None else Augment(**settings.augment.model_dump())
+        self.eval_labels = settings.eval_labels or settings.labels
+        self.ferplus_path = Path(settings.ferplus_path).expanduser()
+        self.exclude_reasons = None if settings.exclude is None else check_reasons(settings.exclude_reasons)
         self._faces: Faces | None = None
         self._listed: npt.NDArray[np.bool_] | None = None
         self._soft_targets: Tensor | None = None
@@ -140,14 +66,14 @@ class FER2013DataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Fetches FER2013 and the votes of FER+ where they are needed and missing (once, on one process)."""
         if self.path is not None and not self.path.exists():
-            if not self.may_download:
+            if not self.settings.download:
                 raise UserError(
                     f"data.path={self.path} does not exist and data.download is off; "
                     "put fer2013.csv there, give another data.path, or try data=synthetic"
                 )
             download(self.path)
         if self._needs_votes and not self.ferplus_path.exists():
-            if not self.may_download:
+            if not self.settings.download:
                 raise UserError(
                     f"data.ferplus_path={self.ferplus_path} does not exist and data.download is off; put the FER+ "
                     "votes fer2013new.csv there, or leave data.labels=ferplus out"
@@ -159,26 +85,28 @@ class FER2013DataModule(L.LightningDataModule):
         if self._faces is not None:
             return
         if self.path is not None:
-            faces = read(self.path, memory=self.memory)
+            faces = read(self.path, memory=self.settings.memory_gb * 1e9)
         else:
-            faces = make_faces(**self.synthetic, seed=self.split_seed)
+            faces = make_faces(**self.settings.synthetic.model_dump(), seed=self.settings.split_seed)
         labels = {"fer2013": faces.labels}
         votes = None
         if self._needs_votes:
             votes = votes_of(faces, read_votes(self.ferplus_path), self.ferplus_path)
             labels["ferplus"] = winner(votes)
-        exclusion = None if self.exclude is None else read_list(self.exclude, faces, self.exclude_reasons)
+        exclusion = None
+        if self.settings.exclude is not None and self.exclude_reasons is not None:
+            exclusion = read_list(self.settings.exclude, faces, self.exclude_reasons)
 
         codes = [ALL_EMOTIONS.index(name) for name in self.classes]
-        wanted = np.isin(labels[self.labels], codes) | np.isin(labels[self.eval_labels], codes)
+        wanted = np.isin(labels[self.settings.labels], codes) | np.isin(labels[self.eval_labels], codes)
         # Divided before anything is relabelled or excluded: runs with other labels are judged on the same rows.
-        divided = assign_splits(faces.select(wanted), **self.split, seed=self.split_seed)  # type: ignore[arg-type]
+        divided = self._divide(faces.select(wanted))
         train = divided.splits == TRAIN
-        label = np.where(train, labels[self.labels][wanted], labels[self.eval_labels][wanted])
+        label = np.where(train, labels[self.settings.labels][wanted], labels[self.eval_labels][wanted])
         kept = np.ones(len(divided), np.bool_)
         if exclusion is not None:
             exclusion = Exclusion(exclusion.listed[wanted], exclusion.suggested[wanted])
-            relabelled = train & (exclusion.suggested >= 0) & (self.exclude_action == "relabel")
+            relabelled = train & (exclusion.suggested >= 0) & (self.settings.exclude_action == "relabel")
             label[relabelled] = exclusion.suggested[relabelled]
             kept = ~(train & exclusion.listed) | relabelled
         kept &= np.isin(label, codes)
@@ -190,32 +118,56 @@ class FER2013DataModule(L.LightningDataModule):
         if votes is not None:
             train = self._faces.splits == TRAIN
             votes = votes[wanted][kept][train]
-            if self.labels == "ferplus":
+            if self.settings.labels == "ferplus":
                 self._soft_targets = self._make_soft_targets(votes, own[train])
-            if self.ferplus_auxiliary > 0:
+            if self.settings.ferplus_auxiliary > 0:
                 self._vote_shares = torch.from_numpy(votes / votes.sum(axis=1, keepdims=True)).float()
+
+    def _divide(self, faces: Faces) -> Faces:
+        asked = self.settings
+        return assign_splits(
+            faces,
+            split=asked.split,
+            val_fraction=asked.val_fraction,
+            test_fraction=asked.test_fraction,
+            folds=asked.folds,
+            fold=asked.fold,
+            seed=asked.split_seed,
+        )
 
     @property
     def _needs_votes(self) -> bool:
-        return "ferplus" in (self.labels, self.eval_labels) or self.ferplus_auxiliary > 0
+        return "ferplus" in (self.settings.labels, self.eval_labels) or self.settings.ferplus_auxiliary > 0
 
     def _make_soft_targets(self, votes: npt.NDArray[np.int64], own: npt.NDArray[np.int64]) -> Tensor | None:
         """Targets of the training rows, float32 (N, C); None where the hard labels say it all."""
-        if self.ferplus_target == "majority" and self.fer2013_weight == 0:
+        if self.settings.ferplus_target == "majority" and self.settings.fer2013_weight == 0:
             return None
-        if self.ferplus_target == "majority":
+        if self.settings.ferplus_target == "majority":
             targets = nn.functional.one_hot(self.tensors(TRAIN)[1], len(self.classes)).float()
         else:
-            make = voted if self.ferplus_target == "any" else distribution
+            make = voted if self.settings.ferplus_target == "any" else distribution
             targets = torch.from_numpy(make(votes, self.classes))
         of_class = torch.from_numpy(self._class_of_emotion()[own])
         known = of_class >= 0  # FER2013's own label may be none of the classes
         mixed = nn.functional.one_hot(of_class[known], len(self.classes)).float()
-        targets[known] = torch.lerp(targets[known], mixed, self.fer2013_weight)
+        targets[known] = torch.lerp(targets[known], mixed, self.settings.fer2013_weight)
         return targets
 
     def _class_of_emotion(self) -> npt.NDArray[np.int64]:
         return np.array([self.classes.index(name) if name in self.classes else -1 for name in ALL_EMOTIONS], np.int64)
+
+    def division(self) -> str:
+        """How the rows were divided, in words."""
+        asked = self.settings
+        return f"split {asked.split}" if asked.folds is None else f"fold {asked.fold} of {asked.folds}"
+
+    def digest(self) -> str:
+        """SHA-256 over pixels, labels and splits of all rows, in hex."""
+        found = hashlib.sha256()
+        for part in (self.faces.images, self.faces.labels, self.faces.splits):
+            found.update(np.ascontiguousarray(part).data)
+        return found.hexdigest()
 
     def clean(self, code: int) -> npt.NDArray[np.bool_] | None:
         """For each row of a split whether it is not on the list of `exclude`; None without one."""
@@ -224,18 +176,18 @@ class FER2013DataModule(L.LightningDataModule):
     def describe_labels(self) -> dict[str, str]:
         """In words, whose labels the rows of training and of evaluation have: keys "train" and "evaluation"."""
         names = {"fer2013": OWN_LABELS, "ferplus": "FER+ majority"}
-        train = names[self.labels]
-        if self.labels == "ferplus":
+        train = names[self.settings.labels]
+        if self.settings.labels == "ferplus":
             kinds = {
                 "majority": "FER+ majority",
                 "soft": "FER+ vote distribution",
                 "any": "any label voted for in FER+",
             }
-            train = kinds[self.ferplus_target]
-            if self.fer2013_weight > 0:
-                train = f"{1 - self.fer2013_weight:g} {train} + {self.fer2013_weight:g} {OWN_LABELS}"
-        if self.ferplus_auxiliary > 0:
-            train += f", and FER+'s votes as a second task of weight {self.ferplus_auxiliary:g}"
+            train = kinds[self.settings.ferplus_target]
+            if self.settings.fer2013_weight > 0:
+                train = f"{1 - self.settings.fer2013_weight:g} {train} + {self.settings.fer2013_weight:g} {OWN_LABELS}"
+        if self.settings.ferplus_auxiliary > 0:
+            train += f", and FER+'s votes as a second task of weight {self.settings.ferplus_auxiliary:g}"
         return {"train": train, "evaluation": names[self.eval_labels]}
 
     @property
@@ -273,7 +225,7 @@ class FER2013DataModule(L.LightningDataModule):
 
     def class_weights(self) -> Tensor | None:
         """Weights for the loss, float32 (C,), rare classes more; None unless `balance` is "loss"."""
-        if self.balance != "loss":
+        if self.settings.balance != "loss":
             return None
         counts = torch.tensor([float(n) for n in self.class_counts()["train"].values()])
         return counts.sum() / (len(counts) * counts.clamp(min=1))
@@ -283,14 +235,14 @@ class FER2013DataModule(L.LightningDataModule):
         (B, C + 10) with `ferplus_auxiliary`."""
         images, targets = self.tensors(TRAIN)
         weights = None
-        if self.balance == "sampler":
+        if self.settings.balance == "sampler":
             weights = (1 / torch.bincount(targets, minlength=len(self.classes)).double())[targets]
         targets = targets if self._soft_targets is None else self._soft_targets
         if self._vote_shares is not None:
             if targets.ndim == 1:
                 targets = nn.functional.one_hot(targets, len(self.classes)).float()
             targets = torch.cat([targets, self._vote_shares], dim=1)
-        self._train_loader = self._loader(images, targets, self.batch_size, shuffle=True, weights=weights)
+        self._train_loader = self._loader(images, targets, self.settings.batch_size, shuffle=True, weights=weights)
         if self._resume is not None:
             self._train_loader.load_state_dict(self._resume)
         return self._train_loader
@@ -305,11 +257,11 @@ class FER2013DataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> FaceLoader:
         """In the source's order."""
-        return self._loader(*self.tensors(VAL), 4 * self.batch_size)
+        return self._loader(*self.tensors(VAL), 4 * self.settings.batch_size)
 
     def test_dataloader(self) -> FaceLoader:
         """In the source's order."""
-        return self._loader(*self.tensors(TEST), 4 * self.batch_size)
+        return self._loader(*self.tensors(TEST), 4 * self.settings.batch_size)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augments training batches on the device they are on."""
@@ -318,10 +270,29 @@ class FER2013DataModule(L.LightningDataModule):
             return faces, targets
         if self.augment is not None:
             faces = self.augment(faces)
-        if self.mixup_alpha > 0:
-            faces, targets = mixup(faces.float(), targets, len(self.classes), self.mixup_alpha)
+        if self.settings.mixup_alpha > 0:
+            faces, targets = mixup(faces.float(), targets, len(self.classes), self.settings.mixup_alpha)
         return faces, targets
 
     def _loader(self, images: Tensor, targets: Tensor, batch_size: int, **options: Any) -> FaceLoader:
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return FaceLoader(images, targets, batch_size, **options, seed=self.seed, rank=rank, world_size=world_size)
+
+
+def print_class_counts(datamodule: FER2013DataModule) -> None:
+    """A table of the rows per class and split on standard output."""
+    counts = datamodule.class_counts()
+    source = datamodule.path or "synthetic faces"
+    labels = datamodule.describe_labels()
+    title = f"{source}, {datamodule.division()}"
+    if set(labels.values()) != {OWN_LABELS}:
+        title += f", labels: {labels['train']}, judged by {labels['evaluation']}"
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("class")
+    for split in counts:
+        table.add_column(split, justify="right")
+    for name in datamodule.classes:
+        table.add_row(escape(name), *(f"{rows[name]:,}" for rows in counts.values()))
+    table.add_section()
+    table.add_row("all", *(f"{sum(rows.values()):,}" for rows in counts.values()))
+    Console().print(table)

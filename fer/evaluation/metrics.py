@@ -84,25 +84,3 @@ def compute_metrics(probabilities: Tensor, targets: Tensor, classes: tuple[str, 
     }
     metrics["confusion_matrix"] = matrix.tolist()
     return metrics
-
-
-def fit_temperature(logits: Tensor, targets: Tensor) -> float:
-    """The temperature that minimises the negative log-likelihood of `softmax(logits / temperature)`.
-
-    Args:
-        logits: float (N, C) of the validation split.
-        targets: int64 (N,).
-
-    Source: Guo et al., On Calibration of Modern Neural Networks, arXiv 1706.04599.
-    """
-    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature], max_iter=50, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(logits.double() / log_temperature.exp(), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return float(log_temperature.detach().exp().clamp(0.05, 20))

@@ -1,7 +1,4 @@
-"""The report on a checkpoint, or on several as an ensemble: numbers, pictures, a page and a table.
-
-Knows the data and the networks; knows nothing of how they were trained.
-"""
+"""The report on a checkpoint, or on several as an ensemble: numbers, pictures, a page and a table."""
 
 import csv
 import hashlib
@@ -9,7 +6,6 @@ import io
 import json
 import logging
 import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,29 +16,30 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torchvision
+import yaml
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
 import fer
-from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint, write_checkpoint
-from fer.config import TrainConfig, resumed_run
-from fer.data.datamodule import FER2013DataModule
+from fer import rundir
+from fer.checkpoint import load_network, read_checkpoint
+from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.data.duplicates import find_copies
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
 from fer.errors import UserError
 from fer.evaluation import html, plots
 from fer.evaluation.grad_cam import grad_cam
-from fer.evaluation.metrics import HEADLINE, compute_metrics, fit_temperature
-from fer.evaluation.predict import Predictions, predict
+from fer.evaluation.metrics import HEADLINE, compute_metrics
 from fer.files import write_whole
 from fer.labels import resolve_classes, subset_name
 from fer.models.network import EmotionNetwork
-from fer.training.callbacks import RunLogger
-from fer.training.run import build_datamodule, print_class_counts
+from fer.predict import Predictions, predict
+from fer.settings.train import TrainSettings
+from fer.tensorboard import RunLogger
 
 log = logging.getLogger(__name__)
 
@@ -72,15 +69,18 @@ class _Outcome:
     metrics: dict[str, Any]
 
 
-def evaluate(cfg: DictConfig, checkpoints: Sequence[Path], run_dir: Path, calibrate: bool) -> dict[str, Any]:
+def evaluate(
+    settings: TrainSettings, checkpoints: Sequence[Path], run_dir: Path, datamodule: FER2013DataModule | None = None
+) -> dict[str, Any]:
     """Writes metrics.json, predictions.csv, report.html, pictures and TensorBoard entries, and prints a table.
 
+    Numbers come before pictures: a plot that fails costs nothing but itself.
+
     Args:
-        cfg: a `TrainConfig`; its data are read, with the classes of the checkpoint.
+        settings: their data are read, with the classes of the checkpoint.
         checkpoints: one, or several whose probabilities are averaged.
         run_dir: where everything goes.
-        calibrate: fit the temperature on the validation split and store it in the checkpoint; for the one checkpoint
-            that this run trained.
+        datamodule: the data, where the run that trained the checkpoint has read them already.
 
     Returns:
         The content of metrics.json.
@@ -88,30 +88,31 @@ def evaluate(cfg: DictConfig, checkpoints: Sequence[Path], run_dir: Path, calibr
     Raises:
         UserError: a checkpoint cannot be used, does not fit the data or the other members, or the data cannot be read.
     """
-    members = _load(checkpoints)
+    members = _load(checkpoints, settings.tta)
     classes = members[0].network.spec.classes
-    datamodule = _data_to_judge_by(cfg, classes)
-    datamodule.prepare_data()
-    datamodule.setup()
-    _check_classes(cfg, members, datamodule)
-    (run_dir / "plots").mkdir(parents=True, exist_ok=True)
-    if not calibrate:
-        OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
+    trained_here = datamodule is not None
+    if datamodule is None:
+        datamodule = _data_to_judge_by(settings, classes)
+        datamodule.prepare_data()
+        datamodule.setup()
+    _check_classes(settings, members, datamodule)
+    (run_dir / rundir.PLOTS).mkdir(parents=True, exist_ok=True)
+    if not trained_here:
         print_class_counts(datamodule)
 
     outcomes = {}
-    for code in _splits(cfg, members, datamodule):
-        outcomes[SPLIT_NAMES[code]] = _measure(cfg, members, datamodule, code, calibrate and code == VAL)
+    for code in _splits(settings, members, datamodule):
+        outcomes[SPLIT_NAMES[code]] = _measure(settings, members, datamodule, code)
     reported = "test" if "test" in outcomes else "val"
     report: dict[str, Any] = {
         "checkpoints": [_describe(member) for member in members],
         "classes": list(classes),
-        "tta": cfg.tta,
-        "seed": cfg.seed,
-        "data": str(cfg.data.path or "synthetic"),
-        "division": _division(cfg),
+        "tta": settings.tta,
+        "seed": settings.seed,
+        "data": str(settings.data.path or "synthetic"),
+        "division": _division(settings),
         "labels": {"train": _trained_labels(members), "evaluation": datamodule.describe_labels()["evaluation"]},
-        "exclude": _exclusion(cfg, datamodule),
+        "exclude": _exclusion(settings, datamodule),
         "reported_split": reported,
         "versions": {
             "fer": fer.__version__,
@@ -120,9 +121,13 @@ def evaluate(cfg: DictConfig, checkpoints: Sequence[Path], run_dir: Path, calibr
             "torchvision": torchvision.__version__,
             "lightning": L.__version__,
         },
-        "commit": _commit(),
+        "commit": rundir.commit(),
         **{split: outcome.metrics for split, outcome in outcomes.items()},
     }
+
+    _write_predictions(run_dir / rundir.PREDICTIONS, datamodule, outcomes)
+    write_whole(run_dir / rundir.METRICS, json.dumps(report, indent=2, allow_nan=False).encode())
+    _print_table(report, members)
 
     logger = RunLogger(run_dir)
     step = int(members[0].content.get("global_step", 0))
@@ -130,24 +135,23 @@ def evaluate(cfg: DictConfig, checkpoints: Sequence[Path], run_dir: Path, calibr
     for split, outcome in outcomes.items():
         for name, figure in _figures(members, datamodule, outcome, split, whole=split == reported).items():
             pictures[f"{name}_{split}"] = png = _png(figure)
-            write_whole(run_dir / "plots" / f"{name}_{split}.png", png)
+            write_whole(run_dir / rundir.PLOTS / f"{name}_{split}.png", png)
             pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
             logger.experiment.add_image(f"{split}/{name}", pixels, step, dataformats="HWC")
-    _write_predictions(run_dir / "predictions.csv", datamodule, outcomes)
-    page = html.render(report, pictures, OmegaConf.to_yaml(cfg, resolve=True), _title(members))
-    write_whole(run_dir / "report.html", page.encode())
-    _log_hyperparameters(logger, cfg, report)
-    write_whole(run_dir / "metrics.json", json.dumps(report, indent=2).encode())  # last: with it the run is complete
-    _print_table(report, run_dir, members)
+    text = yaml.safe_dump(settings.plain() | {"name": settings.run_name}, sort_keys=False, allow_unicode=True)
+    page = html.render(report, pictures, text, _title(members))
+    write_whole(run_dir / rundir.REPORT, page.encode())
+    _log_hyperparameters(logger, settings, report)
+    _print_files(run_dir, members)
     return report
 
 
-def _load(paths: Sequence[Path]) -> list[_Member]:
+def _load(paths: Sequence[Path], tta: str) -> list[_Member]:
     members = []
     for path in paths:
         content = read_checkpoint(path)
         network = load_network(path)
-        members.append(_Member(path, content, network, network.spec.temperature))
+        members.append(_Member(path, content, network, network.spec.temperature_of(tta)))
         expected, found = members[0].network.spec.classes, network.spec.classes
         if found != expected:
             raise UserError(
@@ -157,13 +161,13 @@ def _load(paths: Sequence[Path]) -> list[_Member]:
     return members
 
 
-def _check_classes(cfg: DictConfig, members: Sequence[_Member], datamodule: FER2013DataModule) -> None:
+def _check_classes(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule) -> None:
     """Refuses classes that were asked for but are not the checkpoint's, and classes of which the data know nothing."""
     classes, path = members[0].network.spec.classes, members[0].path
-    asked = resolve_classes(cfg.data.classes if isinstance(cfg.data.classes, int | str) else list(cfg.data.classes))
-    # The schema's own value may not have been asked for at all: a checkpoint outside a run brings no settings.
-    default = resolve_classes(TrainConfig().data.classes)
-    if asked != classes and not (asked == default and resumed_run(str(path)) is None):
+    asked = resolve_classes(settings.data.classes)
+    # The default may not have been asked for at all: a checkpoint outside a run brings no settings.
+    default = resolve_classes(TrainSettings().data.classes)
+    if asked != classes and not (asked == default and rundir.of_checkpoint(path) is None):
         raise UserError(
             f"{path} tells {', '.join(classes)} apart, but data.classes asks for {', '.join(asked)}; "
             "leave data.classes out"
@@ -172,19 +176,19 @@ def _check_classes(cfg: DictConfig, members: Sequence[_Member], datamodule: FER2
     missing = [name for name in classes if name not in present]
     if missing:
         raise UserError(
-            f"{path} tells {', '.join(classes)} apart, but {cfg.data.path} holds no face of {', '.join(missing)}; "
+            f"{path} tells {', '.join(classes)} apart, but {settings.data.path} holds no face of {', '.join(missing)}; "
             "choose data with all of these classes, or a checkpoint of fewer"
         )
 
 
-def _splits(cfg: DictConfig, members: Sequence[_Member], datamodule: FER2013DataModule) -> list[int]:
+def _splits(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule) -> list[int]:
     """The splits to report on: those that have rows and that no member was trained on."""
-    wanted = [VAL] if cfg.test_split == "val" else [VAL, TEST]
+    wanted = [VAL] if settings.test_split == "val" else [VAL, TEST]
     present = [code for code in wanted if (datamodule.faces.splits == code).any()]
-    usable = [code for code in present if not _trained_on(cfg, members, datamodule, code)]
+    usable = [code for code in present if not _trained_on(settings, members, datamodule, code)]
     if not present:
         raise UserError(
-            f"{cfg.data.path} has no {' or '.join(SPLIT_NAMES[code] for code in wanted)} split to report on"
+            f"{settings.data.path} has no {' or '.join(SPLIT_NAMES[code] for code in wanted)} split to report on"
         )
     if not usable:
         raise UserError(
@@ -196,45 +200,35 @@ def _splits(cfg: DictConfig, members: Sequence[_Member], datamodule: FER2013Data
     return usable
 
 
-def _trained_on(cfg: DictConfig, members: Sequence[_Member], datamodule: FER2013DataModule, code: int) -> bool:
+def _trained_on(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule, code: int) -> bool:
     """Whether a member's own run trained on rows of this split, as the members of a cross-validation did."""
     asked = datamodule.rows(code)
-    keys = ("path", "classes", "split", "val_fraction", "test_fraction", "folds", "fold", "split_seed", "synthetic")
-    seen = [{key: cfg.data[key] for key in keys}]
+    keys = {"path", "classes", "split", "val_fraction", "test_fraction", "folds", "fold", "split_seed", "synthetic"}
+    seen = [settings.data.model_dump(include=keys)]
     for member in members:
-        run = resumed_run(str(member.path))
+        run = rundir.of_checkpoint(member.path)
         if run is None:
             continue
-        settings: Any = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(run / "config.yaml"))
-        division = {key: settings.data[key] for key in keys}
-        if division in seen or division["path"] != cfg.data.path:
+        saved = rundir.load(run)
+        division = saved.data.model_dump(include=keys)
+        if division in seen or saved.data.path != settings.data.path:
             continue
         seen.append(division)
-        other = _data_to_judge_by(settings)
+        other = _data_to_judge_by(saved)
         other.setup()
         trained = other.rows(TRAIN)
-        same_source = cfg.data.path is not None or division["split_seed"] == cfg.data.split_seed
+        same_source = settings.data.path is not None or saved.data.split_seed == settings.data.split_seed
         if same_source and np.isin(asked.rows, trained.rows).any():
             return True
     return False
 
 
-def _measure(
-    cfg: DictConfig, members: Sequence[_Member], datamodule: FER2013DataModule, code: int, calibrate: bool
-) -> _Outcome:
+def _measure(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule, code: int) -> _Outcome:
     faces, targets = datamodule.tensors(code)
     classes = datamodule.classes
-    predictions: list[Predictions] = []
-    for member in members:
-        if calibrate:
-            plain = predict(cfg, member.network, faces)
-            member.temperature = fit_temperature(plain.logits[0], targets)
-            member.content[SPEC_KEY]["temperature"] = member.temperature
-            write_checkpoint(member.content, member.path)
-            if cfg.tta == "none":
-                predictions.append(plain)
-                continue
-        predictions.append(predict(cfg, member.network, faces, cfg.tta))
+    predictions: list[Predictions] = [
+        predict(member.network, faces, settings.trainer, settings.tta) for member in members
+    ]
     of_members = [found.probabilities(member.temperature) for found, member in zip(predictions, members, strict=True)]
     probabilities = torch.stack(of_members).mean(dim=0)
     metrics = compute_metrics(probabilities, targets, classes)
@@ -300,48 +294,34 @@ def _describe(member: _Member) -> dict[str, Any]:
     }
 
 
-def _division(cfg: DictConfig) -> str:
-    if cfg.data.folds is not None:
-        return f"fold {cfg.data.fold} of {cfg.data.folds}, split seed {cfg.data.split_seed}"
-    return f"split {cfg.data.split}, split seed {cfg.data.split_seed}"
+def _division(settings: TrainSettings) -> str:
+    if settings.data.folds is not None:
+        return f"fold {settings.data.fold} of {settings.data.folds}, split seed {settings.data.split_seed}"
+    return f"split {settings.data.split}, split seed {settings.data.split_seed}"
 
 
 def _trained_labels(members: Sequence[_Member]) -> str | None:
     """Whose labels the members were trained on, by the settings of their runs; None where one lies in no run."""
     found = []
     for member in members:
-        run = resumed_run(str(member.path))
+        run = rundir.of_checkpoint(member.path)
         if run is None:
             return None
-        settings: Any = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(run / "config.yaml"))
-        found.append(build_datamodule(settings).describe_labels()["train"])
+        found.append(FER2013DataModule(rundir.load(run).data).describe_labels()["train"])
     return "; ".join(dict.fromkeys(found))
 
 
-def _data_to_judge_by(cfg: DictConfig, classes: tuple[str, ...] | None = None) -> FER2013DataModule:
+def _data_to_judge_by(settings: TrainSettings, classes: tuple[str, ...] | None = None) -> FER2013DataModule:
     """The data without the second task, which is of training alone: other data need not have FER+'s votes."""
-    without = OmegaConf.merge(cfg, {"data": {"ferplus_auxiliary": 0.0}})
-    assert isinstance(without, DictConfig)
-    return build_datamodule(without, classes)
+    change: dict[str, Any] = {"ferplus_auxiliary": 0.0} | ({} if classes is None else {"classes": list(classes)})
+    return FER2013DataModule(settings.data.model_copy(update=change), settings.seed)
 
 
-def _exclusion(cfg: DictConfig, datamodule: FER2013DataModule) -> dict[str, Any] | None:
+def _exclusion(settings: TrainSettings, datamodule: FER2013DataModule) -> dict[str, Any] | None:
     if datamodule.exclude_reasons is None:
         return None
     reasons = list(datamodule.exclude_reasons)
-    return {"list": str(cfg.data.exclude), "reasons": reasons, "action": cfg.data.exclude_action}
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this package lies in, with "-dirty" when files were changed; None elsewhere."""
-    checkout = Path(fer.__file__).parents[1]
-    if not (checkout / ".git").exists():
-        return None
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    return {"list": str(settings.data.exclude), "reasons": reasons, "action": settings.data.exclude_action}
 
 
 def _title(members: Sequence[_Member]) -> str:
@@ -461,29 +441,29 @@ def _write_predictions(file: Path, datamodule: FER2013DataModule, outcomes: dict
     write_whole(file, buffer.getvalue().encode())
 
 
-def _log_hyperparameters(logger: RunLogger, cfg: DictConfig, report: dict[str, Any]) -> None:
+def _log_hyperparameters(logger: RunLogger, settings: TrainSettings, report: dict[str, Any]) -> None:
     """Fills TensorBoard's HParams tab: what may be varied, and what came out."""
-    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    data = settings.data
     chosen = {  # TensorBoard shows the first five names of the alphabet without being asked
         "classes": subset_name(report["classes"]),
-        "lr": settings["optim"]["lr"],
-        "model": settings["model"]["name"],
-        "optimizer": settings["optim"]["optimizer"]["_target_"].rpartition(".")[2],
-        "seed": settings["seed"],
-        "setting.augment": settings["data"]["augment"] is not None,
-        "setting.balance": settings["data"]["balance"],
-        "setting.batch_size": settings["data"]["batch_size"],
-        "setting.ema": settings["ema"] or 0.0,
+        "lr": settings.optim.lr,
+        "model": settings.model.name,
+        "optimizer": str(settings.optim.optimizer.get("_target_")).rpartition(".")[2],
+        "seed": settings.seed,
+        "setting.augment": data.augment is not None,
+        "setting.balance": data.balance,
+        "setting.batch_size": data.batch_size,
+        "setting.ema": settings.ema or 0.0,
         "setting.epochs": report["checkpoints"][0]["epoch"],
-        "setting.fold": -1 if settings["data"]["folds"] is None else settings["data"]["fold"],
-        "setting.exclude": settings["data"]["exclude"] is not None,
+        "setting.fold": -1 if data.folds is None else data.fold,
+        "setting.exclude": data.exclude is not None,
         "setting.labels": report["labels"]["train"] or "-",
-        "setting.label_smoothing": settings["label_smoothing"],
-        "setting.mixup_alpha": settings["data"]["mixup_alpha"],
-        "setting.schedule": settings["optim"]["schedule"],
-        "setting.split": settings["data"]["split"],
-        "setting.tta": settings["tta"],
-        "setting.weight_decay": settings["optim"]["weight_decay"],
+        "setting.label_smoothing": settings.label_smoothing,
+        "setting.mixup_alpha": data.mixup_alpha,
+        "setting.schedule": settings.optim.schedule,
+        "setting.split": data.split,
+        "setting.tta": settings.tta,
+        "setting.weight_decay": settings.optim.weight_decay,
     }
     results = {
         f"final/{split}_{name}": report[split][name]
@@ -495,7 +475,7 @@ def _log_hyperparameters(logger: RunLogger, cfg: DictConfig, report: dict[str, A
     logger.finalize("success")
 
 
-def _print_table(report: dict[str, Any], run_dir: Path, members: Sequence[_Member]) -> None:
+def _print_table(report: dict[str, Any], members: Sequence[_Member]) -> None:
     split = report["reported_split"]
     table = Table(title=_title(members), title_justify="left")
     for column in ("", "images", *HEADLINE):
@@ -515,7 +495,7 @@ def _print_table(report: dict[str, Any], run_dir: Path, members: Sequence[_Membe
         ends = (metrics["interval95"][key] for key in HEADLINE)
         table.add_row("  95 %", "", *(f"{low:.3f}-{high:.3f}".replace("0.", ".") for low, high in ends), style="dim")
     for member in report[split].get("members", []):
-        table.add_row(_short(Path(member["path"])), "", *(f"{member[key]:.4f}" for key in HEADLINE))
+        table.add_row(escape(_short(Path(member["path"]))), "", *(f"{member[key]:.4f}" for key in HEADLINE))
     table.add_section()
     table.add_row(f"{split} by class", style="italic")
     for name, metrics in report[split]["per_class"].items():
@@ -523,15 +503,19 @@ def _print_table(report: dict[str, Any], run_dir: Path, members: Sequence[_Membe
         table.add_row(name, f"{metrics['images']:,}", "", *figures)
     console = Console()
     console.print(table)
-    console.print(html.about_labels(report), highlight=False)
+    console.print(html.about_labels(report), highlight=False, markup=False)
     if "disagreement" in report[split]:
         console.print(f"The members do not all agree on {report[split]['disagreement']['any']:.1%} of the images.")
     if split == "val":
         console.print("The report is about val: there are no test rows, or test_split=val leaves them alone.")
+
+
+def _print_files(run_dir: Path, members: Sequence[_Member]) -> None:
+    console = Console()
     for what, where in (
         *(("checkpoint", member.path) for member in members),
-        ("numbers", run_dir / "metrics.json"),
-        ("plots", run_dir / "plots"),
-        ("report", run_dir / "report.html"),
+        ("numbers", run_dir / rundir.METRICS),
+        ("plots", run_dir / rundir.PLOTS),
+        ("report", run_dir / rundir.REPORT),
     ):
-        console.print(f"{what:<11}{where}", soft_wrap=True, highlight=False)
+        console.print(f"{what:<11}{where}", soft_wrap=True, highlight=False, markup=False)

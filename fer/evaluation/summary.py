@@ -4,7 +4,6 @@ Runs that differ only in the seed, or in the fold of a cross-validation, are one
 knows nothing of networks.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -19,15 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from fer.command_line import complain
-from fer.errors import EXIT_CODE, UserError
+from fer import rundir
+from fer.errors import UserError
 from fer.evaluation.compare import Answers, Comparison, compare, read_answers
 from fer.files import write_whole
-from fer.sweep import FAILURE
 
 METRICS = ("val accuracy", "val f1", "test accuracy", "test f1", "test loss")
 LONG_LABEL = 40  # characters; experiments that are longer to describe go by their names
@@ -127,16 +124,16 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     for path in paths:
         if not path.is_dir():
             raise UserError(f"{path} is no directory; give run directories, or a directory that holds some")
-        found += [file.parent for file in path.rglob("config.yaml") if file.parent not in found]
+        found += [file.parent for file in path.rglob(rundir.SETTINGS) if file.parent not in found]
     if not found:
         raise UserError(
             f"{', '.join(map(str, paths))}: there is no run in it; a run has a config.yaml and a metrics.json"
         )
     runs = [_read_run(directory) for directory in sorted(found, key=_natural)]
     if all(run.report is None for run in runs):
-        example = next((run for run in runs if (run.directory / "checkpoints" / "last.ckpt").is_file()), None)
+        example = next((run for run in runs if rundir.checkpoint(run.directory, rundir.LAST).is_file()), None)
         way_out = (
-            f"go on with python train.py ckpt={example.directory / 'checkpoints' / 'last.ckpt'}"
+            f"go on with python train.py ckpt={rundir.checkpoint(example.directory, rundir.LAST)}"
             if example is not None
             else f"the first one: {runs[0].status}"
         )
@@ -169,15 +166,17 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def _read_run(directory: Path) -> Run:
-    loaded: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+    loaded = rundir.saved_values(directory)
+    loaded.pop("run", None)
+    loaded.pop("logger", None)
     settings = _flat(loaded)
-    metrics = directory / "metrics.json"
+    metrics = directory / rundir.METRICS
     if metrics.is_file():
         return Run(directory, settings, json.loads(metrics.read_text()), "finished")
-    failure = directory / FAILURE
+    failure = directory / rundir.FAILURE
     if failure.is_file():
         return Run(directory, settings, None, f"failed: {failure.read_text().splitlines()[0]}")
-    history = directory / "history.csv"
+    history = directory / rundir.HISTORY
     epochs = len(history.read_text().splitlines()) - 1 if history.is_file() else 0
     return Run(directory, settings, None, f"interrupted after {epochs} epochs")
 
@@ -265,7 +264,7 @@ def _compare_best(rows: Sequence[Row]) -> list[Comparison]:
 
 def _answers(row: Row, split: str) -> list[Answers]:
     """What each run of a row said about a split; the folds of a cross-validation are put together."""
-    runs = [(run, run.directory / "predictions.csv") for run in row.runs if (run.report or {}).get(split)]
+    runs = [(run, run.directory / rundir.PREDICTIONS) for run in row.runs if (run.report or {}).get(split)]
     answers = [(run, read_answers(file, split)) for run, file in runs if file.is_file()]
     if split != "val" or row.runs[0].settings.get("data.folds") is None:
         return [answer for _, answer in answers]
@@ -416,17 +415,6 @@ def _natural(path: Path) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m fer.evaluation.summary", description="The table of many runs.")
-    parser.add_argument("paths", nargs="+", type=Path, help="run directories, or directories that hold some")
-    try:
-        summarise(parser.parse_args(arguments).paths)
-    except UserError as error:
-        complain([str(error)])
-        return EXIT_CODE
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.stderr.write("error: this command is called fer-summary now, or python -m fer.commands.summary\n")
+    sys.exit(2)

@@ -1,7 +1,4 @@
-"""From a network in torch to ONNX and OpenVINO, in float32 or in 8 bits. Knows nothing of files or faces.
-
-One graph serves both: torch.export traces the network, torch.onnx turns that into ONNX, and OpenVINO reads the ONNX.
-"""
+"""From a network in torch to ONNX, in float32 or in 8 bits: torch.export traces it, torch.onnx translates."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -19,7 +16,7 @@ from torch import Tensor, nn
 import fer
 from fer.errors import UserError
 from fer.inference.crop import SIZE
-from fer.inference.runtimes import INPUT, OUTPUT, PREFIX, import_onnxruntime, import_openvino
+from fer.inference.runtimes import INPUT, OUTPUT, PREFIX, import_onnxruntime
 from fer.models.network import EmotionNetwork
 
 OPSET = 20  # of ONNX; ONNX Runtime knows it since 1.17 (2024), in browsers too
@@ -122,34 +119,6 @@ def describe_onnx(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
         f"{INPUT}: gray faces, uint8 (batch, 1, {SIZE}, {SIZE}), 0 to 255. "
         f"{OUTPUT}: float32 (batch, classes), each row sums to 1, in the order of the metadata's {PREFIX}classes."
     )
-
-
-def to_openvino(model: onnx.ModelProto) -> Any:
-    """The same network as an `openvino.Model`."""
-    return import_openvino().Core().read_model(model.SerializeToString())
-
-
-def quantise_openvino(model: Any, faces: npt.NDArray[np.uint8]) -> Any:
-    """An `openvino.Model` in 8 bits: weights per output channel, activations by `faces`, uint8 (K, 48, 48).
-
-    Post-training quantisation of NNCF.
-    """
-    import_openvino()
-    with _quiet():
-        import nncf
-        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-
-        nncf.set_log_level(logging.ERROR)
-        return nncf.quantize(
-            model,
-            nncf.Dataset([face[None, None] for face in faces]),
-            preset=nncf.QuantizationPreset.MIXED,  # weights symmetric, activations as they are
-            subset_size=len(faces),
-            # By default ranges are means over faces, and cut off what lies beyond: three times the error.
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
-            ),
-        )
 
 
 def _resizing(size: int) -> Tensor:

@@ -3,11 +3,11 @@
 import hashlib
 import importlib.util
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -16,89 +16,67 @@ from fer.checkpoint import load_network
 from fer.errors import UserError
 from fer.export.check import compare, table
 from fer.export.faces import CALIBRATION, load_faces
-from fer.export.settings import SUFFIXES, ExportConfig
 from fer.inference.predictor import Predictor
 from fer.inference.run import find_checkpoint
-from fer.inference.runtimes import FORMAT, import_openvino, load_exported
+from fer.inference.runtimes import FORMAT, load_exported
 from fer.models.network import NetworkSpec
+from fer.settings.export import ExportSettings
+
+_SUFFIX = ".onnx"
 
 
-def export(config: ExportConfig) -> Path:
+def export(settings: ExportSettings) -> Path:
     """Writes the file, prints how it compares with the checkpoint, and returns its path.
 
     Raises:
         UserError: something is missing or cannot be used, or the file disagrees with the checkpoint; what was at its
             place before is untouched then.
     """
-    _need_tools(config)
-    ckpt = find_checkpoint(config.ckpt)
-    if ckpt.suffix.lower() in SUFFIXES.values():
+    _need_tools()
+    ckpt = find_checkpoint(settings.ckpt)
+    if ckpt.suffix.lower() == _SUFFIX:
         raise UserError(f"ckpt={ckpt} is an exported file already; give the checkpoint that it was made of")
     network = load_network(ckpt)
     spec = network.spec
-    suffix = SUFFIXES[config.format]
-    stem = ckpt.stem if config.precision == "fp32" else f"{ckpt.stem}_{config.precision}"
-    output = Path(config.output).expanduser() if config.output else ckpt.with_name(stem + suffix)
+    stem = ckpt.stem if settings.precision == "fp32" else f"{ckpt.stem}_{settings.precision}"
+    output = Path(settings.output).expanduser() if settings.output else ckpt.with_name(stem + _SUFFIX)
     console = Console()
     with _workplace(output) as folder, _one_thread():
-        faces = load_faces(config.data, spec.classes)
-        _say(
-            console, f"Exporting {ckpt} ({spec.name}, {', '.join(spec.classes)}) to {config.format}, {config.precision}"
-        )
+        faces = load_faces(settings.data, spec.classes)
+        _say(console, f"Exporting {ckpt} ({spec.name}, {', '.join(spec.classes)}), {settings.precision}")
 
         from fer.export import convert  # needs onnx
 
         model = convert.to_onnx(network)
-        if config.precision == "int8":
-            _say(console, f"Calibrating with {len(faces.calibration)} training rows, {CALIBRATION} at most")
-        metadata = _metadata(spec, ckpt, config.precision)
         draft = folder / output.name
         with _no_space_in_words(output):
-            if config.format == "onnx":
-                if config.precision == "int8":
-                    model = convert.quantise_onnx(model, faces.calibration)
-                convert.describe_onnx(model, metadata)
-                draft.write_bytes(model.SerializeToString())
-            else:
-                openvino_model = convert.to_openvino(model)
-                if config.precision == "int8":
-                    openvino_model = convert.quantise_openvino(openvino_model, faces.calibration)
-                _save_openvino(openvino_model, metadata, draft)
+            if settings.precision == "int8":
+                _say(console, f"Calibrating with {len(faces.calibration)} training rows, {CALIBRATION} at most")
+                model = convert.quantise_onnx(model, faces.calibration)
+            convert.describe_onnx(model, _metadata(spec, ckpt, settings.precision))
+            draft.write_bytes(model.SerializeToString())
 
-        runtime = "onnxruntime" if config.format == "onnx" else "openvino"
-        exported = Predictor(load_exported(draft, runtime))
-        files = [draft, draft.with_suffix(".bin")][: 1 if config.format == "onnx" else 2]
-        comparison = compare(Predictor(network), exported, faces, ([ckpt], files))
+        comparison = compare(Predictor(network), Predictor(load_exported(draft)), faces, (ckpt, draft))
         console.print(table(comparison, output.name, (ckpt.name, output.name), faces.source))
-        objections = list(comparison.objections(config.precision))
-        if objections and not config.force:
+        objections = list(comparison.objections(settings.precision))
+        if objections and not settings.force:
             raise UserError(
                 f"{output} was not written: {', and '.join(objections)}; "
                 "choose another precision, or keep it all the same with force=true"
             )
-        del exported
-        # The .bin first: an .xml is never there without the weights that it names.
-        for file in reversed(files):
-            _flush(file)
-            file.replace(output.with_suffix(file.suffix))
+        _flush(draft)
+        draft.replace(output)
     for objection in objections:
         _say(console, f"Kept because of force=true, although {objection}")
-    written = " and ".join(str(output.with_suffix(file.suffix)) for file in files)
-    _say(console, f"Written: {written}")
-    _say(console, f"Use it:  python infer.py mode=webcam ckpt={output}")
+    _say(console, f"Written: {output}")
+    _say(console, f"Use it:  python infer.py mode=webcam {shlex.quote(f'ckpt={output}')}")
     return output
 
 
-def _need_tools(config: ExportConfig) -> None:
-    tools = {"onnx": ["onnx", "onnxscript", "onnxruntime"], "openvino": ["onnx", "onnxscript", "openvino"]}
-    needed = [*tools[config.format], *(["nncf"] if (config.format, config.precision) == ("openvino", "int8") else [])]
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+def _need_tools() -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        extra = "onnx" if config.format == "onnx" else "openvino"
-        raise UserError(
-            f"format={config.format} precision={config.precision} needs {', '.join(missing)}, "
-            f"not installed here: pip install 'fer-lightning[{extra}]'"
-        )
+        raise UserError(f"the export needs {', '.join(missing)}, not installed here: pip install 'fer-lightning[onnx]'")
 
 
 def _metadata(spec: NetworkSpec, ckpt: Path, precision: str) -> dict[str, str]:
@@ -113,18 +91,6 @@ def _metadata(spec: NetworkSpec, ckpt: Path, precision: str) -> dict[str, str]:
         "network": spec.name,
         "checkpoint_sha256": digest,
     }
-
-
-def _save_openvino(model: Any, metadata: dict[str, str], path: Path) -> None:
-    """Writes path and its .bin, with the digest of the one in the other, so that halves of two exports are noticed."""
-    openvino = import_openvino()
-    model.set_rt_info(metadata, ["fer"])
-    half = metadata["precision"] == "bf16"  # float16 has more digits than bfloat16, which computes with them
-    openvino.save_model(model, path, compress_to_fp16=half)
-    with path.with_suffix(".bin").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    model.set_rt_info(digest, ["fer", "weights_sha256"])
-    openvino.save_model(model, path, compress_to_fp16=half)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from fer.inference.crop import SIZE, crop_faces
 from fer.inference.detectors import Detector, create_detector
 from fer.inference.prediction import Detection, Prediction
 from fer.inference.runtimes import ExportedNetwork, choose_runtime, load_exported
-from fer.inference.threads import choose_threads, sleep_while_waiting
+from fer.machine import choose_threads, sleep_while_waiting
 
 if TYPE_CHECKING:
     from fer.models.network import EmotionNetwork
@@ -55,10 +55,10 @@ class Predictor:
         """The predictor of a file, on the CPU.
 
         Args:
-            path: a .ckpt file of this project, or an .onnx or .xml file that `python -m fer.export` has made of one;
+            path: a .ckpt file of this project, or an .onnx file that `fer-export` has made of one;
                 nothing else is needed.
             threads: for the network and OpenCV, in the whole process; None chooses by the cores that are free.
-            runtime: one of `fer.inference.config.RUNTIMES`.
+            runtime: one of `fer.settings.infer.RUNTIMES`.
 
         Raises:
             UserError: the file is missing, damaged, or not of this project; the runtime is not installed or cannot
@@ -71,7 +71,7 @@ class Predictor:
         count = threads or choose_threads()
         cv2.setNumThreads(count)
         if runtime != "torch":
-            return Predictor(load_exported(path, runtime, count))
+            return Predictor(load_exported(path, count))
         import torch
 
         from fer.checkpoint import load_network

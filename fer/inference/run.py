@@ -22,7 +22,6 @@ from rich.table import Table
 
 from fer.errors import UserError
 from fer.inference.analyzer import FaceAnalyzer, Sighting
-from fer.inference.config import InferConfig
 from fer.inference.detectors import create_detector
 from fer.inference.overlay import annotate, draw_message, draw_status
 from fer.inference.prediction import Prediction
@@ -41,10 +40,11 @@ from fer.inference.sinks import (
 from fer.inference.sources import Frame, LiveStream, PictureFiles, Source, SourceEnded, VideoFile, open_source
 from fer.inference.timeline import Timeline
 from fer.inference.window import HELP, Action, Window, WindowProbe
+from fer.settings.infer import InferSettings
+from fer.weights import HERE, resolve
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
 RUNS = Path("outputs")
 SNAPSHOTS = RUNS / "infer"  # snapshots and recordings of a run without output=
 
@@ -65,7 +65,7 @@ class Analyzer(Protocol):
     def classify(self, sighting: Sighting) -> list[Prediction]: ...  # noqa: D102
 
 
-def run(config: InferConfig) -> None:
+def run(config: InferSettings) -> None:
     """Does what `python infer.py` was asked for.
 
     Raises:
@@ -125,14 +125,14 @@ def find_checkpoint(ckpt: str | None) -> Path:
         UserError: there is none.
     """
     if ckpt is not None:
-        path = Path(ckpt).expanduser()
+        path = resolve(ckpt)
         best = path / "checkpoints" / "best.ckpt"
         if path.is_dir() and best.is_file():
             return best
         if not path.is_file():
             raise UserError(f"ckpt={ckpt} does not exist; give a .ckpt file, or the folder of a run under {RUNS}/")
         return path
-    packaged = sorted(WEIGHTS.glob("*.ckpt"), key=lambda path: (path.stem != "default", "7" not in path.stem, path))
+    packaged = sorted(HERE.glob("*.ckpt"), key=lambda path: (path.stem != "default", "7" not in path.stem, path))
     trained = sorted(RUNS.glob("**/best.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
     if not packaged and not trained:
         raise UserError(
@@ -431,7 +431,7 @@ class Screen:
             self._recording = None
 
 
-def _outputs(config: InferConfig) -> Outputs | None:
+def _outputs(config: InferSettings) -> Outputs | None:
     assert config.mode is not None
     if config.output is None:
         return None
@@ -454,18 +454,18 @@ def _refuse_overwriting(source: Source, outputs: Outputs | None) -> None:
             raise UserError(f"output= would write over {original} itself; choose another folder")
 
 
-def _window_is_wanted(config: InferConfig) -> bool:
+def _window_is_wanted(config: InferSettings) -> bool:
     if config.window == "auto":
         return config.mode != "image" or config.output is None
     return bool(config.window)
 
 
-def _remedy(config: InferConfig) -> str:
+def _remedy(config: InferSettings) -> str:
     return "" if config.output else " Give output= to keep what is seen; here it is only printed."
 
 
-def _load(config: InferConfig, ckpt: Path) -> tuple[Analyzer, tuple[str, ...]]:
-    detector = create_detector(**vars(config.detector))
+def _load(config: InferSettings, ckpt: Path) -> tuple[Analyzer, tuple[str, ...]]:
+    detector = create_detector(**config.detector.model_dump())
     predictor = Predictor.load(ckpt, config.threads, config.runtime)  # the first to need torch, seconds to import
     analyzer = FaceAnalyzer(
         predictor,

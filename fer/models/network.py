@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fer.models import create
 
-FORMAT = 1  # of NetworkSpec as stored in a checkpoint
+FORMAT = 2  # of NetworkSpec as stored in a checkpoint; 1 had one temperature and nothing else of what 2 has
 LARGEST = 1024  # pixels per side of a face
 
 
@@ -30,7 +30,10 @@ class NetworkSpec:
         std: standard deviation of the same.
         standardise: every face is brought to mean 0 and deviation 1 by its own pixels; `mean` and `std` are not used.
             The network need not learn then that light does not matter.
-        temperature: logits are divided by it before the softmax; fitted on the validation split, 1 when not.
+        size: pixels per side at which the training faces were stored.
+        temperatures: logits are divided by one before the softmax, by kind of averaging over views ("none", "flip");
+            fitted on the validation split.
+        thresholds: confidences above which as large a share of the answers was right as the key says ("0.9").
     """
 
     name: str
@@ -41,7 +44,18 @@ class NetworkSpec:
     mean: float = 0.5
     std: float = 0.25
     standardise: bool = False
-    temperature: float = 1.0
+    size: int = 48
+    temperatures: dict[str, float] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def temperature(self) -> float:
+        """That of single views; 1 where none was fitted."""
+        return self.temperature_of("none")
+
+    def temperature_of(self, averaging: str) -> float:
+        """That of a kind of averaging; of one for which none was fitted, that of single views."""
+        return self.temperatures.get(averaging, self.temperatures.get("none", 1.0))
 
     def to_dict(self) -> dict[str, Any]:
         """A dict of plain data, with the format number."""
@@ -55,8 +69,11 @@ class NetworkSpec:
             ValueError: another format number, or fields missing, unknown or of another type.
         """
         data = dict(data)
-        if data.pop("format", None) != FORMAT:
+        written = data.pop("format", None)
+        if written not in (1, FORMAT):
             raise ValueError("it was written by another version of this project")
+        if written == 1:
+            data["temperatures"] = {"none": data.pop("temperature", 1.0)}
         try:
             spec = NetworkSpec(**{**data, "classes": tuple(data["classes"])})
         except (KeyError, TypeError) as error:
@@ -77,8 +94,10 @@ class NetworkSpec:
             _whole(self.image_size, 1, LARGEST)
             and _real(self.mean, 0, 1)
             and _real(self.std, 1e-6, 1)
-            and _real(self.temperature, 1e-6, 1e6)
             and isinstance(self.standardise, bool)
+            and _whole(self.size, 16, LARGEST)
+            and _reals(self.temperatures, 1e-6, 1e6)
+            and _reals(self.thresholds, 0, 1)
         )
         if not numbers_fit:
             raise ValueError("a number in its description of the network is none, or out of range")
@@ -86,6 +105,12 @@ class NetworkSpec:
 
 def _whole(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _reals(values: Any, low: float, high: float) -> bool:
+    return isinstance(values, dict) and all(
+        isinstance(key, str) and _real(value, low, high) for key, value in values.items()
+    )
 
 
 def _real(value: Any, low: float, high: float) -> bool:

@@ -1,14 +1,15 @@
-"""One training run, from settings to checkpoints: the data, the network, the optimiser and the trainer, by name.
+"""One training run, from settings to checkpoints: the data, the network, the optimiser and the trainer, by name."""
 
-Knows nothing of test reports: those read the checkpoint afterwards (`fer.evaluation.run`).
-"""
-
+import inspect
 import logging
+import re
+import shlex
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,91 +18,150 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
-from fer import cluster
+import fer
+from fer import machine, rundir
 from fer.checkpoint import read_checkpoint, read_spec
 from fer.classifier import EmotionClassifier
-from fer.config import import_by_name
-from fer.data.datamodule import OWN_LABELS, FER2013DataModule
+from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.data.faces import TRAIN
 from fer.errors import UserError
-from fer.files import write_whole
-from fer.models import load_weights
+from fer.labels import resolve_classes
+from fer.machine import choose_precision
+from fer.models import OWN, create, load_weights, suggest
 from fer.models.network import EmotionNetwork, NetworkSpec
+from fer.settings.base import unknown
+from fer.settings.target import build, find
+from fer.settings.train import TrainSettings
+from fer.tensorboard import RunLogger
 from fer.training.callbacks import (
     EMA,
     AtomicCheckpointIO,
+    EpochLine,
     History,
     LastCheckpoint,
     ProgressiveResizing,
-    RunLogger,
     StopAfterBatch,
     progress,
 )
-from fer.training.optim import configure_optimizers
+from fer.training.optim import build_optimizer, configure_optimizers
 from fer.training.plots import save_samples, save_training_progress
+from fer.weights import resolve
 
 log = logging.getLogger(__name__)
 
 _DOWNLOAD_S = 1800  # that other processes wait for the first one's download
 
 
-def train(cfg: DictConfig, run_dir: Path, more: Sequence[Callback] = ()) -> Path:
-    """Trains as `cfg` (a `TrainConfig`) says, with `more` callbacks, and writes everything under `run_dir`.
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves.
 
-    Of several processes (`trainer=ddp`) each calls this; the first one writes the files and prints.
+    Attributes:
+        checkpoint: the one with the best validation accuracy, or the last one where nothing was validated.
+        datamodule: its data, read and divided.
+    """
 
-    Returns:
-        The checkpoint with the best validation accuracy.
+    checkpoint: Path
+    datamodule: FER2013DataModule
+
+
+def check(settings: TrainSettings) -> None:
+    """Builds what needs no data: network, optimiser, trainer, callbacks and loggers, and lets all of them go again.
+
+    Raises:
+        UserError: one of them cannot be had as asked for.
+    """
+    model = settings.model
+    if model.name not in OWN:
+        import timm
+
+        if not timm.is_model(model.name):
+            raise UserError(f"model.name={model.name}: there is no such network; {suggest(model.name)}")
+    if model.weights is not None and not resolve(model.weights).is_file():
+        raise UserError(f"model.weights={model.weights} does not exist")
+    classes = len(resolve_classes(settings.data.classes))
+    network = create(model.name, classes, model.image_size, False, model.stem_stride, model.kwargs)
+    build_optimizer(network, settings.optim)
+    _callbacks(settings, Path())
+    _loggers(settings, Path(), None)
+    build_trainer(settings, Path(), [], [])
+
+
+def train(settings: TrainSettings, run_dir: Path, more: Sequence[Callback] = (), words: Sequence[str] = ()) -> Trained:
+    """Trains, with `more` callbacks, and writes everything under `run_dir`, which is this run's own.
+
+    Of several processes (`trainer=ddp`) each calls this; the first one writes the files and prints. The checkpoints say
+    that they were made by `words`, the settings of a command line.
 
     Raises:
         UserError: the data, the network or the trainer cannot be had as asked for.
         SystemExit: the run was interrupted; 130 by Ctrl-C, 143 by SIGTERM or SIGUSR1. `last.ckpt` is whole then, and
             after SIGUSR1 or a preemption a job of SLURM is back in the queue.
     """
-    if cluster.is_first():
-        for left in run_dir.rglob(".*.tmp"):  # by a run that was killed while it wrote (`fer.files`)
-            left.unlink()
-        write_whole(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
-    L.seed_everything(cfg.seed, verbose=False)
-
-    datamodule = build_datamodule(cfg)
-    if cluster.is_first():
+    L.seed_everything(settings.seed, verbose=False)
+    ckpt = settings.ckpt if isinstance(settings.ckpt, str) else None
+    datamodule = FER2013DataModule(settings.data, settings.seed)
+    if machine.is_first():
         datamodule.prepare_data()
     else:
         _wait_for(datamodule.files)
     datamodule.setup()
-    if cluster.is_first():
+    _check_classes(datamodule)
+    if machine.is_first():
         print_class_counts(datamodule)
-        (run_dir / "plots").mkdir(exist_ok=True)
-        _save_samples(datamodule, run_dir / "plots" / "samples.png")
+        (run_dir / rundir.PLOTS).mkdir(parents=True, exist_ok=True)
+        _save_samples(datamodule, run_dir / rundir.PLOTS / "samples.png")
 
-    classifier = build_classifier(cfg, datamodule)
-    step = 0 if cfg.ckpt is None else _check_resumable(cfg.ckpt, classifier.network.spec)
-    history = History(run_dir / "history.csv")
+    classifier = build_classifier(settings, datamodule)
+    classifier.provenance = {
+        "command": shlex.join(["train.py", *words]),
+        "version": fer.__version__,
+        "commit": rundir.commit(),
+        "data": datamodule.digest(),
+        "split": datamodule.division(),
+        "seed": settings.seed,
+    }
+    step = 0 if ckpt is None else _check_resumable(ckpt, classifier.network.spec)
+    history = History(run_dir / rundir.HISTORY)
     stop = StopAfterBatch()
     best = ModelCheckpoint(
-        run_dir / "checkpoints", "best", monitor="val/accuracy", mode="max", enable_version_counter=False
+        run_dir / rundir.CHECKPOINTS, rundir.BEST, monitor="val/accuracy", mode="max", enable_version_counter=False
     )
     # `best` before `last`, so that last.ckpt knows of the best of its own epoch: else a resumed run could overwrite it.
-    callbacks = [best, *_callbacks(cfg, run_dir), history, *more, stop]
-    trainer = build_trainer(cfg, run_dir, callbacks, RunLogger(run_dir, step))
+    callbacks = [best, *_callbacks(settings, run_dir), history, *more, stop]
+    trainer = build_trainer(settings, run_dir, callbacks, _loggers(settings, run_dir, step))
 
-    _print_network(classifier, cfg, trainer)
-    log.info("Training in %s; watch it with: tensorboard --logdir outputs", run_dir)
+    _print_network(classifier, settings, trainer)
+    log.info("Training in %s; watch it with: tensorboard --logdir %s", run_dir, shlex.quote(str(rundir.OUTPUTS)))
+    last = rundir.checkpoint(run_dir, rundir.LAST)
     try:
-        trainer.fit(classifier, datamodule, ckpt_path=cfg.ckpt)
+        trainer.fit(classifier, datamodule, ckpt_path=ckpt)
     except SIGTERMException:
-        _stop(stop, trainer.current_epoch + 1, run_dir / "checkpoints" / "last.ckpt")
+        _stop(stop, trainer.current_epoch + 1, last)
     if stop.received is not None:  # in the last validation
-        _stop(stop, trainer.current_epoch, run_dir / "checkpoints" / "last.ckpt")
+        _stop(stop, trainer.current_epoch, last)
     if trainer.is_global_zero and history.rows:
-        save_training_progress(run_dir / "plots" / "training_progress.png", history.rows)
-    return Path(best.best_model_path or run_dir / "checkpoints" / "last.ckpt")
+        save_training_progress(run_dir / rundir.PLOTS / "training_progress.png", history.rows)
+    if not best.best_model_path:
+        log.info("Nothing was validated, so there is no best.ckpt: %s is what is left.", last)
+    return Trained(Path(best.best_model_path or last), datamodule)
+
+
+def _check_classes(datamodule: FER2013DataModule) -> None:
+    """Asks before training what evaluation will ask after it."""
+    counts = datamodule.class_counts()["train"]
+    present = [name for name in datamodule.classes if counts[name]]
+    missing = [name for name in datamodule.classes if not counts[name]]
+    source = datamodule.path or "synthetic faces"
+    if len(present) < 2:
+        raise UserError(f"{source} has training faces of {' and '.join(present)} alone; there is nothing to tell apart")
+    if missing:
+        raise UserError(
+            f"{source} has no training faces of {', '.join(missing)}; what it has is data.classes=[{','.join(present)}]"
+        )
 
 
 def _wait_for(files: list[Path]) -> None:
@@ -115,12 +175,12 @@ def _wait_for(files: list[Path]) -> None:
 
 def _stop(stop: StopAfterBatch, epoch: int, last: Path) -> NoReturn:
     """Ends this process after a signal, or puts its job back into the queue."""
-    if not cluster.is_first():
+    if not machine.is_first():
         sys.exit(0)  # another code would let Lightning kill the first process, which may still be writing
-    log.info("Stopped in epoch %d. Go on with: python train.py ckpt=%s", epoch, last)
+    log.info("Stopped in epoch %d. Go on with: python train.py %s", epoch, shlex.quote(f"ckpt={last}"))
     # A job that ends within the grace of a preemption counts as failed, and SLURM does not put it back.
-    back = stop.received == signal.SIGTERM and cluster.is_preempted()
-    if (back or getattr(stop.received, "name", "") == "SIGUSR1") and cluster.requeue():
+    back = stop.received == signal.SIGTERM and machine.is_preempted()
+    if (back or getattr(stop.received, "name", "") == "SIGUSR1") and machine.requeue():
         log.info("The job is back in the queue and will go on from there.")
     stop.pass_on()
     sys.exit(130 if stop.received == signal.SIGINT else 143)
@@ -135,88 +195,107 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node
 
 
-def build_datamodule(cfg: DictConfig, classes: tuple[str, ...] | None = None) -> FER2013DataModule:
-    """The data that `cfg` names; `classes` of a checkpoint take the place of `data.classes`."""
-    settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    if classes is not None:
-        settings["classes"] = list(classes)
-    return FER2013DataModule(**settings, seed=cfg.seed)
+# Arguments of Lightning's Trainer that are this program's own, and what to use instead.
+_REFUSED = {
+    "logger": "choose with logger=tensorboard, csv, wandb, mlflow, or logger=[]",
+    "callbacks": "add one by callbacks.NAME._target_=package.Class",
+    "plugins": "this program writes its checkpoints by a plugin of its own",
+    "default_root_dir": "the run's directory is hydra.run.dir",
+    "enable_checkpointing": "a run without checkpoints would leave nothing to evaluate",
+    "barebones": "it would leave no checkpoint to evaluate; benchmarks/training.py measures speed",
+    "num_nodes": "it comes from the cluster (docs/cluster.md)",
+    "use_distributed_sampler": "the loader shares rows out itself",
+    "reload_dataloaders_every_n_epochs": "the rows are in memory",
+    "model_registry": "checkpoints lie in the run's directory",
+}
 
 
-def build_trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Callback], logger: RunLogger) -> L.Trainer:
-    """Lightning's Trainer with the arguments under `trainer`."""
-    settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    settings["precision"] = choose_precision(settings.get("precision", "auto"), settings.get("accelerator", "auto"))
+def build_trainer(
+    settings: TrainSettings, run_dir: Path, callbacks: list[Callback], loggers: Sequence[Logger]
+) -> L.Trainer:
+    """Lightning's Trainer with the arguments under `trainer`.
+
+    Raises:
+        UserError: one of them is unknown, not to be set here, or refused by Lightning.
+    """
+    arguments: dict[str, Any] = dict(settings.trainer)
+    known = [name for name in inspect.signature(L.Trainer).parameters if name not in _REFUSED]
+    found = [f"trainer.{name}: {way}" for name, way in _REFUSED.items() if name in arguments]
+    found += [
+        unknown(f"trainer.{name}", [f"trainer.{each}" for each in known])
+        for name in arguments
+        if name not in known and name not in _REFUSED
+    ]
+    if found:
+        raise UserError("\n".join(found))
+    _check_counts(arguments)
+    arguments["precision"] = choose_precision(arguments.get("precision", "auto"), arguments.get("accelerator", "auto"))
+    own: dict[str, Any] = {
+        "enable_model_summary": False,
+        "enable_progress_bar": sys.stdout.isatty(),
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+    }
     try:
         return L.Trainer(
-            **settings,
+            **own | arguments,
             callbacks=callbacks,
-            logger=logger,
+            logger=list(loggers),
             plugins=[AtomicCheckpointIO()],
             default_root_dir=run_dir,
-            enable_model_summary=False,
-            enable_progress_bar=sys.stdout.isatty(),
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
-def choose_precision(wanted: Any, accelerator: str) -> Any:
-    """`wanted`, or for "auto" bf16 where the processor has units for it (elsewhere it would be slower than float32)."""
-    if wanted != "auto":
-        return wanted
-    if accelerator != "cpu" and torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif accelerator != "cpu" and torch.backends.mps.is_available():
-        fast = False
-    else:
-        units = torch.cpu.get_capabilities()
-        fast = bool(units.get("amx_bf16") or units.get("avx512_bf16") or units.get("bf16"))  # the last is Arm's
-    return "bf16-mixed" if fast else "32-true"
+def _check_counts(arguments: Mapping[str, Any]) -> None:
+    """Refuses numbers that Lightning would take and then do nothing with, or too much."""
+    for name, least in (("max_epochs", 1), ("accumulate_grad_batches", 1), ("check_val_every_n_epoch", 1)):
+        value = arguments.get(name)
+        endless = name == "max_epochs" and value == -1
+        if (
+            value is not None
+            and not endless
+            and (not isinstance(value, int) or isinstance(value, bool) or value < least)
+        ):
+            raise UserError(f"trainer.{name}={value}: it must be a whole number, at least {least}")
+    devices = arguments.get("devices")
+    asked = devices if isinstance(devices, int) and not isinstance(devices, bool) else 0
+    on_cpu = arguments.get("accelerator") == "cpu" or not torch.accelerator.is_available()
+    there = machine.available_cores() if on_cpu else torch.accelerator.device_count()
+    if asked > there:
+        kind = "cores" if on_cpu else "devices"
+        raise UserError(f"trainer.devices={devices}: there are {there} {kind} here")
 
 
-def print_class_counts(datamodule: FER2013DataModule) -> None:
-    """A table of the rows per class and split on standard output."""
-    counts = datamodule.class_counts()
-    source = datamodule.path or "synthetic faces"
-    labels = datamodule.describe_labels()
-    how = datamodule.split
-    division = f"split {how['split']}" if how["folds"] is None else f"fold {how['fold']} of {how['folds']}"
-    title = f"{source}, {division}"
-    if set(labels.values()) != {OWN_LABELS}:
-        title += f", labels: {labels['train']}, judged by {labels['evaluation']}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("class")
-    for split in counts:
-        table.add_column(split, justify="right")
-    for name in datamodule.classes:
-        table.add_row(name, *(f"{rows[name]:,}" for rows in counts.values()))
-    table.add_section()
-    table.add_row("all", *(f"{sum(rows.values()):,}" for rows in counts.values()))
-    Console().print(table)
-
-
-def build_classifier(cfg: DictConfig, datamodule: FER2013DataModule) -> EmotionClassifier:
-    """The network that `cfg` names, for the classes and the pixel statistics of the data, with its loss."""
-    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    weights, pretrained = model.pop("weights"), model.pop("pretrained")
+def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> EmotionClassifier:
+    """The network that the settings name, for the classes and the pixel statistics of the data, with its loss."""
+    model = settings.model
     mean, std = datamodule.statistics()
-    network = EmotionNetwork(NetworkSpec(classes=datamodule.classes, mean=mean, std=std, **model), pretrained)
-    if weights is not None:
-        fresh = load_weights(network.backbone, weights, datamodule.classes)
-        log.info("Weights from %s; not in it and left as initialised: %s", weights, ", ".join(fresh) or "nothing")
-    if cfg.compile:
+    spec = NetworkSpec(
+        name=model.name,
+        classes=datamodule.classes,
+        image_size=model.image_size,
+        stem_stride=model.stem_stride,
+        kwargs=dict(model.kwargs),
+        mean=mean,
+        std=std,
+        standardise=model.standardise,
+    )
+    network = EmotionNetwork(spec, model.pretrained)
+    if model.weights is not None:
+        fresh = load_weights(network.backbone, resolve(model.weights), datamodule.classes)
+        log.info("Weights from %s; not in it and left as initialised: %s", model.weights, ", ".join(fresh) or "nothing")
+    if settings.compile:
         network.compile()  # in place: `torch.compile(network)` would prefix every name in the checkpoint
-    optim: Any = OmegaConf.to_container(cfg.optim, resolve=True)
+    data = settings.data
     return EmotionClassifier(
         network,
-        lambda module: configure_optimizers(module, **optim),
-        label_smoothing=cfg.label_smoothing,
+        lambda module: configure_optimizers(module, settings.optim),
+        label_smoothing=settings.label_smoothing,
         class_weights=datamodule.class_weights(),
-        any_target=datamodule.labels == "ferplus" and datamodule.ferplus_target == "any",
-        auxiliary=datamodule.ferplus_auxiliary,
+        any_target=data.labels == "ferplus" and data.ferplus_target == "any",
+        auxiliary=data.ferplus_auxiliary,
     )
 
 
@@ -240,24 +319,44 @@ def _check_resumable(ckpt: str, spec: NetworkSpec) -> int:
     return int(content["global_step"])
 
 
-def _callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
-    callbacks: list[Callback] = [progress(), LastCheckpoint(run_dir / "checkpoints")]
-    if cfg.ema is not None:
-        callbacks.insert(0, EMA(cfg.ema))
-    if cfg.image_sizes:
-        callbacks.append(ProgressiveResizing(list(cfg.image_sizes)))
-    if cfg.early_stopping is not None:
-        callbacks.append(EarlyStopping("val/accuracy", mode="max", patience=cfg.early_stopping))
-    for settings in cfg.callbacks.values():
-        arguments: Any = OmegaConf.to_container(settings, resolve=True)
-        callbacks.append(import_by_name(arguments.pop("_target_"))(**arguments))
+def _callbacks(settings: TrainSettings, run_dir: Path) -> list[Callback]:
+    callbacks: list[Callback] = [progress(), LastCheckpoint(run_dir / rundir.CHECKPOINTS)]
+    if settings.trainer.get("enable_progress_bar") is False:
+        callbacks[0] = EpochLine()
+    if settings.ema is not None:
+        callbacks.insert(0, EMA(settings.ema))
+    if settings.image_sizes:
+        callbacks.append(ProgressiveResizing(settings.image_sizes))
+    if settings.early_stopping is not None:
+        callbacks.append(EarlyStopping("val/accuracy", mode="max", patience=settings.early_stopping))
+    for name, target in settings.callbacks.items():
+        callbacks.append(build(f"callbacks.{name}", target, Callback))
     return callbacks
 
 
-def _print_network(classifier: EmotionClassifier, cfg: DictConfig, trainer: L.Trainer) -> None:
+def _loggers(settings: TrainSettings, run_dir: Path, resumed_at: int | None) -> list[Logger]:
+    """What `logger` names, each writing into the run's directory where it can be told to."""
+    loggers: list[Logger] = []
+    for name, target in settings.logger.items():
+        key = f"logger.{name}"
+        for argument in target:
+            if re.search("token|password|secret|api_?key", argument, re.IGNORECASE):
+                raise UserError(f"{key}.{argument}: a credential does not belong into settings; use the environment")
+        if find(key, target.get("_target_"), Logger) is TensorBoardLogger:
+            loggers.append(RunLogger(run_dir, resumed_at))
+        elif find(key, target["_target_"], Logger) is CSVLogger:
+            loggers.append(build(key, {"name": "", "version": "", **target}, Logger, save_dir=run_dir))
+        else:
+            loggers.append(build(key, target, Logger, save_dir=run_dir))
+    return loggers
+
+
+def _print_network(classifier: EmotionClassifier, settings: TrainSettings, trainer: L.Trainer) -> None:
     spec = classifier.network.spec
     parameters = sum(parameter.numel() for parameter in classifier.network.parameters())
-    processes = "" if trainer.world_size == 1 else f", {trainer.world_size} processes of {cfg.data.batch_size} faces"
+    processes = (
+        "" if trainer.world_size == 1 else f", {trainer.world_size} processes of {settings.data.batch_size} faces"
+    )
     log.info(
         "%s, %.2f million parameters, %d classes, faces of %dx%d, %s%s",
         spec.name,
@@ -265,7 +364,7 @@ def _print_network(classifier: EmotionClassifier, cfg: DictConfig, trainer: L.Tr
         len(spec.classes),
         spec.image_size,
         spec.image_size,
-        choose_precision(cfg.trainer.get("precision", "auto"), cfg.trainer.get("accelerator", "auto")),
+        choose_precision(settings.trainer.get("precision", "auto"), settings.trainer.get("accelerator", "auto")),
         processes,
     )
 

@@ -1,4 +1,4 @@
-"""Search for settings: `python -m fer.training.search --trials 40 model=net trainer.max_epochs=12`.
+"""Search for settings with Optuna (`fer.commands.search`).
 
 Optuna proposes the settings that a file under configs/search/ names, trains, and stops what falls behind the median of
 earlier trials at the same epoch. It sees validation accuracy only, never the test split. The study is a file: the same
@@ -8,11 +8,11 @@ commands, also on several machines that share the directory, work at one study.
 Needs the extra [optuna]. Hydra's own sweeper for Optuna is not used: it requires optuna<3.
 """
 
-import argparse
 import csv
 import hashlib
 import logging
 import math
+import shlex
 import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -21,21 +21,20 @@ from typing import Any
 
 import lightning as L
 import optuna
-from hydra import compose, initialize_config_dir
+import yaml
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from fer import config
-from fer.command_line import complain
-from fer.errors import EXIT_CODE, UserError
+from fer import rundir
+from fer.errors import UserError
+from fer.settings.compose import checked, compose_line, take_apart
+from fer.settings.train import TrainSettings
 from fer.training.run import quieten, train
 
 log = logging.getLogger(__name__)
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 _HEARTBEAT_S = 20  # between the signs of life of a running trial; after three without one it is another's to go on with
 
 
@@ -67,7 +66,10 @@ def read_space(file: Path) -> dict[str, dict[str, Any]]:
     """
     if not file.is_file():
         raise UserError(f"{file} does not exist; configs/search/recipe.yaml is an example")
-    space: Any = OmegaConf.to_container(OmegaConf.load(file))
+    try:
+        space: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is no YAML: {str(error).splitlines()[0]}") from error
     for key, values in space.items() if isinstance(space, dict) else [(file, None)]:
         if not isinstance(values, dict) or set(values) not in ({"choices"}, {"low", "high"}, {"low", "high", "log"}):
             raise UserError(f"{file}: {key} must be {{low: ..., high: ..., log: true}} or {{choices: [...]}}")
@@ -123,20 +125,17 @@ def search(
 
     def objective(trial: optuna.Trial) -> float:
         chosen = [f"{key}={value}" for key, value in suggest(trial, space).items()]
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            cfg = compose("train", [*words, *chosen])
-        found = config.validate(cfg)
-        if found:
-            raise UserError("\n".join(found))
+        settings = _settings([*words, *chosen])
         before = study.get_trials(deepcopy=False)[trial.number]  # has something to say if another one was cut off
         first = RetryHeartbeatStaleTrialCallback.retried_trial_number(before)
         run_dir = directory / f"trial_{trial.number if first is None else first:04d}"
-        last = run_dir / "checkpoints" / "last.ckpt"
+        last = rundir.checkpoint(run_dir, rundir.LAST)
         if last.is_file():
-            cfg.ckpt = str(last)
+            settings.ckpt = str(last)
         log.info("trial %d: %s", trial.number, " ".join(chosen))
-        train(cfg, run_dir, [Pruning(trial, before.intermediate_values)])
-        with (run_dir / "history.csv").open(newline="") as file:
+        rundir.claim(run_dir, settings, [*words, *chosen])
+        train(settings, run_dir, [Pruning(trial, before.intermediate_values)])
+        with (run_dir / rundir.HISTORY).open(newline="") as file:
             return max(float(row["val/accuracy"]) for row in csv.DictReader(file))
 
     while (done := len(finished(study))) < trials:
@@ -192,30 +191,31 @@ def plot(study: optuna.Study) -> Figure:
     return figure
 
 
-def main(arguments: Sequence[str]) -> None:
-    """The command; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fer.training.search",
-        description=(__doc__ or "").partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("settings", nargs="*", help="of train.py, shared by all trials: model=net seed=1")
-    parser.add_argument("--trials", type=int, default=40, help="completed or pruned, earlier starts included (40)")
-    parser.add_argument("--space", type=Path, default=CONFIGS / "search" / "recipe.yaml", help="what is searched")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+def _settings(words: Sequence[str]) -> TrainSettings:
+    line = take_apart(words)
+    settings = checked(line, compose_line(line))
+    found = list(settings.contradictions())
+    if found:
+        raise UserError("\n".join(found))
+    return settings
+
+
+def run(space_file: Path, words: Sequence[str], trials: int) -> None:
+    """A whole search, with its picture and the best command.
+
+    Raises:
+        UserError: the space or the settings make no sense, or no trial was completed.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     quieten()
-    config.register()
-    words = config.checked_arguments(CONFIGS, "train", options.settings)
-    space = read_space(options.space)
-    ends = [f"{key}={value}" for key, among in space.items() for value in among.get("choices", [among.get("low")])]
-    config.checked_arguments(CONFIGS, "train", [*options.settings, *ends])
-
+    space = read_space(space_file)
+    for key, among in space.items():  # both ends of every range, before the first trial
+        for value in among.get("choices", [among.get("low"), among.get("high")]):
+            _settings([*words, f"{key}={value}"])
     digest = hashlib.sha256(repr((sorted(words), space)).encode()).hexdigest()[:8]
-    directory = Path("outputs/searches") / f"{options.space.stem}_{digest}"
+    directory = rundir.OUTPUTS / "searches" / f"{space_file.stem}_{digest}"
     log.info("Study in %s", directory)
-    study = search(directory, words, space, options.trials, _HEARTBEAT_S)
+    study = search(directory, words, space, trials, _HEARTBEAT_S)
     if not study.get_trials(states=(TrialState.COMPLETE,)):
         raise UserError("no trial was completed; the messages above say why")
     plot(study).savefig(directory / "search.png")
@@ -223,13 +223,10 @@ def main(arguments: Sequence[str]) -> None:
     log.info("%d trials, of which %d were stopped early", len(finished(study)), pruned)
     log.info("What mattered: %s", directory / "search.png")
     log.info("Best: trial %d, val/accuracy %.4f; train and test it with", study.best_trial.number, study.best_value)
-    best = " ".join(f"{key}={value}" for key, value in study.best_params.items())
-    log.info("  python train.py %s", " ".join([*options.settings, best]))
+    best = [f"{key}={value}" for key, value in study.best_params.items()]
+    log.info("  python train.py %s", shlex.join([*words, *best]))
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        complain(str(error).splitlines())
-        sys.exit(EXIT_CODE)
+    sys.stderr.write("error: this command is called fer-search now, or python -m fer.commands.search\n")
+    sys.exit(2)

@@ -10,13 +10,11 @@ import pytest
 from PIL import Image
 
 from fer.data.clean import (
-    CleanConfig,
     clean,
     find_all_copies,
     find_blank,
     find_by_votes,
     inspect,
-    parse,
     read_predictions,
 )
 from fer.data.contact_sheet import COLUMNS, ROWS, Cell, draw_sheets
@@ -27,6 +25,8 @@ from fer.data.reader import read
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.labels import ALL_EMOTIONS, EMOTIONS
+from fer.settings.tables import CleanSettings
+from fer.settings.words import read as read_words
 
 ANGRY, HAPPY, SAD = (EMOTIONS.index(name) for name in ("angry", "happy", "sad"))
 
@@ -194,7 +194,7 @@ def test_the_whole_report(
     source = tmp_path / "faces.csv"
     source.write_text(csv_text(faces))
     before = source.read_bytes()
-    path = clean(CleanConfig(source, output=tmp_path / "out"))
+    path = clean(CleanSettings(data={"path": str(source)}, output=str(tmp_path / "out")))
     assert source.read_bytes() == before
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -217,7 +217,7 @@ def test_the_whole_report(
         assert words in shown
     # Once more without the blank picture: no old sheet stays.
     source.write_text(csv_text(faces.select(np.arange(10))))
-    clean(CleanConfig(source, output=tmp_path / "out"))
+    clean(CleanSettings(data={"path": str(source)}, output=str(tmp_path / "out")))
     assert not (tmp_path / "out" / "sheets" / "blank_001.png").exists()
 
 
@@ -244,14 +244,18 @@ def test_sheets_are_filled_in_order_and_keep_groups_on_a_row() -> None:
 
 
 def test_the_command_line() -> None:
-    config = parse(["data.path=a.csv", "ferplus_path=b.csv", "predictions=[x,y]", "output=z"])
-    assert config == CleanConfig(Path("a.csv"), Path("b.csv"), (Path("x"), Path("y")), Path("z"))
+    found = read_words(CleanSettings, ["data.path=a.csv", "data.ferplus_path=b.csv", "predictions=[x,y]", "output=z"])
+    assert found.plain() == {
+        "data": {"path": "a.csv", "ferplus_path": "b.csv"},
+        "predictions": ["x", "y"],
+        "output": "z",
+    }
     with pytest.raises(UserError) as error:
-        parse(["data.pth=a", "nonsense"])
+        read_words(CleanSettings, ["data.pth=a", "nonsense"])
     assert "did you mean data.path" in str(error.value)
-    assert len(str(error.value).splitlines()) == 2
-    with pytest.raises(UserError, match=r"data\.path is missing"):
-        parse([])
+    assert "'nonsense' cannot be read" in str(error.value)
+    with pytest.raises(UserError, match=r"data is missing"):
+        read_words(CleanSettings, [])
 
 
 def test_the_real_rows(fer2013_zip: Path) -> None:

@@ -8,15 +8,21 @@ import torch
 from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import TRAIN, VAL
 from fer.errors import UserError
+from fer.settings.train import DataSettings
 
 SYNTHETIC = {"train": 70, "val": 21, "test": 14}
 
 
 def ready(**settings: object) -> FER2013DataModule:
-    datamodule = FER2013DataModule(None, synthetic=SYNTHETIC, batch_size=16, **settings)  # type: ignore[arg-type]
+    chosen = {"path": None, "synthetic": SYNTHETIC, "batch_size": 16, "augment": None, **settings}
+    datamodule = FER2013DataModule(DataSettings.checked(chosen))
     datamodule.prepare_data()
     datamodule.setup()
     return datamodule
+
+
+def of(path: Path, **settings: object) -> FER2013DataModule:
+    return FER2013DataModule(DataSettings.checked({"path": str(path), "augment": None, **settings}))
 
 
 def test_a_batch_is_uint8_faces_and_int64_targets() -> None:
@@ -47,10 +53,10 @@ def test_balance(write_tree: Callable[..., Path], tmp_path: Path) -> None:
     names = [f"happy/{i}.png" for i in range(60)] + [f"sad/{i}.png" for i in range(20)]
     path = write_tree(tmp_path / "faces", names)
     classes = ["happy", "sad"]
-    weights = FER2013DataModule(path, classes, balance="loss", split="random", test_fraction=0.0)
+    weights = of(path, classes=classes, balance="loss", split="random", test_fraction=0.0)
     weights.setup()
     assert weights.class_weights() == pytest.approx(torch.tensor([36 / 54, 36 / 18]), abs=0.01)
-    sampler = FER2013DataModule(path, classes, batch_size=36, balance="sampler", split="random", test_fraction=0.0)
+    sampler = of(path, classes=classes, batch_size=36, balance="sampler", split="random", test_fraction=0.0)
     sampler.setup()
     assert sampler.class_weights() is None
     loader = sampler.train_dataloader()
@@ -70,7 +76,7 @@ def test_evaluation_batches_are_not_augmented() -> None:
 
 def test_a_missing_path_without_download_names_the_ways_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.download is off.*data=synthetic"):
-        FER2013DataModule(tmp_path / "none.csv", download=False).prepare_data()
+        of(tmp_path / "none.csv", download=False).prepare_data()
 
 
 def test_the_real_rows_of_every_subset(fer2013_zip: Path) -> None:
@@ -85,7 +91,7 @@ def test_the_real_rows_of_every_subset(fer2013_zip: Path) -> None:
         "neutral": 4965,
     }
     for classes, others in ((7, 3589), ("5-surprise", 3037), (5, 3118), (4, 2622)):
-        datamodule = FER2013DataModule(fer2013_zip, classes)
+        datamodule = of(fer2013_zip, classes=classes)
         datamodule.setup()
         counts = datamodule.class_counts()
         assert counts["train"] == {name: per_class[name] for name in datamodule.classes}

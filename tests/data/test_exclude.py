@@ -12,6 +12,7 @@ from fer.data.faces import TEST, TRAIN, VAL, Faces
 from fer.data.reader import read
 from fer.errors import UserError
 from fer.labels import EMOTIONS
+from fer.settings.train import DataSettings
 
 HAPPY, SAD = EMOTIONS.index("happy"), EMOTIONS.index("sad")
 
@@ -42,7 +43,8 @@ def listing(source: Path, tmp_path: Path) -> Path:
 
 
 def ready(source: Path, exclude: Path, **settings: object) -> FER2013DataModule:
-    datamodule = FER2013DataModule(source, exclude=exclude, **settings)  # type: ignore[arg-type]
+    chosen = {"path": str(source), "exclude": str(exclude), "augment": None, **settings}
+    datamodule = FER2013DataModule(DataSettings.checked(chosen))
     datamodule.setup()
     return datamodule
 
@@ -133,7 +135,7 @@ def test_training_leaves_listed_rows_out_and_evaluation_tells_them_apart(source:
     assert everything is not None
     assert everything.all()
     assert ready(source, listing, exclude_reasons=["blank"]).class_counts()["train"]["angry"] == 1
-    plain = FER2013DataModule(source)
+    plain = FER2013DataModule(DataSettings(path=str(source)))
     plain.setup()
     assert plain.clean(VAL) is None
 
@@ -160,7 +162,7 @@ def test_a_list_that_leaves_nothing(source: Path, tmp_path: Path) -> None:
 
 
 def test_divisions_do_not_depend_on_the_list(source: Path, listing: Path) -> None:
-    plain = FER2013DataModule(source, split="random")
+    plain = FER2013DataModule(DataSettings(path=str(source), split="random"))
     plain.setup()
     listed = ready(source, listing, split="random")
     for code in (VAL, TEST):

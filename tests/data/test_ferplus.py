@@ -26,6 +26,7 @@ from fer.data.ferplus import (
 )
 from fer.errors import UserError
 from fer.labels import ALL_EMOTIONS, EMOTIONS
+from fer.settings.train import DataSettings
 
 USAGES = {TRAIN: "Training", VAL: "PublicTest", TEST: "PrivateTest"}
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -240,8 +241,13 @@ def data(some_faces: Callable[..., Faces], csv_text: Callable[..., str], tmp_pat
 
 
 def ready(votes: Path, **settings: object) -> FER2013DataModule:
-    arguments: dict[str, object] = {"batch_size": 14, "labels": "ferplus", "ferplus_path": votes, **settings}
-    datamodule = FER2013DataModule(votes.parent / "faces.csv", **arguments)  # type: ignore[arg-type]
+    chosen = {
+        "path": str(votes.parent / "faces.csv"),
+        "batch_size": 14,
+        "labels": "ferplus",
+        "ferplus_path": str(votes),
+    }
+    datamodule = FER2013DataModule(DataSettings.checked({**chosen, "augment": None, **settings}))
     datamodule.prepare_data()
     datamodule.setup()
     return datamodule
@@ -353,6 +359,8 @@ def test_the_real_votes(fer2013_zip: Path) -> None:
     assert int((found == NOT_A_FACE).sum()) == 161
     rows = {7: (28224, 3529), 8: (28389, 3553), 4: (23819, 2965)}
     for classes, (train, val) in rows.items():
-        datamodule = FER2013DataModule(fer2013_zip, classes, labels="ferplus", ferplus_path=path)
+        datamodule = FER2013DataModule(
+            DataSettings(path=str(fer2013_zip), classes=classes, labels="ferplus", ferplus_path=str(path))
+        )
         datamodule.setup()
         assert (len(datamodule.rows(TRAIN)), len(datamodule.rows(VAL))) == (train, val)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import DictConfig
 
+from fer import rundir
+from fer.commands.train import whole
 from fer.data.exclude import Finding, write_list
 from fer.data.reader import read
 from fer.data.synthetic import make_faces
 from fer.evaluation import html
 from fer.evaluation.run import evaluate
+from fer.settings.train import TrainSettings
 from fer.training.run import train
 
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -40,7 +42,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_cleaned_split_comes_second_and_labels_are_named(
     files: Path,
-    settings: Callable[..., DictConfig],
+    settings: Callable[..., TrainSettings],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -52,8 +54,9 @@ def test_the_cleaned_split_comes_second_and_labels_are_named(
         f"data.exclude={files / 'cleaning.csv'}",
         *("data.labels=ferplus", "data.ferplus_target=soft", "data.eval_labels=fer2013", "trainer.max_epochs=1"),
     )
-    checkpoint = train(cfg, tmp_path)
-    report = evaluate(cfg, [checkpoint], tmp_path, calibrate=True)
+    whole(cfg, tmp_path, [])
+    checkpoint = rundir.checkpoint(tmp_path, rundir.BEST)
+    report = json.loads((tmp_path / "metrics.json").read_text())
     assert report["labels"] == {"train": "FER+ vote distribution", "evaluation": "the given labels"}
     assert report["exclude"]["action"] == "drop"
     full, cleaned = report["test"], report["test"]["cleaned"]
@@ -75,14 +78,14 @@ def test_the_cleaned_split_comes_second_and_labels_are_named(
     # The same checkpoint, judged by FER+: the rows that are not a face are gone from the test split.
     cfg.data.labels, cfg.data.eval_labels, cfg.data.ferplus_target = "ferplus", None, "majority"
     cfg.data.exclude = None
-    again = evaluate(cfg, [checkpoint], tmp_path / "again", calibrate=False)
+    again = evaluate(cfg, [checkpoint], tmp_path / "again")
     assert again["labels"] == {"train": "FER+ vote distribution", "evaluation": "FER+ majority"}
     assert again["test"]["images"] == 35 - 3
     assert "cleaned" not in again["test"]
 
 
 def test_a_network_with_a_second_task_is_judged_without_the_votes(
-    files: Path, settings: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: Path, settings: Callable[..., TrainSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fer.evaluation.run._figures", lambda *_, **__: {})
     cfg = settings(
@@ -90,9 +93,10 @@ def test_a_network_with_a_second_task_is_judged_without_the_votes(
         f"data.ferplus_path={files / 'votes.csv'}",
         *("data.ferplus_auxiliary=1", "trainer.max_epochs=1"),
     )
-    checkpoint = train(cfg, tmp_path)
+    rundir.claim(tmp_path, cfg, [])
+    checkpoint = train(cfg, tmp_path).checkpoint
     cfg.data.ferplus_path, cfg.data.download = str(tmp_path / "missing.csv"), False
-    report = evaluate(cfg, [checkpoint], tmp_path / "again", calibrate=False)
+    report = evaluate(cfg, [checkpoint], tmp_path / "again")
     assert report["test"]["images"] == 35
     assert "second task of weight 1" in report["labels"]["train"]
 

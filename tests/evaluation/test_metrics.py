@@ -6,7 +6,8 @@ import sklearn.metrics
 import torch
 
 from fer.evaluation.bootstrap import _metrics, _summands, bootstrap, interval95
-from fer.evaluation.metrics import compute_metrics, fit_temperature
+from fer.evaluation.metrics import compute_metrics
+from fer.predict import Predictions, fit_temperature
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 
@@ -113,4 +114,12 @@ def test_temperature_undoes_a_scaling() -> None:
     rng = np.random.default_rng(0)
     logits = torch.from_numpy(rng.normal(size=(4000, 4)) * 2)
     targets = torch.distributions.Categorical(logits=logits).sample()
-    assert fit_temperature(logits * 3, targets) == pytest.approx(3, rel=0.1)
+    assert fit_temperature(logits[None] * 3, targets) == pytest.approx(3, rel=0.1)
+
+
+def test_the_temperature_of_several_views_is_fitted_to_their_mean() -> None:
+    rng = np.random.default_rng(1)
+    views = torch.from_numpy(rng.normal(size=(2, 4000, 4)) * 2)
+    mean = Predictions(views).probabilities(1.0)
+    targets = torch.distributions.Categorical(probs=mean).sample()
+    assert fit_temperature(views * 3, targets) == pytest.approx(3, rel=0.1)

@@ -11,19 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
 from PIL import Image
 
+from fer import rundir
 from fer.checkpoint import load_network, read_checkpoint, read_spec, write_checkpoint
+from fer.commands.train import whole
 from fer.data import datamodule
+from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import TEST, TRAIN, Faces
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.evaluation.predict import predict
 from fer.evaluation.run import evaluate
-from fer.training.run import build_datamodule, train
+from fer.predict import predict
+from fer.settings.train import TrainSettings
+from fer.training.run import train
 
-Settings = Callable[..., DictConfig]
+Settings = Callable[..., TrainSettings]
 TRAINED: dict[tuple[str, ...], Path] = {}
 
 
@@ -34,9 +37,11 @@ def trained(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Cal
     def run(*overrides: str, report: bool = True) -> Path:
         if overrides not in TRAINED:
             cfg, directory = settings(*overrides), tmp_path_factory.mktemp("run")
-            checkpoint = train(cfg, directory)
             if report:
-                evaluate(cfg, [checkpoint], directory, calibrate=True)
+                whole(cfg, directory, [])
+            else:
+                rundir.claim(directory, cfg, [])
+                train(cfg, directory)
             TRAINED[overrides] = directory
         return TRAINED[overrides]
 
@@ -116,7 +121,7 @@ def test_copies_are_left_out(
         return faces
 
     monkeypatch.setattr(datamodule, "make_faces", planted)
-    report = evaluate(settings(), [best(trained())], tmp_path, calibrate=False)
+    report = evaluate(settings(), [best(trained())], tmp_path)
     without = report["test"]["without_copies"]
     assert (without["removed"], without["images"]) == (10, 60)
     rows = read_predictions(tmp_path, "test")[10:]
@@ -141,7 +146,8 @@ def test_test_rows_do_not_influence_the_choice(
 
     monkeypatch.setattr(datamodule, "make_faces", scrambled)
     cfg = settings()
-    other = evaluate(cfg, [train(cfg, tmp_path)], tmp_path, calibrate=True)
+    whole(cfg, tmp_path, [])
+    other = json.loads((tmp_path / "metrics.json").read_text())
     report = json.loads((trained() / "metrics.json").read_text())
     assert other["test"]["loss"] != report["test"]["loss"]
     assert other["val"] == report["val"]
@@ -157,14 +163,14 @@ def test_test_time_augmentation_averages_views(
 ) -> None:
     cfg = settings()
     network = load_network(best(trained()))
-    data = build_datamodule(cfg)
+    data = FER2013DataModule(cfg.data)
     data.setup()
     faces, _ = data.tensors(TEST)
-    found = predict(cfg, network, faces, tta)
+    found = predict(network, faces, cfg.trainer, tta)
     assert found.logits.shape == (views, 70, 7)
-    mirrored = predict(cfg, network, faces.flip(-1), tta)
+    mirrored = predict(network, faces.flip(-1), cfg.trainer, tta)
     torch.testing.assert_close(found.probabilities(2.0), mirrored.probabilities(2.0), atol=2e-3, rtol=0)
-    plain = predict(cfg, network, faces)
+    plain = predict(network, faces, cfg.trainer)
     if tta == "flip":
         torch.testing.assert_close(found.logits[0], plain.logits[0])
     assert not torch.equal(found.probabilities(1.0), plain.probabilities(1.0))
@@ -173,7 +179,7 @@ def test_test_time_augmentation_averages_views(
 def test_val_can_be_reported_without_a_look_at_test(
     trained: Callable[..., Path], settings: Settings, tmp_path: Path
 ) -> None:
-    report = evaluate(settings("test_split=val", "tta=flip"), [best(trained())], tmp_path, calibrate=False)
+    report = evaluate(settings("test_split=val", "tta=flip"), [best(trained())], tmp_path)
     assert "test" not in report
     assert report["reported_split"] == "val"
     assert report["tta"] == "flip"
@@ -192,7 +198,7 @@ def test_an_ensemble_averages_probabilities(
     monkeypatch.setattr("fer.evaluation.run._short", lambda path: "2026-11-21_18-30-00_a_long_name")
     monkeypatch.setenv("COLUMNS", "80")
     capsys.readouterr()
-    report = evaluate(settings(), [best(run) for run in runs], tmp_path, calibrate=False)
+    report = evaluate(settings(), [best(run) for run in runs], tmp_path)
     shown = capsys.readouterr().out  # in a narrow window names are broken, never numbers
     assert all(f"{member['accuracy']:.4f}" in shown for member in report["test"]["members"])
     assert "…" not in shown
@@ -215,9 +221,7 @@ def test_an_ensemble_averages_probabilities(
 
 def test_members_of_other_classes_are_refused(trained: Callable[..., Path], settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="same classes") as error:
-        evaluate(
-            settings(), [best(trained()), best(trained("data.classes=4", report=False))], tmp_path, calibrate=False
-        )
+        evaluate(settings(), [best(trained()), best(trained("data.classes=4", report=False))], tmp_path)
     assert len(str(error.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -227,18 +231,18 @@ def test_a_split_that_a_member_was_trained_on_is_left_out(
     trained: Callable[..., Path], settings: Settings, tmp_path: Path
 ) -> None:
     folds = [trained("data.folds=2", f"data.fold={fold}", report=False) for fold in (0, 1)]
-    report = evaluate(settings("data.folds=2"), [best(run) for run in folds], tmp_path, calibrate=False)
+    report = evaluate(settings("data.folds=2"), [best(run) for run in folds], tmp_path)
     assert "val" not in report
     assert report["test"]["images"] == 70
     with pytest.raises(UserError, match="trained on"):
-        evaluate(settings("data.folds=2", "test_split=val"), [best(folds[1])], tmp_path, calibrate=False)
+        evaluate(settings("data.folds=2", "test_split=val"), [best(folds[1])], tmp_path)
 
 
 def test_classes_that_do_not_fit_are_refused(
     trained: Callable[..., Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match=r"data\.classes asks for"):
-        evaluate(settings("data.classes=4"), [best(trained())], tmp_path, calibrate=False)
+        evaluate(settings("data.classes=4"), [best(trained())], tmp_path)
 
     def without_disgust(**arguments: int) -> Faces:
         faces = make_faces(**arguments)
@@ -246,12 +250,12 @@ def test_classes_that_do_not_fit_are_refused(
 
     monkeypatch.setattr(datamodule, "make_faces", without_disgust)
     with pytest.raises(UserError, match="no face of disgust"):
-        evaluate(settings(), [best(trained())], tmp_path, calibrate=False)
+        evaluate(settings(), [best(trained())], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_lone_checkpoint_brings_its_classes(trained: Callable[..., Path], settings: Settings, tmp_path: Path) -> None:
     write_checkpoint(read_checkpoint(best(trained("data.classes=4", report=False))), tmp_path / "shipped.ckpt")
-    report = evaluate(settings(), [tmp_path / "shipped.ckpt"], tmp_path / "run", calibrate=False)
+    report = evaluate(settings(), [tmp_path / "shipped.ckpt"], tmp_path / "run")
     assert report["classes"] == ["angry", "happy", "sad", "neutral"]

@@ -9,8 +9,8 @@ import torch
 from fer.checkpoint import PREFIX, SPEC_KEY, write_checkpoint
 from fer.data.synthetic import make_faces
 from fer.export.run import export
-from fer.export.settings import ExportConfig
 from fer.models.network import EmotionNetwork, NetworkSpec
+from fer.settings.export import ExportSettings
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 
@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two are many times slower where a core is busy
     kwargs = {"widths": [16, 32, 64], "dropout": 0.0, "stage_dropout": 0.0}
-    spec = NetworkSpec("net", CLASSES, image_size=24, kwargs=kwargs, mean=0.45, std=0.2, temperature=1.3)
+    spec = NetworkSpec("net", CLASSES, image_size=24, kwargs=kwargs, mean=0.45, std=0.2, temperatures={"none": 1.3})
     network = EmotionNetwork(spec)
     faces = make_faces(1400, 1, 1, seed=1)
     faces = faces.select(np.isin(faces.labels, (0, 3, 4, 6)))
@@ -46,9 +46,4 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def onnx_file(checkpoint: Path) -> Path:
-    return export(ExportConfig(str(checkpoint)))
-
-
-@pytest.fixture(scope="session")
-def xml_file(checkpoint: Path) -> Path:
-    return export(ExportConfig(str(checkpoint), format="openvino"))
+    return export(ExportSettings(ckpt=str(checkpoint)))

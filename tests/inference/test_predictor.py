@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from fer import machine
 from fer.checkpoint import PREFIX, SPEC_KEY, write_checkpoint
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.inference import threads
 from fer.inference.crop import crop_faces
 from fer.inference.predictor import Predictor
 from fer.models.network import EmotionNetwork, NetworkSpec
@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 @pytest.fixture
 def network() -> EmotionNetwork:
     torch.manual_seed(0)
-    spec = NetworkSpec("net", CLASSES, kwargs={"widths": [8, 16]}, temperature=1.7)
+    spec = NetworkSpec("net", CLASSES, kwargs={"widths": [8, 16]}, temperatures={"none": 1.7})
     return EmotionNetwork(spec).eval()
 
 
@@ -157,8 +157,8 @@ def test_threads_are_those_asked_for(checkpoint):
     ],
 )
 def test_threads_are_chosen_by_the_free_cores(checkpoint, monkeypatch, cores, load, policy, expected):
-    monkeypatch.setattr(threads, "available_cores", lambda: cores)
-    monkeypatch.setattr(threads, "_load", lambda: load)
+    monkeypatch.setattr(machine, "available_cores", lambda: cores)
+    monkeypatch.setattr(machine, "_load", lambda: load)
     monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     Predictor.load(checkpoint)
     assert torch.get_num_threads() == cv2.getNumThreads() == expected
@@ -167,20 +167,20 @@ def test_threads_are_chosen_by_the_free_cores(checkpoint, monkeypatch, cores, lo
 def test_available_cores_are_those_of_the_process(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
-    assert threads.available_cores() == 3
+    assert machine.available_cores() == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert threads.available_cores() == 2
+    assert machine.available_cores() == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "16")
-    assert threads.available_cores() == 3
+    assert machine.available_cores() == 3
     monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: 6)
-    assert threads.available_cores() == 6
+    assert machine.available_cores() == 6
 
 
 def test_the_wait_policy_is_the_users_where_there_is_one(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    threads.sleep_while_waiting()
+    machine.sleep_while_waiting()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 

@@ -15,13 +15,13 @@ from rich.console import Console
 
 from fer.errors import UserError
 from fer.inference import run as run_module
-from fer.inference.config import InferConfig
 from fer.inference.prediction import Prediction
 from fer.inference.run import Figures, Screen, find_checkpoint, run, watch_pictures, watch_video
 from fer.inference.sinks import plan_outputs
 from fer.inference.sources import Frame, LiveStream, PictureFiles, VideoFile, open_source, read_picture
 from fer.inference.timeline import Timeline
 from fer.inference.window import Action
+from fer.settings.infer import InferSettings
 
 CLASSES = ("happy", "sad")
 
@@ -347,7 +347,7 @@ def test_figures_are_running_averages():
 @pytest.fixture
 def no_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(run_module, "HERE", tmp_path / "weights")
     (tmp_path / "weights").mkdir()
 
 
@@ -380,7 +380,7 @@ def test_which_checkpoint_is_taken(no_weights, tmp_path):
 
 def test_all_mistakes_are_told_at_once_before_anything_is_written(no_weights, tmp_path):
     before = sorted(tmp_path.rglob("*"))
-    config = InferConfig(mode="video", source="nothing.mp4", ckpt="nothing.ckpt", output="out.gif")
+    config = InferSettings(mode="video", source="nothing.mp4", ckpt="nothing.ckpt", output="out.gif")
     with pytest.raises(UserError) as error:
         run(config)
     assert [line.split()[0] for line in str(error.value).splitlines()] == [
@@ -393,13 +393,13 @@ def test_all_mistakes_are_told_at_once_before_anything_is_written(no_weights, tm
 
 def test_a_source_is_never_written_over(no_weights, tmp_path, clip, photos):
     make("any.ckpt")
-    same = InferConfig(mode="video", source=str(clip), output=str(tmp_path), ckpt="any.ckpt")
+    same = InferSettings(mode="video", source=str(clip), output=str(tmp_path), ckpt="any.ckpt")
     with pytest.raises(UserError, match=r"would write over .*clip\.mp4"):
         run(same)
     with pytest.raises(UserError, match=r"would write over .*a\.png"):
-        run(InferConfig(mode="image", source=str(photos), output=str(photos), ckpt="any.ckpt"))
+        run(InferSettings(mode="image", source=str(photos), output=str(photos), ckpt="any.ckpt"))
     with pytest.raises(UserError, match="is one picture, and there are"):
-        run(InferConfig(mode="image", source=str(photos), output="one.png", ckpt="any.ckpt"))
+        run(InferSettings(mode="image", source=str(photos), output="one.png", ckpt="any.ckpt"))
 
 
 # --- the timeline -----------------------------------------------------------------------------------------------------

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
 
 from fer.checkpoint import read_checkpoint
 from fer.classifier import EmotionClassifier
+from fer.settings.train import TrainSettings
 from fer.training.run import train
 
 
 def test_a_worse_epoch_never_takes_the_place_of_the_best(
-    settings: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., TrainSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also not when the run was killed right after its best epoch and resumed."""
     accuracies = [0.3, 0.6, 0.5, 0.4]

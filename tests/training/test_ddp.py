@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import TINY
 
-from fer import cluster
+from fer import machine
 from fer.checkpoint import read_checkpoint
 from fer.errors import UserError
 
@@ -80,32 +80,32 @@ def test_a_sweep_whose_processes_would_start_it_again_is_refused(
 ) -> None:
     if refused:
         with pytest.raises(UserError, match="submitit_slurm"):
-            cluster.refuse_second_sweep(trainer, launcher)
+            machine.refuse_second_sweep(trainer, launcher)
     else:
-        cluster.refuse_second_sweep(trainer, launcher)
+        machine.refuse_second_sweep(trainer, launcher)
 
 
 def test_a_job_of_a_cluster_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SLURM_JOB_ID", "SLURM_JOB_NAME", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    assert cluster.job() is None
+    assert machine.job() is None
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(UserError, match="--rdzv-id"):
-        cluster.job()
+        machine.job()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "tuesday")
-    assert cluster.job() == "torchrun-tuesday"
+    assert machine.job() == "torchrun-tuesday"
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert cluster.job() == "slurm-17"
+    assert machine.job() == "slurm-17"
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # a person's shell, where one command follows another
-    assert cluster.job() == "torchrun-tuesday"
+    assert machine.job() == "torchrun-tuesday"
 
 
 def test_only_one_process_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert cluster.is_first()
+    assert machine.is_first()
     monkeypatch.setenv("LOCAL_RANK", "0")  # torchrun on the second machine
     monkeypatch.setenv("RANK", "2")
-    assert not cluster.is_first()
+    assert not machine.is_first()
     monkeypatch.setenv("RANK", "0")
-    assert cluster.is_first()
+    assert machine.is_first()

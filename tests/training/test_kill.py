@@ -10,18 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fer.checkpoint import read_checkpoint
-from fer.training.callbacks import RunLogger
+from fer.settings.train import TrainSettings
+from fer.tensorboard import RunLogger
 from fer.training.run import train
 
 LAST = Path("checkpoints/last.ckpt")
 KILLS = 5
 
 
-def go_on(cfg: DictConfig, run: Path) -> None:
+def go_on(cfg: TrainSettings, run: Path) -> None:
     """What a new start of the same command does: from the last checkpoint, where there is one."""
     torch.set_num_threads(1)
     if (run / LAST).is_file():
@@ -36,7 +36,7 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_a_run_that_is_killed_at_random_moments_ends_as_an_unbroken_one(
-    settings: Callable[..., DictConfig], tmp_path: Path
+    settings: Callable[..., TrainSettings], tmp_path: Path
 ) -> None:
     # This schedule looks at the validation loss of every epoch.
     cfg = settings("optim=adam", "++optim.patience=0", "trainer.max_epochs=6", "data.mixup_alpha=0.2")

@@ -5,6 +5,7 @@ import torch
 
 from fer.classifier import EmotionClassifier
 from fer.models.network import EmotionNetwork, NetworkSpec
+from fer.settings.train import OptimSettings
 from fer.training.callbacks import EMA
 from fer.training.optim import configure_optimizers
 
@@ -36,7 +37,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> EmotionClassifier:
 
 
 def rates(module: EmotionClassifier, **changes: object) -> list[float]:
-    built = configure_optimizers(module, **{**SETTINGS, **changes})  # type: ignore[arg-type]
+    built = configure_optimizers(module, OptimSettings.checked({**SETTINGS, **changes}))
     seen = []
     for _ in range(Trainer.estimated_stepping_batches):
         seen.append(built["optimizer"].param_groups[0]["lr"])
@@ -46,7 +47,7 @@ def rates(module: EmotionClassifier, **changes: object) -> list[float]:
 
 
 def test_no_decay_on_norms_and_biases(module: EmotionClassifier) -> None:
-    optimizer = configure_optimizers(module, **SETTINGS)["optimizer"]  # type: ignore[arg-type]
+    optimizer = configure_optimizers(module, OptimSettings.checked(SETTINGS))["optimizer"]
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in module.network.named_parameters():
         assert decay[id(parameter)] == (0.01 if parameter.ndim > 1 else 0.0), name
@@ -75,7 +76,7 @@ def test_one_cycle_of_a_very_short_run(module: EmotionClassifier, steps: int, mo
 
 
 def test_plateau_follows_the_validation_loss(module: EmotionClassifier) -> None:
-    built = configure_optimizers(module, **{**SETTINGS, "schedule": "plateau"})  # type: ignore[arg-type]
+    built = configure_optimizers(module, OptimSettings.checked({**SETTINGS, "schedule": "plateau"}))
     scheduler = built["lr_scheduler"]["scheduler"]
     assert built["lr_scheduler"]["monitor"] == "val/loss"
     for _ in range(7):

@@ -6,18 +6,18 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from omegaconf import DictConfig
 
 from fer.classifier import EmotionClassifier
 from fer.errors import UserError
 from fer.models.net import Net
 from fer.models.network import EmotionNetwork, NetworkSpec
+from fer.settings.train import TrainSettings
 from fer.training.callbacks import ProgressiveResizing
 from fer.training.run import train
 
 
 def test_each_size_has_its_share_of_the_epochs_and_validation_its_own(
-    settings: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., TrainSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[bool, int]] = []
     forward = Net.forward

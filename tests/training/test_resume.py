@@ -9,9 +9,9 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig
 
 from fer.checkpoint import read_checkpoint
+from fer.settings.train import TrainSettings
 from fer.training.run import train
 
 LAST = Path("checkpoints/last.ckpt")
@@ -38,7 +38,7 @@ OPTIONS = ["trainer.max_epochs=3", "data.mixup_alpha=0.2", "optim.warmup_epochs=
 
 
 @pytest.fixture(scope="module")
-def unbroken(settings: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def unbroken(settings: Callable[..., TrainSettings], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One uninterrupted run per optimiser: a schedule by step, and one by validation loss."""
     runs = {optim: tmp_path_factory.mktemp(optim) for optim in ("sgd", "adam")}
     for optim, run in runs.items():
@@ -49,7 +49,7 @@ def unbroken(settings: Callable[..., DictConfig], tmp_path_factory: pytest.TempP
 # 210 faces in batches of 32 are 6 steps per epoch: in the first epoch, at its end, in the middle of the second.
 @pytest.mark.parametrize(("optim", "step"), [("sgd", 2), ("sgd", 6), ("adam", 9)])
 def test_a_resumed_run_equals_an_unbroken_one(
-    settings: Callable[..., DictConfig], unbroken: dict[str, Path], tmp_path: Path, optim: str, step: int
+    settings: Callable[..., TrainSettings], unbroken: dict[str, Path], tmp_path: Path, optim: str, step: int
 ) -> None:
     options = [*OPTIONS, f"optim={optim}"]
     stop = f"+callbacks.stop={{_target_: {__name__}.Interrupt, step: {step}, signum: {int(signal.SIGINT)}}}"
@@ -66,7 +66,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert [len(lines) for lines in histories] == [4, 4]
 
 
-def test_sigterm_leaves_a_whole_checkpoint(settings: Callable[..., DictConfig], tmp_path: Path) -> None:
+def test_sigterm_leaves_a_whole_checkpoint(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
     stop = f"+callbacks.stop={{_target_: {__name__}.Interrupt, step: 3, signum: {int(signal.SIGTERM)}}}"
     with pytest.raises(SystemExit) as stopped:
         train(settings(stop), tmp_path)
@@ -74,7 +74,7 @@ def test_sigterm_leaves_a_whole_checkpoint(settings: Callable[..., DictConfig], 
     assert read_checkpoint(tmp_path / LAST)["global_step"] == 3
 
 
-def test_the_same_seed_gives_the_same_weights(settings: Callable[..., DictConfig], tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
     for run in "ab":
         train(settings("seed=5"), tmp_path / run)
     train(settings("seed=6"), tmp_path / "c")

@@ -11,7 +11,7 @@ from fer.errors import UserError
 
 optuna = pytest.importorskip("optuna", reason="needs the extra [optuna]")
 
-from fer import config  # noqa: E402
+from fer.settings.compose import CONFIGS  # noqa: E402
 from fer.training import search as module  # noqa: E402
 
 WORDS = [*TINY, "trainer.max_epochs=4", "data.augment=null"]
@@ -19,7 +19,6 @@ SPACE = {"optim.lr": {"low": 1e-5, "high": 1e-2, "log": True}, "seed": {"low": 0
 
 
 def run(directory: Path, trials: int) -> "optuna.Study":
-    config.register()
     return module.search(directory, WORDS, SPACE, trials, heartbeat_s=1)
 
 
@@ -69,7 +68,7 @@ def test_a_trial_behind_the_others_is_stopped() -> None:
 
 
 def test_a_space_is_checked(tmp_path: Path) -> None:
-    assert "optim.lr" in module.read_space(module.CONFIGS / "search" / "recipe.yaml")
+    assert "optim.lr" in module.read_space(CONFIGS / "search" / "recipe.yaml")
     with pytest.raises(UserError, match="does not exist"):
         module.read_space(tmp_path / "none.yaml")
     (tmp_path / "space.yaml").write_text("optim.lr: [1, 2]\n")

@@ -1,0 +1,126 @@
+"""What surrounds every command from its first import on: signals, mistakes, a closed terminal, exit codes.
+
+0 done, 2 a mistake that a person can mend, 130 Ctrl-C, 143 SIGTERM or a closed terminal.
+"""
+
+import contextlib
+import errno
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from fer.errors import EXIT_CODE, UserError
+
+# What the file system says when it is not the program's fault.
+_UNWRITABLE = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG")
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM, or SIGHUP of a terminal that was closed."""
+
+
+def run(name: str) -> NoReturn:
+    """Runs `fer.commands.NAME.main` with the words of the command line, and exits."""
+    sys.stdout, sys.stderr = _steady(sys.stdout, 1), _steady(sys.stderr, 2)
+    code = 1
+    try:
+        _listen()
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our own mistakes deserve a whole traceback
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see fer.machine; before torch is imported
+        code = importlib.import_module(f"fer.commands.{name}").main(sys.argv[1:])
+    except UserError as error:
+        complain(str(error).splitlines())
+        code = EXIT_CODE
+    except KeyboardInterrupt:
+        _deafen()
+        print("Interrupted; what was written before is whole.", file=sys.stderr)
+        code = 130
+    except Terminated:
+        _deafen()
+        print("Terminated; what was written before is whole.", file=sys.stderr)
+        code = 143
+    except OSError as error:
+        complain([in_words(error)])
+        code = EXIT_CODE
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    sys.exit(code)
+
+
+def complain(found: Sequence[str]) -> None:
+    """Prints mistakes to standard error, one per line."""
+    print("\n".join(f"error: {text}" for text in found), file=sys.stderr)
+
+
+def in_words(error: OSError) -> str:
+    """The message for a full disk or a place that must not be written; raises every other error again."""
+    if error.errno not in _UNWRITABLE:
+        raise error
+    return (
+        f"{error.filename or 'a file'} cannot be written: {error.strerror}; make room or choose another place; "
+        "what was written before is whole"
+    )
+
+
+def _listen() -> None:
+    """Turns SIGTERM into an exception, and SIGHUP, too, unless it was ignored at the start (nohup)."""
+
+    def terminate(signum: int, frame: Any) -> None:
+        raise Terminated
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, terminate)
+
+
+def _deafen() -> None:
+    """A second Ctrl-C while the first is answered changes nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _Steady:
+    """A text stream whose reader may go away: from then on, what is printed is dropped."""
+
+    def __init__(self, stream: TextIO, descriptor: int) -> None:
+        self._stream = stream
+        self._descriptor = descriptor
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding or "ascii"
+            return self._stream.write(text.encode(encoding, "replace").decode(encoding))
+        except (OSError, ValueError):
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._drop()
+
+    def _drop(self) -> None:
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._descriptor)
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _steady(stream: TextIO | None, descriptor: int) -> Any:
+    """The stream, or nowhere if it was closed before the start."""
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    return _Steady(stream, descriptor)

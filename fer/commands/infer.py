@@ -1,0 +1,64 @@
+"""`python infer.py`, `fer-infer`: emotions in a camera's picture, in videos and in photos."""
+
+import sys
+from collections.abc import Sequence
+
+import yaml
+
+from fer.commands.frame import complain, run
+from fer.errors import EXIT_CODE, UserError
+from fer.settings.base import help_lines
+from fer.settings.infer import InferSettings
+from fer.settings.words import read
+
+HELP = """\
+See emotions in a camera's picture, in videos and in photos.
+
+  python infer.py mode=webcam                                 the first camera; q quits, h shows the keys
+  python infer.py mode=webcam source=rtsp://camera/stream     a network camera
+  python infer.py mode=video source=clip.mp4 output=out       annotated video, predictions, timeline, summary
+  python infer.py mode=image source=photos output=out         annotated copies of a folder's pictures
+  python infer.py mode=image source=face.png detector=none    a picture that is a face crop already
+
+Every setting, with its default, what it does, and what it may be:
+
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    if {"-m", "--multirun"} & set(arguments):
+        complain(["infer.py does one thing at a time, without -m; mode=image takes folders and globs of pictures"])
+        return EXIT_CODE
+    if {"-h", "--help"} & set(arguments):
+        print(HELP + "\n".join(help_lines(InferSettings, InferSettings().plain())))
+        print("\n--cfg job shows the settings of a command without running it.")
+        return 0
+    words = list(arguments)
+    shows = "--cfg" in words
+    if shows:
+        del words[words.index("--cfg") : words.index("--cfg") + 2]
+    settings = read(InferSettings, words)
+    if shows:
+        print(yaml.safe_dump(settings.plain(), sort_keys=False, allow_unicode=True))
+        return 0
+    found = list(settings.contradictions())
+    if found:
+        raise UserError("\n".join(found))
+    from fer.inference.run import run as watch
+
+    try:
+        watch(settings)
+    except KeyboardInterrupt:
+        print("interrupted; what was written is whole up to here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def command() -> None:
+    """The entry of `fer-infer`."""
+    run("infer")
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,415 @@
+"""The settings of train.py: groups and experiments of configs/ and the words of a command line, by Hydra.
+
+A command line is composed once; every mistake in it is told in one go, before a directory is made or data are read.
+"""
+
+import functools
+import importlib
+import string
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer.errors import UserError
+from fer.settings.base import did_you_mean, fields_of, help_lines, is_path, names_of, takes_several, unknown
+from fer.settings.train import TrainSettings
+from fer.settings.words import quoted
+
+# Beside the package in a clone, inside it where it was installed.
+CONFIGS = next(
+    (path for path in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs") if path.is_dir()),
+)
+_TAKE_VALUE = {"--config-dir": "config_dir", "-cd": "config_dir", "--config-name": "config_name", "-cn": "config_name"}
+_TAKE_VALUE |= {"--cfg": "cfg", "-c": "cfg", "--package": "package", "-p": "package"}
+_SWITCHES = {"-m": "multirun", "--multirun": "multirun", "-h": "help", "--help": "help", "--resolve": "resolve"}
+_OF_HYDRA = ("--hydra-help", "--info", "--version", "--run", "-r", "--shell-completion", "-sc")
+
+
+@dataclass
+class Line:
+    """A command line, taken apart.
+
+    Attributes:
+        words: KEY=VALUE, ready for Hydra.
+        typed: the same as they were typed.
+        flags: by their long names.
+        of_hydra: flags that are left to Hydra.
+    """
+
+    words: list[str] = field(default_factory=list)
+    typed: list[str] = field(default_factory=list)
+    flags: dict[str, str] = field(default_factory=dict)
+    of_hydra: list[str] = field(default_factory=list)
+
+    @property
+    def sweeping(self) -> bool:
+        """Whether several runs were asked for."""
+        return "multirun" in self.flags
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where groups are looked for: in configs/, and in the directory of --config-dir."""
+        own = self.flags.get("config_dir")
+        return [CONFIGS, *([Path(own).absolute()] if own is not None else [])]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What a command line comes to.
+
+    Attributes:
+        values: plain data for `TrainSettings`, resolved.
+        run_dir: `hydra.run.dir`, where a person gave it.
+        secret: a value was read from the environment.
+    """
+
+    values: dict[str, Any]
+    run_dir: Path | None
+    secret: bool
+
+
+def register() -> None:
+    """Makes the defaults of all settings known to Hydra, as the first entry of configs/train.yaml's list."""
+    node = OmegaConf.create(TrainSettings().model_dump(mode="json"))
+    for key in node:  # free names below need no plus; unknown ones are found by the settings, all at once
+        if OmegaConf.is_dict(node[key]):
+            OmegaConf.set_struct(node[key], False)
+    ConfigStore.instance().store("schema", node)
+
+
+def take_apart(arguments: Sequence[str]) -> Line:
+    """The words and flags of a command line.
+
+    Raises:
+        UserError: a flag that there is not, or a configuration that there is not.
+    """
+    line = Line()
+    pending: str | None = None
+    found = []
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        if pending is not None:
+            line.flags[pending], pending = word, None
+        elif flag in _TAKE_VALUE:
+            if equals:
+                line.flags[_TAKE_VALUE[flag]] = value
+            else:
+                pending = _TAKE_VALUE[flag]
+        elif word in _SWITCHES:
+            line.flags[_SWITCHES[word]] = ""
+        elif flag in _OF_HYDRA:
+            line.of_hydra.append(word)
+        elif word.startswith("-"):
+            found.append(f"{unknown(flag, list(names_of(TrainSettings)))}; settings have no dashes: KEY=VALUE")
+        else:
+            line.typed.append(word)
+    if pending is not None:
+        found.append(f"--{pending.replace('_', '-')} needs a value")
+    if line.flags.get("config_name", "train") != "train":
+        found.append(
+            f"--config-name={line.flags['config_name']}: there is train; other settings come by experiment=NAME"
+        )
+    if "config_dir" in line.flags and not Path(line.flags["config_dir"]).is_dir():
+        found.append(f"--config-dir={line.flags['config_dir']}: there is no such directory")
+    if found:
+        raise UserError("\n".join(found))
+    line.words = [quoted(word, kind_of_path, line.sweeping) for word in line.typed]
+    return line
+
+
+@functools.cache
+def _kinds_of_path() -> dict[str, str]:
+    return {key: "paths" if takes_several(each) else "path" for key, each in fields_of(TrainSettings) if is_path(each)}
+
+
+def kind_of_path(key: str) -> str | None:
+    """What kind of path a setting is, if it is one (see `fer.settings.words.quoted`)."""
+    return "directory" if key in ("hydra.run.dir", "hydra.sweep.dir") else _kinds_of_path().get(key)
+
+
+def compose_line(line: Line) -> Composed:
+    """Composes a command line; of a sweep, its first run.
+
+    Raises:
+        UserError: every mistake in a line each.
+    """
+    overrides, found = _parse(line)
+    words = []
+    for text, override in overrides:
+        key = override.key_or_group
+        options = _options(line.folders, key)
+        if key == "hydra/launcher":
+            found += _missing_launcher(str(override.value()))
+            continue
+        if options is not None:
+            choices = _choices(override)
+            unknown_ones = [choice for choice in choices if choice not in (*options, "null")]
+            found += [_unknown_choice(key, choice, options) for choice in unknown_ones]
+            if unknown_ones or (choices == ["null"] and key in ("experiment", "sweep")):
+                continue
+        elif not _is_known(key):
+            found.append(unknown(key, [*names_of(TrainSettings), *_groups(line.folders)]))
+            continue
+        words.append(_first(text, override))
+    if found:
+        raise UserError("\n".join(found))
+    register()
+    cfg = _compose(words, line.folders)
+    hydra = cfg.pop("hydra")
+    run_dir = None
+    if any(override.key_or_group == "hydra.run.dir" for _, override in overrides):
+        run_dir = Path(hydra.run.dir)
+    secret = "${oc.env:" in OmegaConf.to_yaml(cfg)
+    try:
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(_cause(error)) from error
+    return Composed(values, run_dir, secret)
+
+
+def checked(line: Line, composed: Composed) -> TrainSettings:
+    """The settings of a command line; of a sweep those of its first run, after every other value was tried, too.
+
+    Raises:
+        UserError: every mistake in a line each; one that stands in a file names the file.
+    """
+    found: list[str] = []
+    settings = _settings(composed.values, line, found)
+    if line.sweeping:
+        for values in _others(line, composed.values):
+            _settings(values, line, found)
+    if found:
+        raise UserError("\n".join(dict.fromkeys(found)))
+    assert settings is not None
+    return settings
+
+
+def _settings(values: Mapping[str, Any], line: Line, found: list[str]) -> TrainSettings | None:
+    try:
+        return TrainSettings.checked(values, _groups(line.folders))
+    except UserError as error:
+        found += [_with_file(sentence, line) for sentence in str(error).splitlines()]
+        return None
+
+
+def _others(line: Line, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The settings of a sweep with each of its other values in turn: composed anew for groups, else put in."""
+    overrides, _ = _parse(line)
+    grid = sweep_parameters(line)
+    parsed = [*overrides, *((f"{key}={text}", _override(f"{key}={text}")) for key, text in grid.items())]
+    firsts = [_first(text, override) for text, override in overrides if override.key_or_group != "hydra/launcher"]
+    for text, override in parsed:
+        if not override.is_sweep_override():
+            continue
+        for value in list(override.sweep_string_iterator())[0 if text not in line.words else 1 :]:
+            word = f"{text.partition('=')[0]}={value}"
+            if _options(line.folders, override.key_or_group) is None:
+                yield with_value(values, override.key_or_group, _override(word).value())
+            else:
+                others = [first for first in firsts if _override(first).key_or_group != override.key_or_group]
+                cfg = _compose([*others, word], line.folders)
+                cfg.pop("hydra")
+                container: Any = OmegaConf.to_container(cfg, resolve=True)
+                yield container
+
+
+def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of nested settings in which `key` is `value`."""
+    head, _, rest = key.partition(".")
+    below = values.get(head)
+    return {**values, head: with_value(below if isinstance(below, Mapping) else {}, rest, value) if rest else value}
+
+
+def overrides_of(line: Line) -> dict[str, bool]:
+    """The settings that a command line sets, and whether it takes each away (~KEY)."""
+    return {override.key_or_group: override.is_delete() for _, override in _parse(line)[0]}
+
+
+def sweep_parameters(line: Line) -> dict[str, Any]:
+    """The settings that the file of `sweep=NAME` varies, and their values; none without one."""
+    found: dict[str, Any] = {}
+    for word in line.words:
+        name = word.removeprefix("sweep=")
+        if name == word:
+            continue
+        for folder in line.folders:
+            if (file := folder / "sweep" / f"{name}.yaml").is_file():
+                content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+                found |= content.get("hydra", {}).get("sweeper", {}).get("params", {})
+    return found
+
+
+def help_text(line: Line, composed: Composed) -> str:
+    """The text of --help: groups, and every setting with its value, its sentence and its bounds."""
+    import textwrap
+
+    offered = "\n".join(
+        textwrap.fill(", ".join(options), 98, initial_indent=f"  {group + '=':<14}", subsequent_indent=" " * 16)
+        for group in _groups(line.folders)
+        if (options := _options(line.folders, group))
+    )
+    template = string.Template(_defaults().hydra.help.template)
+    lines = "\n".join(help_lines(TrainSettings, composed.values))
+    return template.substitute(APP_CONFIG_GROUPS=offered + "\n", CONFIG=lines)
+
+
+def targets_of_configs() -> set[str]:
+    """Every `_target_` that a file of configs/ names."""
+    return {
+        text.partition("_target_:")[2].strip()
+        for file in CONFIGS.rglob("*.yaml")
+        for text in file.read_text(encoding="utf-8").splitlines()
+        if "_target_:" in text
+    }
+
+
+def _parse(line: Line) -> tuple[list[tuple[str, Override]], list[str]]:
+    overrides, found = [], []
+    for word, typed in zip(line.words, line.typed, strict=True):
+        try:
+            override = _override(word)
+        except HydraException:
+            found.append(f"{typed!r} cannot be read; a setting is KEY=VALUE, and a list is KEY=[a,b]")
+            continue
+        if override.is_sweep_override() and not line.sweeping:
+            found.append(f"{typed}: several values at a time are a sweep, which needs -m; a list is KEY=[a,b]")
+            continue
+        if override.key_or_group in ("logger", "callbacks") and override.value() is None:
+            word = f"{override.key_or_group}=[]" if override.key_or_group == "logger" else "callbacks={}"
+            override = _override(word)
+        overrides.append((word, override))
+    return overrides, found
+
+
+def _override(word: str) -> Override:
+    return OverridesParser.create().parse_override(word)
+
+
+def _compose(words: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    more = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders[1:])}]"] if folders[1:] else []
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            cfg = compose("train", [*words, *more], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        for file in _experiments(words, folders):
+            try:
+                yaml.safe_load(file.read_text(encoding="utf-8"))
+            except yaml.YAMLError as mistake:
+                raise UserError(f"{_shown(file)} is no YAML: {str(mistake).splitlines()[0]}") from mistake
+        raise UserError(_cause(error)) from error
+    OmegaConf.set_readonly(cfg, False)
+    OmegaConf.set_struct(cfg, False)
+    return cfg
+
+
+def _experiments(words: Iterable[str], folders: Sequence[Path]) -> Iterator[Path]:
+    for word in words:
+        group, _, names = word.partition("=")
+        for name in names.split(","):
+            for folder in folders:
+                if (file := folder / group / f"{name}.yaml").is_file():
+                    yield file
+
+
+def _with_file(sentence: str, line: Line) -> str:
+    """A sentence about a setting, with the file that states it where the command line does not."""
+    key = sentence.partition(":")[0].partition("=")[0]
+    if any(word.partition("=")[0].lstrip("+~") == key for word in line.words):
+        return sentence
+    for file in _experiments(line.words, line.folders):
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if file.parent.name not in ("experiment", "sweep"):
+            content = {file.parent.name: content}
+        for part in key.split("."):
+            content = content.get(part) if isinstance(content, dict) else None
+        if content is not None:
+            return f"{_shown(file)}: {sentence}"
+    return sentence
+
+
+def _shown(file: Path) -> str:
+    return str(file.relative_to(CONFIGS.parent)) if file.is_relative_to(CONFIGS) else str(file)
+
+
+@functools.cache
+def _defaults() -> Any:
+    return OmegaConf.load(CONFIGS / "train.yaml")
+
+
+def _groups(folders: Sequence[Path]) -> list[str]:
+    del folders  # a directory of one's own adds choices, not groups
+    keys = [str(key) for entry in _defaults().defaults if OmegaConf.is_dict(entry) for key in entry]
+    return [key for key in keys if not key.startswith("override ")]
+
+
+def _options(folders: Sequence[Path], group: str) -> list[str] | None:
+    """What a group offers; None for a word that is no group."""
+    if group not in _groups(folders):
+        return None
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+
+
+def _is_known(key: str) -> bool:
+    """Whether the first part of a name is a setting: Hydra itself refuses others, one at a time."""
+    return key.partition(".")[0] in TrainSettings.model_fields or key.partition(".")[0] == "hydra" or "/" in key
+
+
+def _choices(override: Override) -> list[str]:
+    if override.is_sweep_override():
+        return [str(choice) for choice in override.sweep_string_iterator()]
+    value = override.value()
+    return [str(choice) for choice in value] if isinstance(value, list) else ["null" if value is None else str(value)]
+
+
+def _first(text: str, override: Override) -> str:
+    """An override with the first value of its sweep, if it is one."""
+    if not override.is_sweep_override():
+        return text
+    return f"{text.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}"
+
+
+def _unknown_choice(group: str, choice: str, options: Sequence[str]) -> str:
+    sentence = f"{group}={choice}: there is {', '.join(options)}"
+    if group == "model":
+        from fer.models import suggest  # imports timm: only on a mistake
+
+        return f"{sentence}; every timm network is model=timm model.name=NAME: {suggest(choice)}"
+    return f"{sentence}{did_you_mean(choice, options)}"
+
+
+def _missing_launcher(name: str) -> list[str]:
+    """What is wrong with the launcher of a sweep, and what to install for it."""
+    launchers = {
+        "basic": ("hydra", ""),
+        "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+        "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+        "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    }
+    if name not in launchers:
+        return [f"hydra/launcher={name}: there is {', '.join(launchers)}{did_you_mean(name, launchers)}"]
+    module, extra = launchers[name]
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return [f"hydra/launcher={name} is not installed; pip install 'fer-lightning[{extra}]'"]
+    return []
+
+
+def _cause(error: BaseException) -> str:
+    """What OmegaConf said, without Hydra's wrapping and without the lines that describe its own objects."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).splitlines() or [type(error).__name__]
+    key = next((text.partition(":")[2].strip() for text in lines[1:] if text.strip().startswith("full_key:")), "")
+    first = lines[1].strip() if lines[0].endswith("composing config:") and len(lines) > 1 else lines[0]
+    return f"{key}: {first}" if key else first

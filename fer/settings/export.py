@@ -1,0 +1,41 @@
+"""Every setting of `fer-export`, said once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
+
+from fer.settings.base import PathText, Settings, setting
+
+
+def _known(value: object) -> object:
+    if value == "openvino":
+        raise ValueError("OpenVINO reads .onnx files by itself; export with format=onnx")
+    return value
+
+
+class ExportSettings(Settings):
+    """All settings of the export."""
+
+    ckpt: PathText | None = setting(None, "the .ckpt file, or the folder of a run, to export")
+    format: Annotated[Literal["onnx"], BeforeValidator(_known)] = setting(
+        "onnx", "ONNX Runtime, OpenVINO and TensorRT read it"
+    )
+    precision: Literal["fp32", "int8"] = setting("fp32", "int8 is measured on training rows and needs data=")
+    output: PathText | None = setting(None, "the file to write; null: beside the checkpoint")
+    data: PathText | None = setting(
+        None,
+        "labelled faces, as train.py's data.path takes them, or synthetic: training rows calibrate int8, "
+        "validation rows compare accuracies; null: the comparison is on drawn faces",
+    )
+    force: bool = setting(False, "keep a file that disagrees with the checkpoint")
+
+    def contradictions(self) -> Iterator[str]:
+        """Settings that make no sense together, a sentence each."""
+        if self.ckpt is None:
+            yield "ckpt is missing: give the .ckpt file, or the folder of a run, to export"
+        if self.output is not None and Path(self.output).suffix.lower() != ".onnx":
+            yield f"output={self.output}: the file of format=onnx ends in .onnx"
+        if self.precision == "int8" and self.data is None:
+            yield "precision=int8 needs data=PATH: the ranges of 8-bit numbers are measured on training rows"

@@ -1,0 +1,56 @@
+"""Every setting of `infer.py`, said once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from fer.settings.base import PathText, Real, Settings, Whole, setting
+
+RUNTIMES = ("auto", "torch", "onnxruntime")
+
+
+class DetectorSettings(Settings):
+    """How faces are found (`fer.inference.detectors`)."""
+
+    name: Literal["auto", "yunet", "haar", "none"] = setting(
+        "auto", "YuNet where its file is, else Haar; none: a face already"
+    )
+    path: PathText | None = setting(None, "the .onnx file of YuNet; null: the one in the cache")
+    score_threshold: Real = setting(0.7, "under this score YuNet's find is no face", gt=0, lt=1)
+    max_side: Whole = setting(640, "pixels: faces are looked for in a copy of at most this side", ge=32, le=16384)
+
+
+class InferSettings(Settings):
+    """All settings of infer.py."""
+
+    mode: Literal["webcam", "video", "image"] | None = setting(None, "what is watched")
+    source: PathText | None = setting(
+        None,
+        "webcam: a camera's number (0) or a stream's address; video: a file or an address; image: a file, a "
+        "folder, or a glob in quotes: 'source=photos/*.jpg'",
+    )
+    recursive: bool = setting(False, "image: look into sub-folders too")
+    output: PathText | None = setting(
+        None, "a folder, or the name of the annotated video (picture); null writes nothing"
+    )
+    format: Literal["jsonl", "csv"] = setting("jsonl", "of the predictions")
+    window: Literal["auto"] | bool = setting("auto", "where there is a screen, but not for pictures that go to output")
+    ckpt: PathText | None = setting(
+        None, "a checkpoint, a run's folder, or an exported .onnx file; null: the packaged one, else the newest run"
+    )
+    runtime: Literal["auto", "torch", "onnxruntime"] = setting("auto", "what runs the network")
+    detector: DetectorSettings = setting(DetectorSettings, "")
+    detect_every: Whole = setting(2, "look for faces in every Nth frame, and follow them between", ge=1, le=1000)
+    smoothing: Real = setting(0.4, "seconds over which a face's probabilities are averaged; 0: none", ge=0, le=3600)
+    min_confidence: Real = setting(0.0, "under this a face is shown as uncertain", ge=0, le=1)
+    threads: Whole | None = setting(None, "for the network and OpenCV; null: chosen for this computer", ge=1, le=1024)
+
+    def contradictions(self) -> Iterator[str]:
+        """Settings that make no sense together, a sentence each."""
+        if self.mode is None:
+            yield "mode is missing: give mode=webcam, or mode=video source=clip.mp4, or mode=image source=photo.jpg"
+        elif self.mode != "webcam" and self.source is None:
+            example = "clip.mp4" if self.mode == "video" else "photo.jpg"
+            yield f"source is missing: mode={self.mode} needs one, for example source={example}"
+        if self.detector.path is not None and not Path(self.detector.path).expanduser().is_file():
+            yield f"detector.path={self.detector.path} does not exist; it is the .onnx file of YuNet"

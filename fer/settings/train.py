@@ -1,0 +1,217 @@
+"""Every setting of `train.py`, said once. configs/ holds only what differs from these defaults."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from fer.errors import UserError
+from fer.labels import CONTEMPT, resolve_classes
+from fer.settings.base import PathText, Real, Settings, Whole, finite, setting
+from fer.weights import resolve
+
+
+def _rising(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] > values[1]:
+        raise ValueError("the smaller number comes first")
+    return values
+
+
+def _classes(value: Any) -> Any:
+    try:
+        resolve_classes(value)
+    except UserError as error:
+        raise ValueError(str(error).partition(": ")[2] or str(error)) from error
+    return value
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    if not finite(values):
+        raise ValueError("give finite numbers")
+    return values
+
+
+Zoom = Annotated[Real, setting(..., "", gt=0, le=4)]
+Share = Annotated[Real, setting(..., "", ge=0, le=1)]
+Classes = Annotated[Whole | str | list[str], AfterValidator(_classes)]
+Free = Annotated[dict[str, Any], AfterValidator(_plain)]
+Target = dict[str, Any]  # `_target_` and its arguments
+
+
+class AugmentSettings(Settings):
+    """Arguments of `fer.data.augment.Augment`."""
+
+    flip: Real = setting(0.5, "probability of a mirror image", ge=0, le=1)
+    rotation: Real = setting(10.0, "largest angle in degrees, to either side", ge=0, le=180)
+    scale: Annotated[tuple[Zoom, Zoom], AfterValidator(_rising)] = setting((0.9, 1.15), "smallest and largest zoom")
+    translate: Real = setting(0.08, "largest shift, as a fraction of the side", ge=0, le=1)
+    brightness: Real = setting(0.1, "largest change of gray value, as a fraction of the range", ge=0, le=1)
+    contrast: Real = setting(0.1, "largest change of contrast, as a fraction", ge=0, le=1)
+    erase: Real = setting(0.4, "probability of a painted rectangle", ge=0, le=1)
+    erase_area: Annotated[tuple[Share, Share], AfterValidator(_rising)] = setting(
+        (0.02, 0.2), "smallest and largest area of that rectangle, as fractions of the face"
+    )
+
+
+class SyntheticSettings(Settings):
+    """Number of drawn faces per split."""
+
+    train: Whole = setting(5600, "drawn training faces", ge=1, le=10_000_000)
+    val: Whole = setting(700, "drawn validation faces", ge=0, le=10_000_000)
+    test: Whole = setting(700, "drawn test faces", ge=0, le=10_000_000)
+
+
+class DataSettings(Settings):
+    """What `fer.data.datamodule.FER2013DataModule` reads, divides and changes."""
+
+    path: PathText | None = setting("data/fer2013.csv", "CSV, archive or class folders; null draws faces")
+    download: bool = setting(True, "fetch FER2013 from Kaggle when path does not exist")
+    classes: Classes = setting(7, "4, 5, 7, 5-surprise, 8 with FER+'s labels, or a list: [happy,sad,neutral]")
+    batch_size: Whole = setting(128, "faces per training batch and process", ge=1, le=65536)
+    split: Literal["official", "holdout", "random"] = setting(
+        "official", "the data set's own splits; holdout: val and test together validate; random"
+    )
+    val_fraction: Real = setting(0.1, "share of rows that validate, where rows have to be divided", ge=0, lt=1)
+    test_fraction: Real = setting(0.1, "share of rows that test, where rows have to be divided", ge=0, lt=1)
+    folds: Whole | None = setting(None, "cross-validation: number of folds", ge=2, le=1000)
+    fold: Whole = setting(0, "the fold that validates, from 0", ge=0)
+    split_seed: Whole = setting(0, "of rows divided at random and of drawn faces, whatever seed is", ge=0, lt=2**32)
+    balance: Literal["none", "loss", "sampler"] = setting(
+        "none", "loss: rare classes weigh more; sampler: every class is drawn equally often"
+    )
+    augment: AugmentSettings | None = setting(AugmentSettings, "changes of training faces; null turns them off")
+    mixup_alpha: Real = setting(0.0, "above 0: mixup of this strength", ge=0, le=100)
+    labels: Literal["fer2013", "ferplus"] = setting("fer2013", "the data set's own labels, or FER+'s (docs/labels.md)")
+    eval_labels: Literal["fer2013", "ferplus"] | None = setting(None, "the same for val and test; null is labels")
+    ferplus_path: PathText = setting("data/fer2013new.csv", "the votes of FER+; fetched like the CSV")
+    ferplus_target: Literal["majority", "soft", "any"] = setting(
+        "majority", "what labels=ferplus aims at: most votes, their distribution, or whichever voted label"
+    )
+    fer2013_weight: Real = setting(0.0, "share of FER2013's own label in the targets of labels=ferplus", ge=0, le=1)
+    ferplus_auxiliary: Real = setting(0.0, "above 0: FER+'s votes are a second task of this weight", ge=0, le=10)
+    exclude: PathText | None = setting(None, "a cleaning.csv of fer-clean: train without its rows")
+    exclude_reasons: list[str] | None = setting(None, "of that list; null: those that are facts about pictures")
+    exclude_action: Literal["drop", "relabel"] = setting(
+        "drop", "or train with the suggested labels, where there are some"
+    )
+    synthetic: SyntheticSettings = setting(SyntheticSettings, "how many faces path=null draws")
+    memory_gb: Real = setting(1.0, "of pixels kept in memory; more stay on the disk and are mapped", ge=0, le=1e6)
+
+
+class ModelSettings(Settings):
+    """Which network, and where its weights come from."""
+
+    name: str = setting("senet", "net, senet, cnn, or any network of timm")
+    image_size: Whole = setting(48, "pixels per side that the network sees", ge=16, le=1024)
+    stem_stride: Whole | None = setting(None, "stride of a timm network's first convolution", ge=1, le=16)
+    standardise: bool = setting(True, "bring every face to mean 0 and deviation 1 by its own pixels")
+    pretrained: bool = setting(False, "start a timm network from its ImageNet weights")
+    weights: PathText | None = setting(
+        None, "to start from: a packaged network (senet_7), a checkpoint, a state dict, .safetensors"
+    )
+    kwargs: Free = setting(dict, "further arguments of the network's constructor")
+
+
+class OptimSettings(Settings):
+    """Optimiser and learning-rate schedule (`fer.training.optim`)."""
+
+    optimizer: Target = setting({"_target_": "torch.optim.AdamW"}, "its class (_target_) and further arguments")
+    lr: Real = setting(2e-3, "highest learning rate; for transformers and for fine-tuning rather 5e-4", gt=0, le=100)
+    weight_decay: Real = setting(0.05, "not on norms and biases", ge=0, le=100)
+    schedule: Literal["cosine", "onecycle", "plateau", "none"] = setting("cosine", "of the learning rate")
+    warmup_epochs: Real = setting(2.0, "length of the rise of cosine and onecycle", ge=0, le=1e6)
+    min_lr: Real = setting(1e-5, "lowest learning rate of cosine and plateau", ge=0, le=100)
+    factor: Real = setting(0.75, "plateau multiplies the learning rate by it", gt=0, lt=1)
+    patience: Whole = setting(5, "epochs that plateau waits", ge=0, le=1_000_000)
+
+
+class TrainSettings(Settings):
+    """All settings of train.py."""
+
+    mode: Literal["train", "test"] = setting("train", "or test: evaluate ckpt without training")
+    ckpt: PathText | list[PathText] | None = setting(
+        None, "mode=train: a last.ckpt to resume; mode=test: the checkpoint to evaluate, [a,b] an ensemble"
+    )
+    seed: Whole = setting(0, "of weights, order and augmentation", ge=0, lt=2**32)
+    label_smoothing: Real = setting(0.1, "of the training loss", ge=0, lt=1)
+    ema: Real | None = setting(0.998, "decay of the averaged weights; null turns averaging off", ge=0, lt=1)
+    image_sizes: list[Whole] | None = setting(
+        None, "[32,40,48]: smaller faces first, each size for an equal share of the epochs"
+    )
+    early_stopping: Whole | None = setting(None, "stop after this many epochs without a better val/accuracy", ge=1)
+    compile: bool = setting(False, "torch.compile the network")
+    tta: Literal["none", "flip", "tencrop"] = setting("none", "views that are averaged at test time")
+    test_split: Literal["test", "val"] = setting("test", "what the report is about; val leaves the test rows alone")
+    name: str | None = setting(None, "of the run and its directory; null: network and classes")
+    data: DataSettings = setting(DataSettings, "")
+    model: ModelSettings = setting(ModelSettings, "")
+    optim: OptimSettings = setting(OptimSettings, "")
+    trainer: Free = setting(dict, "arguments of lightning.Trainer")
+    logger: dict[str, Target] = setting(dict, "logger=[tensorboard,csv]; logger.NAME.ARGUMENT passes it on")
+    callbacks: dict[str, Target] = setting(dict, "more Lightning callbacks: callbacks.mine._target_=package.Class")
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that `ckpt` names: none, one, or several."""
+        named = [self.ckpt] if isinstance(self.ckpt, str) else self.ckpt or []
+        return [resolve(path) for path in named]
+
+    @property
+    def run_name(self) -> str:
+        """What the run is called."""
+        classes = self.data.classes
+        text = "+".join(classes) if isinstance(classes, list) else str(classes)
+        return self.name or f"{self.model.name}_{text}".replace("/", "-")
+
+    def contradictions(self) -> Iterator[str]:
+        """Settings that make no sense together, and files that are not there; a sentence each."""
+        data, ferplus = self.data, "ferplus" in (self.data.labels, self.data.eval_labels)
+        if self.model.name == "?":
+            yield "model=timm needs the name of a network: model.name=convnext_atto"
+        if data.folds is not None and data.fold >= data.folds:
+            yield f"data.fold={data.fold}: with data.folds={data.folds} it goes from 0 to {data.folds - 1}"
+        if data.val_fraction + data.test_fraction >= 1:
+            yield "data.val_fraction and data.test_fraction leave nothing to train on; their sum must be below 1"
+        if self.optim.min_lr > self.optim.lr and self.optim.schedule in ("cosine", "plateau"):
+            yield f"optim.min_lr={self.optim.min_lr}: it must not be above optim.lr={self.optim.lr}"
+        epochs = self.trainer.get("max_epochs")
+        if self.image_sizes and not (isinstance(epochs, int) and epochs > 0):
+            yield "image_sizes: each size is for a share of the epochs; give their number, trainer.max_epochs"
+        for size in self.image_sizes or []:
+            if not 16 <= size <= 1024:
+                yield f"image_sizes=[{size}]: each must be between 16 and 1024"
+        yield from self._checkpoint_contradictions()
+        if (ferplus or data.ferplus_auxiliary > 0) and data.path is None:
+            yield (
+                "data.labels=ferplus, ferplus_auxiliary: there are no votes on drawn faces; give data.path=fer2013.csv"
+            )
+        if data.labels == "fer2013" and (data.ferplus_target != "majority" or data.fer2013_weight > 0):
+            yield "data.ferplus_target and data.fer2013_weight are of training with data.labels=ferplus; add that"
+        if data.labels != "ferplus" and CONTEMPT in resolve_classes(data.classes):
+            yield f"data.classes: only FER+ votes for {CONTEMPT}; add data.labels=ferplus, or leave it out"
+        if data.ferplus_target == "any" and (data.mixup_alpha > 0 or data.fer2013_weight > 0):
+            yield "data.ferplus_target=any takes one label per face; leave data.mixup_alpha and fer2013_weight at 0"
+        yield from self._exclusion_contradictions()
+
+    def _checkpoint_contradictions(self) -> Iterator[str]:
+        if self.mode == "test" and self.ckpt is None:
+            yield "mode=test needs a checkpoint: ckpt=RUN/checkpoints/best.ckpt"
+        if isinstance(self.ckpt, list) and (self.mode == "train" or not self.ckpt):
+            yield "ckpt: a list of checkpoints is an ensemble; it needs mode=test and at least one checkpoint"
+        for path in self.checkpoints:
+            if not path.is_file():
+                yield f"ckpt={path} does not exist; a run's checkpoints are in its checkpoints/ directory"
+
+    def _exclusion_contradictions(self) -> Iterator[str]:
+        data = self.data
+        if data.exclude is None:
+            if data.exclude_reasons is not None or data.exclude_action != "drop":
+                yield "data.exclude_reasons and data.exclude_action need data.exclude=cleaning.csv"
+            return
+        if data.path is None:
+            yield "data.exclude: lists are of data on disk; give data.path, or leave it out"
+        elif not Path(data.exclude).expanduser().is_file():
+            yield f"data.exclude={data.exclude} does not exist; fer-clean data.path=... makes one"
+        if data.exclude_action == "relabel" and data.labels == "ferplus":
+            yield "data.exclude_action=relabel: with data.labels=ferplus all labels are FER+'s; choose drop"

@@ -1,0 +1,97 @@
+"""Words of a command line as people type them: KEY=VALUE, and which of them are paths."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fer.errors import UserError
+from fer.settings.base import Settings, fields_of, is_path, mistakes, names_of, takes_several, unknown
+
+S = TypeVar("S", bound=Settings)
+
+
+def read(cls: type[S], words: Sequence[str], bare: str | None = None) -> S:
+    """The settings of a command that composes nothing.
+
+    Args:
+        cls: the command's settings; a group that has a `name` is chosen by it (detector=haar).
+        words: each KEY=VALUE; null is nothing, [a,b] a list where a setting takes several.
+        bare: the setting that a word without KEY= belongs to.
+
+    Raises:
+        UserError: every mistake in a line each.
+    """
+    fields = dict(fields_of(cls))
+    values: dict[str, Any] = {}
+    found: list[str] = []
+    left: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if f"{key}.name" in fields:
+            key = f"{key}.name"
+        if bare is not None and (not equals or (key not in fields and Path(word).exists())):
+            left.append(word)
+        elif not equals:
+            found.append(f"{word!r} cannot be read; a setting is KEY=VALUE, and --help lists them")
+        elif key not in fields:
+            found.append(unknown(key, list(names_of(cls))))
+        else:
+            field = fields[key]
+            taken = several(value) if takes_several(field) else value
+            _put(values, key, None if value in ("null", "") and not (value == "" and is_path(field)) else taken)
+    if left and bare is not None:
+        _put(values, bare, left[0] if len(left) == 1 else left)
+    try:
+        settings = cls.model_validate(values)
+    except ValueError as error:
+        found += mistakes(cls, values, error)  # type: ignore[arg-type]
+        raise UserError("\n".join(found)) from error
+    if found:
+        raise UserError("\n".join(found))
+    return settings
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *branches, leaf = key.split(".")
+    for branch in branches:
+        values = values.setdefault(branch, {})
+    values[leaf] = value
+
+
+def several(value: str) -> str | list[str]:
+    """[a,b] as a list, unless a file of exactly this name exists."""
+    if len(value) > 1 and value[0] == "[" and value[-1] == "]" and not Path(value).exists():
+        return [item.strip() for item in value[1:-1].split(",") if item.strip()]
+    return value
+
+
+def quoted(word: str, kinds: Callable[[str], str | None], sweeping: bool) -> str:
+    """A word with its path in quotes, so that Hydra takes it as it is typed, whatever is in it.
+
+    Args:
+        word: KEY=VALUE.
+        kinds: "path", "paths" (one or several), "directory" (of Hydra, with its ${...}) or None by KEY.
+        sweeping: a comma then separates values, unless a file of exactly this name exists.
+    """
+    key, equals, value = word.partition("=")
+    kind = kinds(key.lstrip("+~"))
+    if not equals or kind is None or value in ("", "null") or re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
+        return word
+    if kind == "directory":
+        return f"{key}={_quote(value, interpolated=True)}"
+    if kind == "paths" and isinstance(items := several(value), list):
+        return f"{key}=[{','.join(map(_quote, items))}]"
+    if sweeping and "," in value and not Path(value).exists() and "${" not in value:
+        return f"{key}={','.join(each if each == 'null' else _quote(each) for each in value.split(','))}"
+    if "${oc." in value:  # of the environment, as a person asked for it
+        return word
+    return f"{key}={_quote(value)}"
+
+
+def _quote(path: str, interpolated: bool = False) -> str:
+    if not interpolated:
+        path = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", path)
+    path = re.sub(r"(\\*)'", lambda match: 2 * match[1] + "\\'", path)
+    path = re.sub(r"(\\+)$", r"\1\1", path)
+    return f"'{path}'"

@@ -1,0 +1,345 @@
+"""A command line of train.py: what it comes to, and every mistake in it, told at once and before anything is done."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+import yaml
+from tiny import settings_of
+
+from fer import rundir
+from fer.commands.train import main
+from fer.errors import UserError
+from fer.models import create
+from fer.settings import compose
+from fer.settings.base import fields_of, finite, names_of
+from fer.settings.compose import CONFIGS, compose_line, sweep_parameters, take_apart
+from fer.settings.infer import InferSettings
+from fer.settings.train import TrainSettings
+from fer.training.run import check
+
+EXPERIMENTS = sorted(file.stem for file in (CONFIGS / "experiment").glob("*.yaml"))
+MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
+
+
+def mistakes(*words: str) -> list[str]:
+    """What is found before anything is imported, built or read."""
+    try:
+        return list(settings_of(*words).contradictions())
+    except UserError as error:
+        return str(error).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.clases=4", "did you mean data.classes"),
+        ("clases=4", "did you mean"),
+        ("+data.clases=4", "did you mean data.classes"),
+        ("data=fer2014", "did you mean fer2013"),
+        ("experiment=cnn_8clas", "there is"),
+        ("data.classes", "KEY=VALUE"),
+        ("detector=haar", "there is no such setting"),
+        # What other projects call them.
+        ("lr=0.1", "did you mean optim.lr?"),
+        ("model.learning_rate=0.1", "did you mean optim.lr?"),
+        ("epochs=3", "did you mean trainer.max_epochs?"),
+        ("model.num_epochs=3", "did you mean trainer.max_epochs?"),
+        ("model.num_classes=4", "did you mean data.classes?"),
+        ("device=cuda", "did you mean trainer.accelerator?"),
+        ("training.device=cuda", "did you mean trainer.accelerator?"),
+        ("batch_size=3", "did you mean data.batch_size?"),
+        ("--test-only", "did you mean mode=test?"),
+        ("--checkpoint", "did you mean ckpt?"),
+        ("--config-name=nosuch", "there is train"),
+        ("--config-dir=nosuch", "no such directory"),
+        # Values.
+        ("mode=tets", "did you mean test"),
+        ("optim.lr=fast", "it must be a number"),
+        ("optim.lr=-1", "above 0"),
+        ("optim.lr=inf", "it must be a number"),
+        ("optim.lr=nan", "it must be a number"),
+        ("optim.min_lr=100", "must not be above optim.lr"),
+        ("optim.warmup_epochs=-3", "between 0"),
+        ("optim.schedule=cosin", "did you mean cosine"),
+        ("data.split=offical", "did you mean official"),
+        ("data.balance=yes", "none, loss, sampler"),
+        ("label_smoothing=2", "label_smoothing=2: it must be a number, at least 0 and below 1"),
+        ("data.batch_size=0", "data.batch_size=0: it must be a whole number between 1"),
+        ("data.batch_size=true", "it must be a number"),
+        ("data.batch_size=1.5", "it must be a whole number"),
+        ("data.classes=6", "5-surprise"),
+        ("data.classes=null", "data.classes=null"),
+        ("data.classes=[happy]", "at least two"),
+        ("data.augment.scale=[1.2,0.8]", "the smaller number comes first"),
+        ("data.augment.flip=2", "between 0 and 1"),
+        ("data.augment.erase_area=[5,9]", "data.augment.erase_area=[5,9]"),
+        ("seed=-1", "at least 0"),
+        ("model.image_size=100000", "between 16 and 1024"),
+        ("model.kwargs.dropout=inf", "finite"),
+        ("mode=test", "needs a checkpoint"),
+        ("ckpt=none.ckpt", "does not exist"),
+        ("ckpt=", "names no file"),
+        ("model=timm", "model.name=convnext_atto"),
+        ("model=net,senet", "needs -m"),
+        ("name=${oc.env:FER_NO_SUCH_VARIABLE}", "FER_NO_SUCH_VARIABLE"),
+        ("image_sizes=[8]", "between 16 and 1024"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_key_value_and_the_way_out(word: str, message: str) -> None:
+    found = mistakes(word)
+    assert len(found) == 1, found
+    assert message in found[0]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("model.name=resnet81", "did you mean resnet"),
+        ("model.kwargs.widths=[0,0]", "at least 1"),
+        ("model.kwargs.dropout=5", "dropout"),
+        ("model.weights=none.ckpt", "does not exist"),
+        ("optim.optimizer._target_=torch.optim.Adamm", "no such class"),
+        ("optim.optimizer._target_=os.getcwd", "no Optimizer"),
+        ("optim.optimizer.foo=1", "foo"),
+        ("callbacks.mine._target_=os.getcwd", "no Callback"),
+        ("callbacks.mine._target_=nosuch.Class", "no such class"),
+        ("logger.mine._target_=lightning.pytorch.callbacks.Timer", "no Logger"),
+        ("logger.tensorboard.api_key=abc", "use the environment"),
+        ("trainer.max_epoch=5", "did you mean trainer.max_epochs"),
+        ("trainer.max_epochs=0", "at least 1"),
+        ("trainer.max_epochs=1.5", "whole number"),
+        ("trainer.accumulate_grad_batches=0", "at least 1"),
+        ("trainer.devices=99", "there are"),
+        ("trainer.accelerator=gpu", "trainer: "),
+        ("trainer.accelerator=abacus", "trainer: "),
+        ("trainer.logger=false", "logger=tensorboard"),
+        ("trainer.callbacks=[]", "callbacks.NAME"),
+        ("trainer.plugins=[]", "plugin of its own"),
+        ("trainer.enable_checkpointing=false", "nothing to evaluate"),
+        ("trainer.barebones=true", "no checkpoint"),
+    ],
+)
+def test_network_optimiser_callbacks_and_trainer_are_built_before_data_are_read(word: str, message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        check(settings_of(word))
+    assert len(str(raised.value).splitlines()) == 1
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("trainer.log_every_n_steps=5", "trainer.enable_progress_bar=false", "trainer.num_sanity_val_steps=1"),
+        *("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=-1", "trainer.fast_dev_run=true"),
+        *("logger=csv", "logger=[tensorboard,csv]", "logger=[]", "logger=null", "experiment=null"),
+        "optim.optimizer={_target_: torch.optim.Adam, betas: [0.9, 0.99]}",
+    ],
+)
+def test_what_the_trainer_takes_is_passed_on(word: str) -> None:
+    check(settings_of(word))
+
+
+def test_all_mistakes_are_listed_at_once() -> None:
+    assert len(mistakes("optim.lr=fast", "data.split=x", "seed=-3", "data.augment.flip=2")) == 4
+    assert len(mistakes("data=fer2014", "model=snet", "sed=3")) == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model=senet", "data.classes=7"],
+        ["data.classes=[happy,sad]"],
+        ["trainer.limit_train_batches=3", "model.kwargs.anything=1"],
+        ["-m", "seed=1,2,3", "model=net,senet", "data.fold=range(5)", "data.folds=5"],
+        ["hydra.run.dir=/tmp/x", "hydra.sweep.dir=/tmp/y"],
+        ["data.augment=null"],
+    ],
+)
+def test_right_command_lines_pass(words: list[str]) -> None:
+    assert mistakes(*words) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("a b.csv", "Gesichter ä ö ü.csv", "表情.csv", "лица.csv", "data (1).csv", "epoch=3-step=9.ckpt", "x[1].csv"),
+        *("it's.csv", "cost$5.csv", "${oops}.csv", "a&b.csv", "50%.csv", "a#b.csv", "a,b.csv", "end\\", '"quoted.csv'),
+    ],
+)
+@pytest.mark.parametrize("key", ["data.path", "ckpt", "model.weights", "data.exclude"])
+def test_paths_are_taken_as_they_are_typed(key: str, path: str) -> None:
+    values = compose_line(take_apart([f"{key}={path}"])).values
+    for part in key.split("."):
+        values = values[part]
+    assert values == path
+
+
+def test_one_file_or_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compose_line(take_apart(["ckpt=[a.ckpt,b c=1.ckpt]"])).values["ckpt"] == ["a.ckpt", "b c=1.ckpt"]
+    (tmp_path / "[a.ckpt,b.ckpt]").touch()
+    assert compose_line(take_apart(["ckpt=[a.ckpt,b.ckpt]"])).values["ckpt"] == "[a.ckpt,b.ckpt]"
+    swept = take_apart(["-m", "data.path=a b.csv,c.csv"])
+    assert swept.words == ["data.path='a b.csv','c.csv'"]
+    assert compose_line(swept).values["data"]["path"] == "a b.csv"
+    (tmp_path / "a,b.csv").touch()
+    assert compose_line(take_apart(["-m", "data.path=a,b.csv"])).values["data"]["path"] == "a,b.csv"
+
+
+def test_every_value_of_a_sweep_is_looked_at_before_its_first_run() -> None:
+    found = mistakes("-m", "optim.lr=0.1,-1", "seed=1,two", "model=net,senet")
+    assert [text.partition(":")[0] for text in found] == ["optim.lr=-1", "seed=two"]
+    assert mistakes("-m", "model=net,snet") != []
+    assert mistakes("-m", "hydra/launcher=nosuch", "seed=1,2") == [
+        "hydra/launcher=nosuch: there is basic, joblib, submitit_slurm, submitit_local"
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (CONFIGS / "sweep").glob("*.yaml")))
+def test_every_choice_of_a_sweep_file_is_a_setting(name: str) -> None:
+    line = take_apart(["-m", f"sweep={name}"])
+    assert sweep_parameters(line)
+    assert mistakes("-m", f"sweep={name}") in ([], mistakes("-m", f"sweep={name}", "data.exclude=null"))
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of configs/ that a test may spoil."""
+    copy = Path(shutil.copytree(CONFIGS, tmp_path / "configs"))
+    monkeypatch.setattr(compose, "CONFIGS", copy)
+    return copy
+
+
+def test_a_mistake_inside_an_experiment_file_names_the_file(configs: Path) -> None:
+    mine = configs / "experiment" / "mine.yaml"
+    mine.write_text("# @package _global_\ndata:\n  clases: 4\noptim:\n  lr: fast\n")
+    found = mistakes("experiment=mine")
+    assert len(found) == 2
+    assert all(text.startswith("configs/experiment/mine.yaml: ") for text in found)
+    assert any("did you mean data.classes" in text for text in found)
+    assert not mistakes("experiment=mine", "optim.lr=1")[0].startswith("optim")
+    mine.write_text("a: [1\n")
+    assert "is no YAML" in mistakes("experiment=mine")[0]
+
+
+def test_a_directory_of_ones_own_adds_choices(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\noptim:\n  lr: 0.5\n")
+    settings = settings_of("--config-dir", str(tmp_path), "experiment=mine", "model=net")
+    assert (settings.optim.lr, settings.model.name) == (0.5, "net")
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\noptim:\n  lr: -5\n")
+    assert str(tmp_path) in mistakes(f"--config-dir={tmp_path}", "experiment=mine")[0]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("timm", "vgg16")])
+def test_every_model_config_builds(name: str) -> None:
+    model = settings_of(f"model={name}").model
+    network = create(model.name, 7, model.image_size, False, model.stem_stride, model.kwargs)
+    assert sum(parameter.numel() for parameter in network.parameters()) > 1000
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_settings_of_an_experiment_win(name: str) -> None:
+    """Also those that stand at the top of configs/train.yaml."""
+    content = yaml.safe_load((CONFIGS / "experiment" / f"{name}.yaml").read_text())
+    own = {key: value for key, value in content.items() if not isinstance(value, dict) and key != "defaults"}
+    composed = compose_line(take_apart([f"experiment={name}"])).values
+    assert {key: composed[key] for key in own} == own
+    TrainSettings.checked(composed)
+
+
+def test_folds_and_sizes() -> None:
+    assert "from 0 to 4" in mistakes("data.folds=5", "data.fold=5")[0]
+    assert mistakes("image_sizes=[24,32]") == []
+    for epochs in (-1, "null"):
+        assert "trainer.max_epochs" in mistakes("image_sizes=[24,32]", f"trainer.max_epochs={epochs}")[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.labels=fer+"], "did you mean fer"),
+        (["data.eval_labels=fer"], "fer2013, ferplus"),
+        (["data.ferplus_target=sotf"], "did you mean soft"),
+        (["data.exclude_action=fix"], "drop, relabel"),
+        (["data.labels=ferplus", "data=synthetic"], "no votes on drawn faces"),
+        (["data.ferplus_target=soft"], "add that"),
+        (["data.fer2013_weight=0.5"], "add that"),
+        (["data.ferplus_auxiliary=-1"], "data.ferplus_auxiliary"),
+        (["data.ferplus_auxiliary=1", "data=synthetic"], "no votes on drawn faces"),
+        (["data.classes=8"], "only FER+ votes for contempt"),
+        (["data.labels=ferplus", "data.ferplus_target=any", "data.mixup_alpha=0.2"], "one label per face"),
+        (["data.exclude_reasons=[blank]"], "need data.exclude"),
+        (["data.exclude=none.csv"], "does not exist; fer-clean"),
+    ],
+)
+def test_settings_of_labels_are_checked_together(words: list[str], message: str) -> None:
+    path = [] if "data=synthetic" in words else ["data.path=faces.csv"]
+    found = mistakes(*path, *words)
+    assert any(message in text for text in found), found
+    assert mistakes("data.path=faces.csv", "data.labels=ferplus", "data.classes=8") == []
+
+
+def test_every_setting_has_a_sentence_and_finite_defaults() -> None:
+    for cls in (TrainSettings, InferSettings):
+        assert [key for key, field in fields_of(cls) if not field.description] == []
+        assert finite(cls().plain())
+        assert len(set(names_of(cls))) == len(list(names_of(cls)))
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    settings = settings_of("experiment=best_7", "data.classes=[happy,sad]", "logger=[tensorboard,csv]")
+    rundir.write_settings(tmp_path, settings, ["experiment=best_7"])
+    assert rundir.load(tmp_path) == settings.model_copy(update={"name": "senet_happy+sad"})
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert saved["run"]["overrides"] == ["experiment=best_7"]
+
+
+def test_a_test_is_named_by_what_is_tested(tmp_path: Path) -> None:
+    trained = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    trained.parent.mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("name: senet_4\n")
+    for ckpt, tta, named, name in (
+        (str(trained), "none", False, "test_senet_4"),
+        (str(trained), "flip", False, "test_senet_4_flip"),
+        (str(trained), "none", True, "test_mine"),
+        ("fer/weights/senet_5.ckpt", "none", False, "test_senet_5"),
+        ([str(trained), "other.ckpt"], "none", False, "test_ensemble_of_2"),
+    ):
+        settings = TrainSettings(mode="test", ckpt=ckpt, tta=tta, name="mine")
+        assert rundir.test_name(settings, named) == name, ckpt
+
+
+@pytest.mark.parametrize("words", [["seed=-1"], ["-m", "seed=1,-1"], ["optim.optimizer.foo=1"], ["trainer.devices=99"]])
+def test_a_refused_command_leaves_nothing(
+    command: Callable[..., "CompletedProcess[str]"], tmp_path: Path, words: list[str]
+) -> None:
+    finished = command(*words, "data.path=never-read.csv", "data.download=false")
+    assert finished.returncode == 2
+    assert len(finished.stderr.splitlines()) == 1
+    assert finished.stderr.startswith("error: ")
+    assert "never-read" not in finished.stderr
+    assert list((tmp_path / "outputs").iterdir()) == []
+
+
+def test_secrets_of_the_environment_are_their_owners_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Callable[..., TrainSettings]
+) -> None:
+    monkeypatch.setenv("FER_NAME", "hidden")
+    assert compose_line(take_apart(["name=${oc.env:FER_NAME}"])).secret
+    assert not compose_line(take_apart(["name=plain"])).secret
+    rundir.claim(tmp_path, settings(), [], secret=True)
+    assert (tmp_path / "config.yaml").stat().st_mode & 0o077 == 0
+
+
+def test_help_and_settings_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help", "optim=sgd"]) == 0
+    shown = capsys.readouterr().out
+    assert "optim.lr=0.1 " in shown
+    assert "senet" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    assert main(["--cfg", "job", "seed=5"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 5
