@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint wheel
 
 setup: $(STAMP)
 
@@ -24,10 +24,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The tests of exported files run in a process of their own: with OpenVINO, NNCF and ONNX Runtime loaded, torch 2.15
-# crashes in later tests that have nothing to do with them.
-EXPORT_TESTS := tests/export tests/inference/test_runtimes.py
-
 test: lint
-	$(BIN)/pytest $(EXPORT_TESTS)
-	$(BIN)/pytest $(addprefix --ignore=,$(EXPORT_TESTS))
+	$(BIN)/pytest
+
+# dist/*.whl: `pip install` it anywhere.
+wheel: setup
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
