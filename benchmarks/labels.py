@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--data", required=True)
     parser.add_argument("--votes", required=True)
-    parser.add_argument("--list", required=True, help="cleaning.csv of python -m fer.data.clean")
+    parser.add_argument("--list", required=True, help="cleaning.csv of fer-clean")
     arguments = parser.parse_args()
 
     faces = read(arguments.data)

@@ -103,9 +103,13 @@ def choose_threads() -> int:
 
 def available_cores() -> int:
     """The cores that this process may run on, and no more than OMP_NUM_THREADS if that is set."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
+    return min(cores(), int(asked)) if asked.isdecimal() and int(asked) else cores()
+
+
+def cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _load() -> float:

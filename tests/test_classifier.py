@@ -1,10 +1,11 @@
 from types import SimpleNamespace
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
 
-from fer.checkpoint import SPEC_KEY
+from fer.checkpoint import SPEC_KEY, read_spec
 from fer.classifier import EmotionClassifier
 from fer.data.datamodule import FER2013DataModule
 from fer.errors import UserError
@@ -103,13 +104,13 @@ def test_logged_metrics_are_those_of_the_whole_split() -> None:
 
 
 def test_a_checkpoint_describes_its_network_in_plain_data() -> None:
-    content: dict[str, object] = {}
+    content: dict[str, Any] = {}
     module = classifier()
+    module.provenance = {"command": "train.py seed=1"}
     module.on_save_checkpoint(content)
-    description = content[SPEC_KEY]
-    assert isinstance(description, dict)
-    assert description["classes"] == list(CLASSES)
-    assert NetworkSpec.from_dict(description) == module.network.spec
+    assert content[SPEC_KEY]["classes"] == list(CLASSES)
+    assert content[SPEC_KEY]["provenance"] == {"command": "train.py seed=1"}
+    assert read_spec("a.ckpt", content) == module.network.spec
 
 
 def test_of_several_voted_labels_the_likeliest_is_learnt() -> None:

@@ -130,16 +130,13 @@ def read_list(path: str | Path, faces: Faces, reasons: Sequence[str] | None = No
             header = reader.fieldnames or ()
             lines = list(reader)
     except FileNotFoundError as error:
-        raise UserError(
-            f"data.exclude={source} does not exist; make it with python -m fer.data.clean data.path=..."
-        ) from error
+        raise UserError(f"data.exclude={source} does not exist; make it with fer-clean data.path=...") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"data.exclude={source} cannot be read ({error}); make it again") from error
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         raise UserError(
-            f"data.exclude={source} has no column {missing[0]}: it takes the cleaning.csv that "
-            "python -m fer.data.clean writes"
+            f"data.exclude={source} has no column {missing[0]}: it takes the cleaning.csv that fer-clean writes"
         )
     position_of = {name: position for position, name in enumerate(faces.rows.tolist())}
     suggestions: dict[int, set[str]] = {}
@@ -154,7 +151,7 @@ def read_list(path: str | Path, faces: Faces, reasons: Sequence[str] | None = No
             what = "is not in the data" if position is None else "shows another picture in the data"
             raise UserError(
                 f"{at} names row {line['row']}, which {what}: the list was made for another data "
-                "set; make one for this data.path with python -m fer.data.clean"
+                "set; make one for this data.path with fer-clean"
             )
         if line["reason"] in chosen:
             suggestions.setdefault(position, set()).add(line["suggested_label"])

@@ -1,4 +1,4 @@
-"""The table of many runs: `python -m fer.evaluation.summary outputs/...`; train.py makes it after every sweep.
+"""The table of many runs: train.py makes it after every sweep, `fer-summary` at any time.
 
 Runs that differ only in the seed, or in the fold of a cross-validation, are one row. Reads what runs have written;
 knows nothing of networks.

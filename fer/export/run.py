@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.console import Console
 
-from fer.checkpoint import load_network
+from fer.checkpoint import load_network, write_slim
 from fer.errors import UserError
 from fer.export.check import compare, table
 from fer.export.faces import CALIBRATION, load_faces
@@ -32,6 +32,8 @@ def export(settings: ExportSettings) -> Path:
         UserError: something is missing or cannot be used, or the file disagrees with the checkpoint; what was at its
             place before is untouched then.
     """
+    if settings.format == "ckpt":
+        return _small_copy(settings)
     _need_tools()
     ckpt = find_checkpoint(settings.ckpt)
     if ckpt.suffix.lower() == _SUFFIX:
@@ -70,6 +72,14 @@ def export(settings: ExportSettings) -> Path:
         _say(console, f"Kept because of force=true, although {objection}")
     _say(console, f"Written: {output}")
     _say(console, f"Use it:  python infer.py mode=webcam {shlex.quote(f'ckpt={output}')}")
+    return output
+
+
+def _small_copy(settings: ExportSettings) -> Path:
+    """A checkpoint without training state, in half precision."""
+    output = Path(str(settings.output)).expanduser()
+    write_slim(find_checkpoint(settings.ckpt), output)
+    _say(Console(), f"Written: {output}")
     return output
 
 

@@ -1,4 +1,4 @@
-"""Exported networks: files that ONNX Runtime or OpenVINO runs. Imports no torch, and a runtime only when it is needed.
+"""Exported networks: files that ONNX Runtime runs. Imports no torch, and the runtime only when it is needed.
 
 What `fer-export` writes is all that is needed: raw faces in, probabilities out, and the class names inside.
 docs/export.md says what such a file holds, for programs in other languages.

@@ -19,8 +19,8 @@ class ExportSettings(Settings):
     """All settings of the export."""
 
     ckpt: PathText | None = setting(None, "the .ckpt file, or the folder of a run, to export")
-    format: Annotated[Literal["onnx"], BeforeValidator(_known)] = setting(
-        "onnx", "ONNX Runtime, OpenVINO and TensorRT read it"
+    format: Annotated[Literal["onnx", "ckpt"], BeforeValidator(_known)] = setting(
+        "onnx", "which ONNX Runtime, OpenVINO and TensorRT read; or ckpt: a small copy that only predicts"
     )
     precision: Literal["fp32", "int8"] = setting("fp32", "int8 is measured on training rows and needs data=")
     output: PathText | None = setting(None, "the file to write; null: beside the checkpoint")
@@ -35,7 +35,9 @@ class ExportSettings(Settings):
         """Settings that make no sense together, a sentence each."""
         if self.ckpt is None:
             yield "ckpt is missing: give the .ckpt file, or the folder of a run, to export"
-        if self.output is not None and Path(self.output).suffix.lower() != ".onnx":
-            yield f"output={self.output}: the file of format=onnx ends in .onnx"
+        if self.output is not None and Path(self.output).suffix.lower() != f".{self.format}":
+            yield f"output={self.output}: the file of format={self.format} ends in .{self.format}"
+        if self.format == "ckpt" and self.output is None:
+            yield "format=ckpt needs output=FILE.ckpt: the small copy's name"
         if self.precision == "int8" and self.data is None:
             yield "precision=int8 needs data=PATH: the ranges of 8-bit numbers are measured on training rows"

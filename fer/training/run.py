@@ -262,7 +262,7 @@ def _check_counts(arguments: Mapping[str, Any]) -> None:
     devices = arguments.get("devices")
     asked = devices if isinstance(devices, int) and not isinstance(devices, bool) else 0
     on_cpu = arguments.get("accelerator") == "cpu" or not torch.accelerator.is_available()
-    there = machine.available_cores() if on_cpu else torch.accelerator.device_count()
+    there = machine.cores() if on_cpu else torch.accelerator.device_count()
     if asked > there:
         kind = "cores" if on_cpu else "devices"
         raise UserError(f"trainer.devices={devices}: there are {there} {kind} here")

@@ -108,7 +108,7 @@ def test_a_spoilt_list_is_refused(source: Path, listing: Path, old: str, new: st
 
 def test_files_that_are_no_list(source: Path, tmp_path: Path) -> None:
     faces = read(source)
-    with pytest.raises(UserError, match=r"does not exist; make it with python -m fer\.data\.clean"):
+    with pytest.raises(UserError, match=r"does not exist; make it with fer-clean"):
         read_list(tmp_path / "none.csv", faces)
     with pytest.raises(UserError, match="has no column row"):
         read_list(source, faces)

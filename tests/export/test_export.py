@@ -1,4 +1,4 @@
-"""`python -m fer.export`: what it writes, what it says, and what it refuses."""
+"""`fer-export`: what it writes, what it says, and what it refuses."""
 
 import hashlib
 import importlib.util
@@ -173,6 +173,14 @@ def test_8_bits_keep_the_labels(copy, capsys):
         assert list(scale.dims) == [weight.dims[0]]  # a scale for each output channel
 
 
+def test_a_small_copy_only_predicts(copy):
+    small = export(ExportSettings(ckpt=str(copy), format="ckpt", output=str(copy.with_name("small.ckpt"))))
+    assert small.stat().st_size < 0.6 * copy.stat().st_size
+    images = drawn(50)
+    before, after = (Predictor.load(file, threads=1).probabilities(images) for file in (copy, small))
+    assert np.abs(before - after).max() < 5e-3
+
+
 def test_an_output_of_ones_own_and_the_command_line(checkpoint, tmp_path, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     done = subprocess.run(
@@ -308,7 +316,7 @@ def test_a_missing_tool_is_named_with_the_command(copy, monkeypatch, missing):
         ([], ["ckpt is missing"]),
         (["ckpt=a", "fromat=onnx"], ["fromat: there is no such setting; did you mean format?"]),
         (["ckpt=a", "zzz=1"], ["zzz: there is no such setting"]),
-        (["ckpt=a", "format=onxn"], ["format=onxn: there is onnx; did you mean onnx?"]),
+        (["ckpt=a", "format=onxn"], ["format=onxn: there is onnx, ckpt; did you mean onnx?"]),
         (["ckpt=a", "format=openvino"], ["format=openvino: OpenVINO reads .onnx files by itself"]),
         (["ckpt=a", "precision=fp16"], ["precision=fp16: there is fp32, int8; did you mean fp32?"]),
         (["ckpt=a", "precision=int8"], ["precision=int8 needs data=PATH"]),
@@ -341,4 +349,4 @@ finally:
     assert shown.stdout.endswith("False\n")
     wrong = subprocess.run([sys.executable, "-c", code.format("format=x")], capture_output=True, text=True, cwd=ROOT)
     assert wrong.returncode == 2
-    assert wrong.stderr == "error: format=x: there is onnx\n"
+    assert wrong.stderr == "error: format=x: there is onnx, ckpt\n"
