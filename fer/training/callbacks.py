@@ -78,8 +78,9 @@ class ProgressiveResizing(Callback):
         finally:
             network.train(training)
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Sets the size for this epoch."""
+        # Not in `on_train_epoch_start`: Lightning does not call that for an epoch which it resumes in the middle.
         assert isinstance(pl_module.network, EmotionNetwork)
         assert trainer.max_epochs is not None
         stage = trainer.current_epoch * len(self.sizes) // trainer.max_epochs
