@@ -3,6 +3,8 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
 from fer.checkpoint import SPEC_KEY
 from fer.classifier import EmotionClassifier
@@ -37,7 +39,7 @@ def test_the_loss_knows_smoothing_weights_and_soft_targets() -> None:
     assert float(plain(logits, soft)) == pytest.approx(float(plain(logits, hard)), abs=1e-6)
 
 
-def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees() -> None:
     plain, double = classifier(), classifier(auxiliary=0.5)
     double.network.load_state_dict(plain.network.state_dict())
     faces = torch.randint(0, 256, (4, 1, 48, 48), dtype=torch.uint8)
@@ -46,21 +48,16 @@ def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees(monkeypat
     trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])
     losses, logged = [], []
     for module, targets in ((plain, own), (double, torch.cat([own, votes], dim=1))):
-        figures: dict[str, torch.Tensor] = {}
         module.trainer = trainer  # type: ignore[assignment]
-        monkeypatch.setattr(module, "log", lambda name, value, kept=figures, **_: kept.update({name: value}))
-        monkeypatch.setattr(module, "log_dict", lambda *args, **kwargs: None)
         torch.manual_seed(0)  # of dropout
         losses.append(module.training_step((faces, targets), 0))
-        logged.append(figures)
+        logged.append(module.counts.metrics())
     features = double._features
     expected = torch.nn.functional.cross_entropy(double.votes_head(features), votes)
     assert (losses[1] - losses[0]).item() == pytest.approx(0.5 * expected.item(), abs=1e-5)
-    assert logged[1]["train/loss"].item() == pytest.approx(
-        logged[0]["train/loss"].item(), abs=1e-5
-    )  # comparable with val/loss
-    assert logged[1]["train/loss_of_votes"].item() == pytest.approx(expected.item(), abs=1e-5)
-    assert "train/loss_of_votes" not in logged[0]
+    assert logged[1]["loss"] == pytest.approx(logged[0]["loss"], abs=1e-5)  # comparable with val/loss
+    assert logged[1]["loss_of_votes"] == pytest.approx(expected.item(), abs=1e-5)
+    assert "loss_of_votes" not in logged[0]
     expected.backward()
     trained = {name for name, parameter in double.network.named_parameters() if parameter.grad is not None}
     assert trained == {name for name, _ in double.network.named_parameters() if "head" not in name}
@@ -76,6 +73,8 @@ def test_a_network_without_a_linear_end_cannot_have_the_second_task() -> None:
 def test_logged_metrics_are_those_of_the_whole_split() -> None:
     datamodule = FER2013DataModule(None, list(CLASSES), 8, synthetic={"train": 70, "val": 70, "test": 0})
     module = classifier()
+    trained: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    module.loss.register_forward_hook(lambda _, inputs, loss: trained.append((*inputs, loss)))
     trainer = L.Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -96,7 +95,21 @@ def test_logged_metrics_are_those_of_the_whole_split() -> None:
     assert float(metrics["val/recall"]) == pytest.approx(float(recall), abs=1e-6)
     loss = torch.nn.functional.cross_entropy(logits, targets)
     assert float(metrics["val/loss"]) == pytest.approx(float(loss), abs=1e-5)
-    assert {f"train/{name}" for name in ("loss", "accuracy", "f1", "precision", "recall", "lr")} <= metrics.keys()
+
+    expected = MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(3, average="micro"),
+            "f1": MulticlassF1Score(3),
+            "precision": MulticlassPrecision(3),
+            "recall": MulticlassRecall(3),
+            "loss": MeanMetric(),
+        }
+    )
+    for logits, targets, loss in trained:
+        for name, metric in expected.items():
+            metric.update(*((loss, len(targets)) if name == "loss" else (logits, targets)))
+    for name, value in {**expected.compute(), "lr": 0.1}.items():
+        assert float(metrics[f"train/{name}"]) == pytest.approx(float(value), abs=1e-6), name
 
 
 def test_a_checkpoint_describes_its_network_in_plain_data() -> None:
@@ -111,7 +124,6 @@ def test_a_checkpoint_describes_its_network_in_plain_data() -> None:
 
 def test_of_several_voted_labels_the_likeliest_is_learnt() -> None:
     module = classifier(any_target=True)
-    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     module._trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])  # type: ignore[assignment]
     logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 3.0], [0.5, 0.0, 0.0]], requires_grad=True)
     module.forward = lambda faces: logits  # type: ignore[method-assign, assignment]
