@@ -65,7 +65,8 @@ class EmotionClassifier(L.LightningModule):
             last.register_forward_pre_hook(self._keep_features)
         self.counts = self._no_counts()
         self.val_metrics = headline_metrics(len(network.spec.classes)).clone(prefix="val/")
-        self.val_loss = MeanMetric()  # Lightning's own mean over processes rounds the number of rows per process
+        # Lightning's own mean over processes rounds the number of rows per process. Losses that are no numbers count.
+        self.val_loss = MeanMetric(nan_strategy="disable")
 
     def forward(self, faces: Tensor) -> Tensor:
         """Logits (B, C) of raw faces, uint8 (B, 1, H, W)."""

@@ -70,13 +70,9 @@ def test_a_network_without_a_linear_end_cannot_have_the_second_task() -> None:
         EmotionClassifier(network, auxiliary=1.0)
 
 
-def test_logged_metrics_are_those_of_the_whole_split() -> None:
-    datamodule = FER2013DataModule(None, list(CLASSES), 8, synthetic={"train": 70, "val": 70, "test": 0})
-    module = classifier()
-    trained: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-    module.loss.register_forward_hook(lambda _, inputs, loss: trained.append((*inputs, loss)))
-    trainer = L.Trainer(
-        max_epochs=1,
+def quiet_trainer(**options: int) -> L.Trainer:
+    return L.Trainer(
+        **options,  # type: ignore[arg-type]
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -84,6 +80,14 @@ def test_logged_metrics_are_those_of_the_whole_split() -> None:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def test_logged_metrics_are_those_of_the_whole_split() -> None:
+    datamodule = FER2013DataModule(None, list(CLASSES), 8, synthetic={"train": 70, "val": 70, "test": 0})
+    module = classifier()
+    trained: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    module.loss.register_forward_hook(lambda _, inputs, loss: trained.append((*inputs, loss)))
+    trainer = quiet_trainer(max_epochs=1)
     trainer.fit(module, datamodule)
     faces, targets = (torch.cat(parts) for parts in zip(*datamodule.val_dataloader(), strict=True))
     with torch.no_grad():
@@ -110,6 +114,17 @@ def test_logged_metrics_are_those_of_the_whole_split() -> None:
             metric.update(*((loss, len(targets)) if name == "loss" else (logits, targets)))
     for name, value in {**expected.compute(), "lr": 0.1}.items():
         assert float(metrics[f"train/{name}"]) == pytest.approx(float(value), abs=1e-6), name
+
+
+def test_an_epoch_that_is_cut_short_is_reported_too() -> None:
+    module = classifier()
+    losses: list[torch.Tensor] = []
+    module.loss.register_forward_hook(lambda _, inputs, loss: losses.append(loss))
+    trainer = quiet_trainer(max_epochs=2, max_steps=2)
+    trainer.fit(module, FER2013DataModule(None, list(CLASSES), 8, synthetic={"train": 70, "val": 7, "test": 0}))
+    assert len(losses) == 2
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(float(sum(losses)) / 2)
+    assert module.counts.steps == 0
 
 
 def test_a_checkpoint_describes_its_network_in_plain_data() -> None:

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from fer.checkpoint import write_checkpoint
+from fer.classifier import EmotionClassifier
 from fer.errors import UserError
 from fer.files import write_whole
 from fer.models.network import EmotionNetwork
@@ -157,6 +158,45 @@ class ProgressiveResizing(Callback):
         assert trainer.max_epochs is not None
         stage = trainer.current_epoch * len(self.sizes) // trainer.max_epochs
         pl_module.network.training_size = self.sizes[stage]
+
+
+class StopOnDivergence(Callback):
+    """Ends a run whose loss or weights are not finite, before a checkpoint holds them.
+
+    The device is asked at an epoch's end and before a checkpoint, not at every step: a sum of losses stays what it is
+    once one of them was infinite or no number.
+    """
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Looks at the epoch's losses after its last batch, before validation.
+
+        Raises:
+            UserError: one is not finite; of several processes all raise it.
+        """
+        assert isinstance(pl_module, EmotionClassifier)
+        if trainer.is_last_batch:
+            self._check(trainer, pl_module.counts.losses)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Looks at the weights, also the averaged ones, and at the losses so far.
+
+        Raises:
+            UserError: as above.
+        """
+        assert isinstance(pl_module, EmotionClassifier)
+        weights = [*checkpoint["state_dict"].values(), *checkpoint.get("current_model_state", {}).values()]
+        self._check(trainer, weights, pl_module.counts.losses)
+
+    def _check(self, trainer: L.Trainer, *groups: Sequence[Tensor]) -> None:
+        """Of tensors that are on one device each."""
+        finite = all(torch.stack([tensor.isfinite().all() for tensor in group]).all().item() for group in groups)
+        if not trainer.strategy.reduce_boolean_decision(finite):
+            rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+            raise UserError(
+                f"training diverged: loss or weights are not finite in epoch {trainer.current_epoch + 1}, at a learning"
+                f" rate of {rate:.2g}; lower optim.lr, raise optim.warmup_epochs, or clip gradients more with "
+                "trainer.gradient_clip_val; checkpoints written before are whole"
+            )
 
 
 class History(Callback):

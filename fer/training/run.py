@@ -40,6 +40,7 @@ from fer.training.callbacks import (
     ProgressiveResizing,
     RunLogger,
     StopAfterBatch,
+    StopOnDivergence,
     progress,
 )
 from fer.training.optim import configure_optimizers
@@ -59,7 +60,7 @@ def train(cfg: DictConfig, run_dir: Path, more: Sequence[Callback] = ()) -> Path
         The checkpoint with the best validation accuracy.
 
     Raises:
-        UserError: the data, the network or the trainer cannot be had as asked for.
+        UserError: the data, the network or the trainer cannot be had as asked for; or training diverged.
         SystemExit: the run was interrupted; 130 by Ctrl-C, 143 by SIGTERM or SIGUSR1. `last.ckpt` is whole then, and
             after SIGUSR1 or a preemption a job of SLURM is back in the queue.
     """
@@ -241,9 +242,9 @@ def _check_resumable(ckpt: str, spec: NetworkSpec) -> int:
 
 
 def _callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
-    callbacks: list[Callback] = [progress(), LastCheckpoint(run_dir / "checkpoints")]
+    callbacks: list[Callback] = [StopOnDivergence(), progress(), LastCheckpoint(run_dir / "checkpoints")]
     if cfg.ema is not None:
-        callbacks.insert(0, EMA(cfg.ema))
+        callbacks.insert(0, EMA(cfg.ema))  # before the callback that looks at what a checkpoint would hold
     if cfg.image_sizes:
         callbacks.append(ProgressiveResizing(list(cfg.image_sizes)))
     if cfg.early_stopping is not None:
