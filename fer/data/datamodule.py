@@ -46,7 +46,7 @@ class FER2013DataModule(L.LightningDataModule):
         split_seed: of random divisions and of synthetic faces; apart from `seed`, so that runs that differ in `seed`
             are trained and judged on the same rows.
         memory_gb: faces of which the pixels take more stay on the disk and are mapped into memory (see
-            `fer.data.reader.read`).
+            `fer.data.reader.read`); splits that take less are held in a GPU's memory when one is used.
         seed: of order and augmentation.
         labels: "fer2013" trains on the data set's own labels, "ferplus" on those that FER+ votes for (see
             `fer.data.ferplus`); rows whose label is none of the classes, or that FER+ calls unknown or not a face, are
@@ -323,5 +323,12 @@ class FER2013DataModule(L.LightningDataModule):
         return faces, targets
 
     def _loader(self, images: Tensor, targets: Tensor, batch_size: int, **options: Any) -> FaceLoader:
-        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return FaceLoader(images, targets, batch_size, **options, seed=self.seed, rank=rank, world_size=world_size)
+        options["seed"] = self.seed
+        if self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            options.update(rank=self.trainer.global_rank, world_size=self.trainer.world_size, device=device)
+            if (
+                device.type == "cuda" and images.nbytes <= self.memory
+            ):  # else each batch would be copied, and waited for
+                images, targets = images.to(device), targets.to(device)
+        return FaceLoader(images, targets, batch_size, **options)
