@@ -97,8 +97,8 @@ class EmotionClassifier(L.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Logs the metrics of the epoch, with its last batch: callbacks read them before `on_train_epoch_end` is called
-        here."""
+        """Logs the metrics of the epoch after its last batch."""
+        # Not in `on_train_epoch_end`: the callbacks that read them are called before that.
         if self.trainer.is_last_batch or self.trainer.fit_loop.epoch_loop.done:
             total = self.counts.over_processes(self._sum)
             self.counts = self._no_counts()
@@ -136,10 +136,9 @@ class EmotionClassifier(L.LightningModule):
         return self(faces).float(), targets
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the description that lets the file be loaded on its own (see `fer.checkpoint`), and in the middle of an
-        epoch what was counted so far."""
+        """Adds the description that lets the file be loaded on its own (see `fer.checkpoint`)."""
         checkpoint[SPEC_KEY] = self.network.spec.to_dict()
-        if self.counts.steps > 0:
+        if self.counts.steps > 0:  # in the middle of an epoch
             checkpoint[COUNTS_KEY] = self.counts.over_processes(self._sum).state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -96,6 +96,8 @@ class EMA(Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Makes the average the `state_dict`; the weights that are trained become `current_model_state`."""
+        if not self._averaged:
+            return  # nothing was trained
         current = checkpoint["state_dict"]
         checkpoint["current_model_state"] = current
         checkpoint["state_dict"] = {name: self._averaged.get(name, tensor) for name, tensor in current.items()}

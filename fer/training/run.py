@@ -98,6 +98,10 @@ def train(cfg: DictConfig, run_dir: Path, more: Sequence[Callback] = ()) -> Path
         trainer.fit(classifier, datamodule, ckpt_path=cfg.ckpt)
     except SIGTERMException:
         _stop(stop, trainer.current_epoch + 1, run_dir / "checkpoints" / "last.ckpt")
+    except UserError:
+        if not cluster.is_first():
+            sys.exit(0)  # the first process tells; and see `_stop`
+        raise
     if stop.received is not None:  # in the last validation
         _stop(stop, trainer.current_epoch, run_dir / "checkpoints" / "last.ckpt")
     if trainer.is_global_zero and history.rows:
