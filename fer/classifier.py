@@ -3,11 +3,12 @@
 Knows nothing of files, augmentation or the command line. The optimiser is handed in as a function.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
@@ -17,12 +18,13 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from fer.checkpoint import SPEC_KEY
+from fer.checkpoint import SPEC_KEY, load_network
 from fer.errors import UserError
 from fer.labels import VOTED_ON
 from fer.models.network import EmotionNetwork
 
 ConfigureOptimizers = Callable[["EmotionClassifier"], Any]
+COUNTS_KEY = "train_counts"  # of a checkpoint from the middle of an epoch
 
 
 class EmotionClassifier(L.LightningModule):
@@ -63,10 +65,29 @@ class EmotionClassifier(L.LightningModule):
             last = _last_linear(network)
             self.votes_head = nn.Linear(last.in_features, len(VOTED_ON))
             last.register_forward_pre_hook(self._keep_features)
-        metrics = headline_metrics(len(network.spec.classes))
-        self.train_metrics = metrics.clone(prefix="train/")
-        self.val_metrics = metrics.clone(prefix="val/")
-        self.val_loss = MeanMetric()  # Lightning's own mean over processes rounds the number of rows per process
+        self.counts = self._no_counts()
+        self.val_metrics = headline_metrics(len(network.spec.classes))
+        # Lightning's own mean over processes rounds the number of rows per process. Losses that are no numbers count.
+        self.val_loss = MeanMetric(nan_strategy="disable")
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> "EmotionClassifier":
+        """The module of a checkpoint of this project, to predict, validate or test; only the path is needed.
+
+        Always read as plain data and strictly, whatever the arguments that Lightning's own method has say.
+
+        Raises:
+            UserError: see `fer.checkpoint.load_network`.
+        """
+        return cls(load_network(checkpoint_path)).to(map_location or "cpu")
 
     def forward(self, faces: Tensor) -> Tensor:
         """Logits (B, C) of raw faces, uint8 (B, 1, H, W)."""
@@ -89,31 +110,53 @@ class EmotionClassifier(L.LightningModule):
         if self.any_target:
             targets = logits.detach().masked_fill(targets == 0, -torch.inf).argmax(dim=1)
         loss: Tensor = self.loss(logits, targets)
-        self.train_metrics.update(logits.detach(), hard)
-        epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(faces), "logger": False}
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True, **epoch)  # of the first task, as val/loss is
+        losses = [loss]  # of the first task, as val/loss is
         if votes is not None:
-            of_votes = nn.functional.cross_entropy(self.votes_head(self._features), votes)
-            self.log("train/loss_of_votes", of_votes, sync_dist=True, **epoch)
-            loss = loss + self.auxiliary * of_votes
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True, **epoch)
-        self.log_dict(self.train_metrics, **epoch)
+            losses.append(nn.functional.cross_entropy(self.votes_head(self._features), votes))
+            loss = loss + self.auxiliary * losses[1]
+        self.counts.add(logits, hard, losses, float(self.trainer.optimizers[0].param_groups[0]["lr"]))
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Logs the metrics of the epoch after its last batch."""
+        # Not in `on_train_epoch_end`: the callbacks that read them are called before that.
+        if self.trainer.is_last_batch or self.trainer.fit_loop.epoch_loop.done:
+            total = self.counts.over_processes(self._sum)
+            self.counts = self._no_counts()
+            epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "logger": False}
+            for name, value in total.metrics().items():
+                self.log(f"train/{name}", value, prog_bar=name == "loss", sync_dist=True, **epoch)
+
+    def _no_counts(self) -> "EpochCounts":
+        losses = ["loss", "loss_of_votes"] if self.auxiliary > 0 else ["loss"]
+        return EpochCounts(len(self.network.spec.classes), losses)
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes."""
+        total: Tensor = self.trainer.strategy.reduce(tensor.clone(), reduce_op="sum")
+        return total
 
     def _keep_features(self, last: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._features = inputs[0]
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Metrics and plain cross-entropy of one batch."""
+        self._judge(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """The same of the test split."""
+        self._judge(batch, "test")
+
+    def _judge(self, batch: tuple[Tensor, Tensor], split: str) -> None:
         faces, targets = batch
         logits = self(faces)
         self.val_metrics.update(logits, targets)
         self.val_loss.update(nn.functional.cross_entropy(logits.float(), targets), len(faces))
-        epoch: dict[str, Any] = {"batch_size": len(faces), "logger": False}
-        self.log("val/loss", self.val_loss, prog_bar=True, **epoch)
-        self.log("val/accuracy", self.val_metrics["accuracy"], prog_bar=True, **epoch)
-        others = {f"val/{name}": self.val_metrics[name] for name in ("f1", "precision", "recall")}
-        self.log_dict(others, **epoch)
+        # While it trains, `History` writes an epoch's row itself.
+        options: dict[str, Any] = {"batch_size": len(faces), "logger": self.trainer.state.fn != TrainerFn.FITTING}
+        self.log(f"{split}/loss", self.val_loss, prog_bar=True, **options)
+        self.log(f"{split}/accuracy", self.val_metrics["accuracy"], prog_bar=True, **options)
+        self.log_dict({f"{split}/{name}": self.val_metrics[name] for name in ("f1", "precision", "recall")}, **options)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Float32 logits (B, C) and the targets (B,)."""
@@ -123,6 +166,13 @@ class EmotionClassifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description that lets the file be loaded on its own (see `fer.checkpoint`)."""
         checkpoint[SPEC_KEY] = self.network.spec.to_dict() | {"provenance": self.provenance}
+        if self.counts.steps > 0:  # in the middle of an epoch
+            checkpoint[COUNTS_KEY] = self.counts.over_processes(self._sum).state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting where the checkpoint was written."""
+        if COUNTS_KEY in checkpoint:
+            self.counts.load_state_dict(checkpoint[COUNTS_KEY], first=self.global_rank == 0)
 
 
 def _last_linear(network: EmotionNetwork) -> nn.Linear:
@@ -136,13 +186,75 @@ def _last_linear(network: EmotionNetwork) -> nn.Linear:
     return linear[-1]
 
 
-def headline_metrics(num_classes: int) -> MetricCollection:
-    """Accuracy over all images, and F1, precision and recall as the mean over classes."""
+class EpochCounts:
+    """What a training epoch has come to so far, added up on the device: no step waits for it.
+
+    Not in buffers of the module, since averaging would average them, and DDP overwrite them.
+
+    Args:
+        num_classes: C.
+        losses: what they are called.
+    """
+
+    def __init__(self, num_classes: int, losses: Sequence[str]) -> None:
+        self.num_classes = num_classes
+        self.names = losses
+        self.steps = 0
+        self.rate = 0.0  # learning rate, summed over the steps
+        # The confusion matrix as one row, C times the true class plus the predicted one. Not by bincount, which has to
+        # ask the device how long its answer is.
+        self.confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64)
+        self.losses = [torch.zeros(()) for _ in losses]  # summed over the faces
+
+    @torch.no_grad()
+    def add(self, logits: Tensor, targets: Tensor, losses: Sequence[Tensor], rate: float) -> None:
+        """Counts a batch: logits (B, C), targets int64 (B,), its mean losses, and the learning rate of its step."""
+        if self.confusion.device != logits.device:
+            self.confusion = self.confusion.to(logits.device)
+            self.losses = [total.to(logits.device) for total in self.losses]
+        self.steps += 1
+        self.rate += rate
+        cells = torch.add(logits.argmax(dim=1), targets, alpha=self.num_classes)
+        self.confusion.index_add_(0, cells, torch.ones_like(cells))
+        for total, loss in zip(self.losses, losses, strict=True):
+            total.add_(loss, alpha=len(logits))
+
+    def over_processes(self, total: Callable[[Tensor], Tensor]) -> "EpochCounts":
+        """The same of all processes; `total` sums a tensor over them."""
+        counts = EpochCounts(self.num_classes, self.names)
+        counts.steps, counts.rate = self.steps, self.rate
+        counts.confusion, *counts.losses = map(total, [self.confusion, *self.losses])
+        return counts
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the faces, by name. Waits for the device."""
+        confusion = self.confusion.cpu()
+        cells = torch.arange(len(confusion)).repeat_interleave(confusion)  # one for each face
+        metrics = headline_metrics(self.num_classes, sync_on_compute=False)
+        metrics.update(cells % self.num_classes, cells // self.num_classes)
+        means = {name: float(total) / len(cells) for name, total in zip(self.names, self.losses, strict=True)}
+        rates = {name: float(value) for name, value in metrics.compute().items()}
+        return {**means, "lr": self.rate / self.steps, **rates}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data, for a checkpoint."""
+        return {"steps": self.steps, "rate": self.rate, "confusion": self.confusion, "losses": self.losses}
+
+    def load_state_dict(self, state: dict[str, Any], first: bool) -> None:
+        """The reverse; of several processes the first one takes the sums over all of them."""
+        self.steps, self.rate = state["steps"], state["rate"]
+        if first:
+            self.confusion, self.losses = state["confusion"], list(state["losses"])
+
+
+def headline_metrics(num_classes: int, sync_on_compute: bool = True) -> MetricCollection:
+    """Accuracy over all images, and F1, precision and recall as the mean over classes; of all processes, or not."""
+    sync: dict[str, Any] = {"sync_on_compute": sync_on_compute}
     return MetricCollection(
         {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-            "f1": MulticlassF1Score(num_classes, average="macro"),
-            "precision": MulticlassPrecision(num_classes, average="macro"),
-            "recall": MulticlassRecall(num_classes, average="macro"),
+            "accuracy": MulticlassAccuracy(num_classes, average="micro", **sync),
+            "f1": MulticlassF1Score(num_classes, average="macro", **sync),
+            "precision": MulticlassPrecision(num_classes, average="macro", **sync),
+            "recall": MulticlassRecall(num_classes, average="macro", **sync),
         }
     )

@@ -1,16 +1,21 @@
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
-from fer.checkpoint import SPEC_KEY, read_spec
+from fer.checkpoint import SPEC_KEY, read_spec, write_checkpoint, write_slim
 from fer.classifier import EmotionClassifier
 from fer.data.datamodule import FER2013DataModule
 from fer.errors import UserError
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.train import DataSettings
+from fer.weights import resolve
 
 CLASSES = ("angry", "happy", "sad")
 
@@ -39,7 +44,7 @@ def test_the_loss_knows_smoothing_weights_and_soft_targets() -> None:
     assert float(plain(logits, soft)) == pytest.approx(float(plain(logits, hard)), abs=1e-6)
 
 
-def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees() -> None:
     plain, double = classifier(), classifier(auxiliary=0.5)
     double.network.load_state_dict(plain.network.state_dict())
     faces = torch.randint(0, 256, (4, 1, 48, 48), dtype=torch.uint8)
@@ -48,21 +53,16 @@ def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees(monkeypat
     trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])
     losses, logged = [], []
     for module, targets in ((plain, own), (double, torch.cat([own, votes], dim=1))):
-        figures: dict[str, torch.Tensor] = {}
         module.trainer = trainer  # type: ignore[assignment]
-        monkeypatch.setattr(module, "log", lambda name, value, kept=figures, **_: kept.update({name: value}))
-        monkeypatch.setattr(module, "log_dict", lambda *args, **kwargs: None)
         torch.manual_seed(0)  # of dropout
         losses.append(module.training_step((faces, targets), 0))
-        logged.append(figures)
+        logged.append(module.counts.metrics())
     features = double._features
     expected = torch.nn.functional.cross_entropy(double.votes_head(features), votes)
     assert (losses[1] - losses[0]).item() == pytest.approx(0.5 * expected.item(), abs=1e-5)
-    assert logged[1]["train/loss"].item() == pytest.approx(
-        logged[0]["train/loss"].item(), abs=1e-5
-    )  # comparable with val/loss
-    assert logged[1]["train/loss_of_votes"].item() == pytest.approx(expected.item(), abs=1e-5)
-    assert "train/loss_of_votes" not in logged[0]
+    assert logged[1]["loss"] == pytest.approx(logged[0]["loss"], abs=1e-5)  # comparable with val/loss
+    assert logged[1]["loss_of_votes"] == pytest.approx(expected.item(), abs=1e-5)
+    assert "loss_of_votes" not in logged[0]
     expected.backward()
     trained = {name for name, parameter in double.network.named_parameters() if parameter.grad is not None}
     assert trained == {name for name, _ in double.network.named_parameters() if "head" not in name}
@@ -75,13 +75,14 @@ def test_a_network_without_a_linear_end_cannot_have_the_second_task() -> None:
         EmotionClassifier(network, auxiliary=1.0)
 
 
-def test_logged_metrics_are_those_of_the_whole_split() -> None:
+def drawn(val: int = 70, test: int = 0) -> FER2013DataModule:
     chosen = {"path": None, "classes": list(CLASSES), "batch_size": 8, "augment": None}
-    drawn = {"synthetic": {"train": 70, "val": 70, "test": 0}}
-    datamodule = FER2013DataModule(DataSettings.checked(chosen | drawn))
-    module = classifier()
-    trainer = L.Trainer(
-        max_epochs=1,
+    return FER2013DataModule(DataSettings.checked({**chosen, "synthetic": {"train": 70, "val": val, "test": test}}))
+
+
+def quiet_trainer(**options: int) -> L.Trainer:
+    return L.Trainer(
+        **options,  # type: ignore[arg-type]
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -89,6 +90,14 @@ def test_logged_metrics_are_those_of_the_whole_split() -> None:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def test_logged_metrics_are_those_of_the_whole_split() -> None:
+    datamodule = drawn()
+    module = classifier()
+    trained: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    module.loss.register_forward_hook(lambda _, inputs, loss: trained.append((*inputs, loss)))
+    trainer = quiet_trainer(max_epochs=1)
     trainer.fit(module, datamodule)
     faces, targets = (torch.cat(parts) for parts in zip(*datamodule.val_dataloader(), strict=True))
     with torch.no_grad():
@@ -100,7 +109,32 @@ def test_logged_metrics_are_those_of_the_whole_split() -> None:
     assert float(metrics["val/recall"]) == pytest.approx(float(recall), abs=1e-6)
     loss = torch.nn.functional.cross_entropy(logits, targets)
     assert float(metrics["val/loss"]) == pytest.approx(float(loss), abs=1e-5)
-    assert {f"train/{name}" for name in ("loss", "accuracy", "f1", "precision", "recall", "lr")} <= metrics.keys()
+
+    expected = MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(3, average="micro"),
+            "f1": MulticlassF1Score(3),
+            "precision": MulticlassPrecision(3),
+            "recall": MulticlassRecall(3),
+            "loss": MeanMetric(),
+        }
+    )
+    for logits, targets, loss in trained:
+        for name, metric in expected.items():
+            metric.update(*((loss, len(targets)) if name == "loss" else (logits, targets)))
+    for name, value in {**expected.compute(), "lr": 0.1}.items():
+        assert float(metrics[f"train/{name}"]) == pytest.approx(float(value), abs=1e-6), name
+
+
+def test_an_epoch_that_is_cut_short_is_reported_too() -> None:
+    module = classifier()
+    losses: list[float] = []
+    module.loss.register_forward_hook(lambda _, inputs, loss: losses.append(loss.item()))
+    trainer = quiet_trainer(max_epochs=2, max_steps=2)
+    trainer.fit(module, drawn(val=7))
+    assert len(losses) == 2
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(sum(losses) / 2)
+    assert module.counts.steps == 0
 
 
 def test_a_checkpoint_describes_its_network_in_plain_data() -> None:
@@ -115,7 +149,6 @@ def test_a_checkpoint_describes_its_network_in_plain_data() -> None:
 
 def test_of_several_voted_labels_the_likeliest_is_learnt() -> None:
     module = classifier(any_target=True)
-    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     module._trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])  # type: ignore[assignment]
     logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 3.0], [0.5, 0.0, 0.0]], requires_grad=True)
     module.forward = lambda faces: logits  # type: ignore[method-assign, assignment]
@@ -126,3 +159,33 @@ def test_of_several_voted_labels_the_likeliest_is_learnt() -> None:
     loss.backward()
     assert logits.grad is not None
     assert (logits.grad[[0, 1, 2], [0, 1, 1]] < 0).all()
+
+
+@pytest.mark.parametrize("auxiliary", [0.0, 1.0])
+def test_what_every_lightning_user_types_first(tmp_path: Path, auxiliary: float) -> None:
+    """load_from_checkpoint, validate and test, of a run's checkpoint and of a small copy that only predicts."""
+    module = classifier(auxiliary=auxiliary)
+    content = {"state_dict": module.state_dict(), "epoch": 3, "global_step": 9}
+    module.on_save_checkpoint(content)
+    write_checkpoint(content, tmp_path / "best.ckpt")
+    write_slim(tmp_path / "best.ckpt", tmp_path / "small.ckpt")
+    data = drawn(val=70, test=35)
+    trainer = L.Trainer(accelerator="cpu", logger=CSVLogger(tmp_path), enable_progress_bar=False)
+    data.setup()
+    for file in ("best.ckpt", "small.ckpt"):
+        loaded = EmotionClassifier.load_from_checkpoint(tmp_path / file)
+        for task, split, loader in (
+            ("validate", "val", data.val_dataloader()),
+            ("test", "test", data.test_dataloader()),
+        ):
+            (found,) = getattr(trainer, task)(loaded, loader, verbose=False)
+            assert set(found) == {f"{split}/{name}" for name in ("loss", "accuracy", "f1", "precision", "recall")}
+            faces, targets = (torch.cat(parts) for parts in zip(*loader, strict=True))
+            expected = (loaded(faces).argmax(dim=1) == targets).float().mean()
+            assert found[f"{split}/accuracy"] == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("name", ["senet_7", "senet_4", "senet_5", "senet_5-surprise"])
+def test_packaged_networks_load_as_lightning_modules(name: str) -> None:
+    loaded = EmotionClassifier.load_from_checkpoint(resolve(name))
+    assert loaded(torch.zeros(2, 1, 48, 48, dtype=torch.uint8)).shape == (2, len(loaded.network.spec.classes))

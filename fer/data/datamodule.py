@@ -275,8 +275,14 @@ class FER2013DataModule(L.LightningDataModule):
         return faces, targets
 
     def _loader(self, images: Tensor, targets: Tensor, batch_size: int, **options: Any) -> FaceLoader:
-        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return FaceLoader(images, targets, batch_size, **options, seed=self.seed, rank=rank, world_size=world_size)
+        options["seed"] = self.seed
+        if self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            options.update(rank=self.trainer.global_rank, world_size=self.trainer.world_size, device=device)
+            # Else each batch would be copied to the GPU, and waited for.
+            if device.type == "cuda" and images.nbytes <= self.settings.memory_gb * 1e9:
+                images, targets = images.to(device), targets.to(device)
+        return FaceLoader(images, targets, batch_size, **options)
 
 
 def print_class_counts(datamodule: FER2013DataModule) -> None:

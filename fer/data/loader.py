@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class FaceLoader:
-    """Iterates over (faces, targets): uint8 (B, 1, 48, 48) and int64 (B,) or float (B, C), on the CPU.
+    """Iterates over (faces, targets): uint8 (B, 1, 48, 48) and int64 (B,) or float (B, C), where `images` are.
 
     A training loader shuffles. Its order, and every random number that is drawn while a batch is worked on
     (augmentation, dropout), depend only on seed, epoch, batch number and rank: before each batch it seeds torch. A run
@@ -22,13 +22,14 @@ class FaceLoader:
 
     Args:
         images: uint8 (N, 1, 48, 48).
-        targets: int64 (N,), or float (N, C) where they are distributions.
+        targets: int64 (N,), or float (N, C) where they are distributions; on the device of `images`.
         batch_size: rows per batch and process.
         shuffle: whether this is a training loader.
         weights: float64 (N,): rows are drawn with replacement in this proportion; None takes each once.
         seed: of the order and of each batch.
         rank: number of this process.
         world_size: number of processes.
+        device: where the batches are worked on, so whose random numbers are seeded besides the CPU's.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class FaceLoader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         self.images = images
         self.targets = targets
@@ -50,6 +52,7 @@ class FaceLoader:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.device = images.device if device is None else device
         self._epoch = 0
         self._position = 0  # batches of this epoch that were handed out
         self._resume: dict[str, int] | None = None
@@ -84,13 +87,21 @@ class FaceLoader:
         # A generator: this runs when the first batch is asked for, after Lightning has set the epoch.
         resume, self._resume = self._resume, None
         self._position = resume["position"] if resume is not None and resume["epoch"] == self._epoch else 0
-        order = self._order()
-        for number in range(self._position, len(self)):
+        order = self._order().to(self.images.device)
+        count = len(self)
+        seeds = [_entropy(self.seed, self._epoch, 1 + number, self.rank) for number in range(count) if self.shuffle]
+        for number in range(self._position, count):
             index = order[number * self.batch_size : (number + 1) * self.batch_size]
             if self.shuffle:
-                torch.manual_seed(_entropy(self.seed, self._epoch, 1 + number, self.rank))
+                self._set_seed(seeds[number])
             self._position = number + 1
             yield self.images[index], self.targets[index]
+
+    def _set_seed(self, seed: int) -> None:
+        """What `torch.manual_seed` does, without asking every kind of device: that takes as long as a small batch."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
 
     def _order(self) -> Tensor:
         """Row positions for this process, in order."""

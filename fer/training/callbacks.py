@@ -11,36 +11,111 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from fer.checkpoint import write_checkpoint
+from fer.classifier import EmotionClassifier
 from fer.errors import UserError
 from fer.files import write_whole
 from fer.models.network import EmotionNetwork
 
 
-class EMA(WeightAveraging):
+class EMA(Callback):
     """Exponential moving average of weights and batch-norm statistics, used for validation and in checkpoints.
 
-    The decay rises as (1 + n) / (10 + n) over the first n steps, as TensorFlow's ExponentialMovingAverage does, so
-    that a short run is not dominated by its random start.
+    It begins with the weights after the first step. The decay rises as (1 + n) / (10 + n) over the next n steps, as
+    TensorFlow's ExponentialMovingAverage does, so that a short run is not dominated by its random start.
+
+    A step costs one operator and waits for nothing. (Lightning's WeightAveraging takes a hundred, and asks the device
+    for its count of steps; checkpoints are those of that class.)
 
     Args:
         decay: its final value; 0.998 averages over about 500 steps.
     """
 
     def __init__(self, decay: float) -> None:
-        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-            weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-            for old, new in zip(averaged, current, strict=True):
-                if old.is_floating_point():
-                    old.lerp_(new, weight)
-                else:
-                    old.copy_(new)  # batch norm's count of batches
+        self.decay = decay
+        self._count = 0  # of steps averaged; a buffer would be averaged itself, and overwritten by DDP
+        self._step = 0  # the trainer's count after the last of them
+        self._resumed: dict[str, Tensor] | None = None
+        self._averaged: dict[str, Tensor] = {}
+        self._current: dict[str, Tensor] = {}
 
-        super().__init__(multi_avg_fn=torch.no_grad()(average))
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Makes the average. Not earlier: to move a module to its device makes new buffers."""
+        # A tensor that two modules share has two names in a checkpoint. Whole numbers, such as batch norm's count of
+        # batches, have no average.
+        tensors = [
+            *pl_module.named_parameters(remove_duplicate=False),
+            *pl_module.named_buffers(remove_duplicate=False),
+        ]
+        self._current = {name: tensor.detach() for name, tensor in tensors if tensor.is_floating_point()}
+        self._averaged = {name: tensor.clone() for name, tensor in self._current.items()}
+        if self._resumed is None:
+            self._count = 0
+        else:
+            for name in self._averaged.keys() & self._resumed.keys():
+                self._averaged[name].copy_(self._resumed[name])
+        self._resumed = None
+        self._lists = list(self._averaged.values()), list(self._current.values())
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Averages the weights after a step of the optimiser."""
+        if trainer.global_step == self._step:
+            return  # gradients were accumulated only
+        self._step = trainer.global_step
+        decay = min(self.decay, (1 + self._count) / (10 + self._count)) if self._count > 0 else 0.0
+        torch._foreach_lerp_(*self._lists, 1 - decay)
+        self._count += 1
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Puts the average into the network."""
+        self._swap()
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Puts the weights that are trained back."""
+        self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for averaged, current in zip(self._averaged.values(), self._current.values(), strict=True):
+            kept = current.clone()
+            current.copy_(averaged)
+            averaged.copy_(kept)
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leaves the average in the network."""
+        for name, tensor in self._current.items():
+            tensor.copy_(self._averaged[name])
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Makes the average the `state_dict`; the weights that are trained become `current_model_state`."""
+        if not self._averaged:
+            return  # nothing was trained
+        current = checkpoint["state_dict"]
+        checkpoint["current_model_state"] = current
+        checkpoint["state_dict"] = {name: self._averaged.get(name, tensor) for name, tensor in current.items()}
+        checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self._count)}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes both up again. From a run without an average, a new one begins."""
+        if trainer.state.fn == TrainerFn.FITTING and "averaging_state" in checkpoint:
+            self._count = int(checkpoint["averaging_state"]["n_averaged"])
+            self._resumed = checkpoint["state_dict"]
+            pl_module.load_state_dict(checkpoint["current_model_state"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step after which it was averaged last."""
+        return {"latest_update_step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The reverse."""
+        self._step = state_dict["latest_update_step"]
 
 
 class ProgressiveResizing(Callback):
@@ -77,12 +152,52 @@ class ProgressiveResizing(Callback):
         finally:
             network.train(training)
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Sets the size for this epoch."""
+        # Not in `on_train_epoch_start`: Lightning does not call that for an epoch which it resumes in the middle.
         assert isinstance(pl_module.network, EmotionNetwork)
         assert trainer.max_epochs is not None
         stage = trainer.current_epoch * len(self.sizes) // trainer.max_epochs
         pl_module.network.training_size = self.sizes[stage]
+
+
+class StopOnDivergence(Callback):
+    """Ends a run whose loss or weights are not finite, before a checkpoint holds them.
+
+    The device is asked at an epoch's end and before a checkpoint, not at every step: a sum of losses stays what it is
+    once one of them was infinite or no number.
+    """
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Looks at the epoch's losses after its last batch, before validation.
+
+        Raises:
+            UserError: one is not finite; of several processes all raise it.
+        """
+        assert isinstance(pl_module, EmotionClassifier)
+        if trainer.is_last_batch:
+            self._check(trainer, pl_module.counts.losses)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Looks at the weights, also the averaged ones, and at the losses so far.
+
+        Raises:
+            UserError: as above.
+        """
+        assert isinstance(pl_module, EmotionClassifier)
+        weights = [*checkpoint["state_dict"].values(), *checkpoint.get("current_model_state", {}).values()]
+        self._check(trainer, weights, pl_module.counts.losses)
+
+    def _check(self, trainer: L.Trainer, *groups: Sequence[Tensor]) -> None:
+        """Of tensors that are on one device each."""
+        finite = all(torch.stack([tensor.isfinite().all() for tensor in group]).all().item() for group in groups)
+        if not trainer.strategy.reduce_boolean_decision(finite):
+            rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+            raise UserError(
+                f"training diverged: loss or weights are not finite in epoch {trainer.current_epoch + 1}, at a learning"
+                f" rate of {rate:.2g}; lower optim.lr, raise optim.warmup_epochs, or clip gradients more with "
+                "trainer.gradient_clip_val; checkpoints written before are whole"
+            )
 
 
 class History(Callback):
@@ -199,7 +314,8 @@ class EpochLine(Callback):
 
 def progress() -> Callback:
     """A progress bar on a terminal, a line per epoch elsewhere."""
-    return RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLine()
+    # Drawn 10 times a second: 100, as Lightning would, takes a tenth of a small network's time.
+    return RichProgressBar(refresh_rate=10, leave=True) if sys.stdout.isatty() else EpochLine()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -44,6 +44,7 @@ from fer.training.callbacks import (
     LastCheckpoint,
     ProgressiveResizing,
     StopAfterBatch,
+    StopOnDivergence,
     progress,
 )
 from fer.training.optim import build_optimizer, configure_optimizers
@@ -97,7 +98,7 @@ def train(settings: TrainSettings, run_dir: Path, more: Sequence[Callback] = (),
     that they were made by `words`, the settings of a command line.
 
     Raises:
-        UserError: the data, the network or the trainer cannot be had as asked for.
+        UserError: the data, the network or the trainer cannot be had as asked for; or training diverged.
         SystemExit: the run was interrupted; 130 by Ctrl-C, 143 by SIGTERM or SIGUSR1. `last.ckpt` is whole then, and
             after SIGUSR1 or a preemption a job of SLURM is back in the queue.
     """
@@ -141,6 +142,10 @@ def train(settings: TrainSettings, run_dir: Path, more: Sequence[Callback] = (),
         trainer.fit(classifier, datamodule, ckpt_path=ckpt)
     except SIGTERMException:
         _stop(stop, trainer.current_epoch + 1, last)
+    except UserError:
+        if not machine.is_first():
+            sys.exit(0)  # the first process tells; and see `_stop`
+        raise
     if stop.received is not None:  # in the last validation
         _stop(stop, trainer.current_epoch, last)
     if trainer.is_global_zero and history.rows:
@@ -320,11 +325,11 @@ def _check_resumable(ckpt: str, spec: NetworkSpec) -> int:
 
 
 def _callbacks(settings: TrainSettings, run_dir: Path) -> list[Callback]:
-    callbacks: list[Callback] = [progress(), LastCheckpoint(run_dir / rundir.CHECKPOINTS)]
+    callbacks: list[Callback] = [StopOnDivergence(), progress(), LastCheckpoint(run_dir / rundir.CHECKPOINTS)]
     if settings.trainer.get("enable_progress_bar") is False:
-        callbacks[0] = EpochLine()
+        callbacks[1] = EpochLine()
     if settings.ema is not None:
-        callbacks.insert(0, EMA(settings.ema))
+        callbacks.insert(0, EMA(settings.ema))  # before the callback that looks at what a checkpoint would hold
     if settings.image_sizes:
         callbacks.append(ProgressiveResizing(settings.image_sizes))
     if settings.early_stopping is not None:

@@ -1,9 +1,10 @@
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fer.data.loader import FaceLoader
+from fer.data.loader import FaceLoader, _entropy
 
 IMAGES = torch.arange(50, dtype=torch.uint8).view(50, 1, 1, 1).expand(50, 1, 48, 48)
 TARGETS = torch.arange(50) % 7
@@ -60,6 +61,34 @@ def test_each_training_batch_has_random_numbers_of_its_own() -> None:
     torch.rand(5)
     assert noise() == first
     assert len(set(first)) == len(first)
+
+
+def test_only_the_generators_that_are_used_are_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = []
+    for number in range(1, 7):
+        torch.manual_seed(_entropy(1, 3, number, 0))
+        expected.append(float(torch.rand(())))
+
+    seeded: list[int] = []
+    monkeypatch.setattr(torch, "manual_seed", None)  # asks every kind of device
+    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(manual_seed=seeded.append))
+    loader = FaceLoader(IMAGES, TARGETS, 8, shuffle=True, seed=1, device=torch.device("cuda", 0))
+    loader.set_epoch(3)
+    assert [float(torch.rand(())) for _ in loader] == expected
+    assert seeded == [_entropy(1, 3, number, 0) for number in range(1, 7)]
+    loader = FaceLoader(IMAGES, TARGETS, 8, shuffle=True, seed=1)
+    loader.set_epoch(3)
+    assert [float(torch.rand(())) for _ in loader] == expected
+    assert len(seeded) == 6
+
+
+def test_batches_are_gathered_where_the_rows_are() -> None:
+    away = torch.device("meta")  # stands for a GPU: tensors there cannot be mixed with others
+    for faces, targets in FaceLoader(IMAGES.to(away), TARGETS.to(away), 8, device=torch.device("cpu")):
+        assert faces.device == targets.device == away
+    weights = torch.ones(50).double()
+    loader = FaceLoader(IMAGES.to(away), TARGETS.to(away), 8, True, weights, device=torch.device("cpu"))
+    assert [len(faces) for faces, _ in loader] == [8] * 6
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

@@ -1,12 +1,10 @@
 import math
 
 import pytest
-import torch
 
 from fer.classifier import EmotionClassifier
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.train import OptimSettings
-from fer.training.callbacks import EMA
 from fer.training.optim import configure_optimizers
 
 SETTINGS = {
@@ -85,14 +83,3 @@ def test_plateau_follows_the_validation_loss(module: EmotionClassifier) -> None:
     for _ in range(200):
         scheduler.step(1.0)
     assert built["optimizer"].param_groups[0]["lr"] == pytest.approx(1e-3)
-
-
-def test_averaged_weights_follow_the_published_formula(module: EmotionClassifier) -> None:
-    ema = EMA(0.9)
-    average = torch.zeros(3)
-    for step in range(1, 200):
-        ema._kwargs["multi_avg_fn"]([average], [torch.ones(3)], torch.tensor(step))
-    expected = 1.0
-    for step in range(1, 200):
-        expected *= min(0.9, (1 + step) / (10 + step))
-    assert average == pytest.approx(torch.full((3,), 1 - expected))

@@ -1,4 +1,4 @@
-"""A run that is broken off and resumed ends with the weights of an unbroken one."""
+"""A run that is broken off and resumed ends with the weights and the figures of an unbroken one."""
 
 import os
 import signal
@@ -34,36 +34,39 @@ def weights(file: Path) -> dict[str, torch.Tensor]:
     return {**content["state_dict"], **{f"raw.{k}": v for k, v in content["current_model_state"].items()}}
 
 
+# A schedule by step, one by validation loss, and another size of face in every epoch.
+RUNS = {"sgd": ["optim=sgd"], "adam": ["optim=adam"], "sizes": ["optim=sgd", "image_sizes=[24,32,48]"]}
 OPTIONS = ["trainer.max_epochs=3", "data.mixup_alpha=0.2", "optim.warmup_epochs=1"]
 
 
 @pytest.fixture(scope="module")
 def unbroken(settings: Callable[..., TrainSettings], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One uninterrupted run per optimiser: a schedule by step, and one by validation loss."""
-    runs = {optim: tmp_path_factory.mktemp(optim) for optim in ("sgd", "adam")}
-    for optim, run in runs.items():
-        train(settings(*OPTIONS, f"optim={optim}"), run)
+    """One uninterrupted run of each kind."""
+    runs = {name: tmp_path_factory.mktemp(name) for name in RUNS}
+    for name, run in runs.items():
+        train(settings(*OPTIONS, *RUNS[name]), run)
     return runs
 
 
 # 210 faces in batches of 32 are 6 steps per epoch: in the first epoch, at its end, in the middle of the second.
-@pytest.mark.parametrize(("optim", "step"), [("sgd", 2), ("sgd", 6), ("adam", 9)])
+@pytest.mark.parametrize(("name", "step"), [("sgd", 2), ("sgd", 6), ("adam", 9), ("sizes", 9)])
 def test_a_resumed_run_equals_an_unbroken_one(
-    settings: Callable[..., TrainSettings], unbroken: dict[str, Path], tmp_path: Path, optim: str, step: int
+    settings: Callable[..., TrainSettings], unbroken: dict[str, Path], tmp_path: Path, name: str, step: int
 ) -> None:
-    options = [*OPTIONS, f"optim={optim}"]
+    options = [*OPTIONS, *RUNS[name]]
     stop = f"+callbacks.stop={{_target_: {__name__}.Interrupt, step: {step}, signum: {int(signal.SIGINT)}}}"
     with pytest.raises(SystemExit) as stopped:
         train(settings(*options, stop), tmp_path)
     assert stopped.value.code == 130
     train(settings(*options, f"ckpt={tmp_path / LAST}"), tmp_path)
 
-    expected, resumed = weights(unbroken[optim] / LAST), weights(tmp_path / LAST)
+    expected, resumed = weights(unbroken[name] / LAST), weights(tmp_path / LAST)
     assert expected.keys() == resumed.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(tensor, resumed[name]), name
-    histories = [(run / "history.csv").read_text().splitlines() for run in (unbroken[optim], tmp_path)]
-    assert [len(lines) for lines in histories] == [4, 4]
+    for key, tensor in expected.items():
+        assert torch.equal(tensor, resumed[key]), key
+    histories = [(run / "history.csv").read_text() for run in (unbroken[name], tmp_path)]
+    assert histories[0] == histories[1]
+    assert len(histories[0].splitlines()) == 4
 
 
 def test_sigterm_leaves_a_whole_checkpoint(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
