@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fer.errors import UserError
 from fer.files import write_whole
+from fer.models import hand_over
 from fer.models.network import EmotionNetwork, NetworkSpec
 
 SPEC_KEY = "fer"
@@ -70,16 +72,22 @@ def read_spec(path: str | Path, content: dict[str, Any] | None = None) -> Networ
         raise UserError(f"checkpoint {path} cannot be used: {error}") from error
 
 
-def load_network(path: str | Path) -> EmotionNetwork:
+def load_network(path: str | Path, backbone: type[nn.Module] | None = None) -> EmotionNetwork:
     """The trained network of a checkpoint, on the CPU, in eval mode, float32.
 
     Only the path is needed. The backbone is found by name; nothing is downloaded.
+
+    Args:
+        path: the file.
+        backbone: the class of a backbone of another package, which is not imported because the file names it.
 
     Raises:
         UserError: as `read_checkpoint`, or the weights do not fit the network that the file names.
     """
     content = read_checkpoint(path)
     spec = read_spec(path, content)
+    if backbone is not None:
+        hand_over(spec.name, backbone)
     try:
         network = EmotionNetwork(spec)
     except UserError as error:

@@ -106,7 +106,9 @@ def _refuse_foreign_targets(saved: dict[str, Any], run: Path, given: list[str]) 
         UserError: it names another; says what to repeat.
     """
     known = targets_of_configs()
-    foreign = [
+    network = str(at(saved, "model.name"))
+    named = [f"model.name={network}"] if ":" in network and "model.name" not in given else []
+    foreign = named + [
         f"{key}={target}"
         for key, target in rundir.targets(saved)
         if key not in given and target not in known and not _is_optimiser_of_torch(key, target)

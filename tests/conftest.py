@@ -34,10 +34,11 @@ def command(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
 
     def run(*arguments: str, script: str = "train.py", timeout: float = 120) -> "subprocess.CompletedProcess[str]":
         (tmp_path / "outputs").mkdir(exist_ok=True)
+        path = os.pathsep.join([str(ROOT), os.environ.get("FER_MORE_PATH", "")])
         return subprocess.run(
             [sys.executable, str(ROOT / script), *arguments],
             cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -182,6 +182,10 @@ def _check(settings: TrainSettings) -> None:
 
         quieten()
         check(settings)
+    elif ":" in settings.model.name:  # typed by a person: a saved name has to be repeated
+        from fer.models import hand_over
+
+        hand_over(settings.model.name)
 
 
 def _log() -> None:

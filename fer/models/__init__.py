@@ -1,10 +1,12 @@
-"""Networks by name: our own, a file each, and every network of timm.
+"""Networks by name: our own, a file each, every network of timm, and those of other packages (`package.module:Class`).
 
 `create` is the only way in. Knows nothing of emotions, data or training; timm is imported only when one of its
 networks is asked for, because that costs more than a second.
 """
 
 import difflib
+import importlib
+import importlib.metadata
 import inspect
 import logging
 import math
@@ -24,6 +26,11 @@ from fer.models.senet import SENet
 log = logging.getLogger(__name__)
 
 OWN: dict[str, type[nn.Module]] = {"net": Net, "senet": SENet, "cnn": CNN}
+
+# Networks of other packages that this process may build: a person named them, or an installed package registers them. A
+# checkpoint that names one is not enough, because to import a module is to run it.
+_HANDED_OVER: dict[str, type[nn.Module]] = {}
+_ENTRY_POINTS = "fer.networks"
 
 # Arguments of timm's networks that may be text: they name a layer. Any other text could name a file or a download.
 _NAMES_OF_LAYERS = (
@@ -45,7 +52,8 @@ def create(
     """A network that takes float faces (B, 1, image_size, image_size) and returns logits (B, num_classes).
 
     Args:
-        name: a key of `OWN`, else a name of `timm.list_models()`.
+        name: a key of `OWN`, a name of `timm.list_models()`, or `package.module:Class` of a network that was handed
+            over (`hand_over`) or is an entry point of the group `fer.networks`.
         num_classes: width of the output.
         image_size: pixels per side of the input.
         pretrained: start from timm's ImageNet weights; the first layer is adapted to one channel by summing over
@@ -59,16 +67,76 @@ def create(
     """
     arguments = dict(kwargs or {})
     check_arguments(name, arguments)
-    if name in OWN:
+    if name in OWN or is_foreign(name):
         if pretrained:
             raise UserError(
-                f"model.pretrained: there are no ImageNet weights for our own network {name}; "
+                f"model.pretrained: there are no ImageNet weights for {name}; "
                 "use model.weights=FILE, or a timm network such as model=resnet18"
             )
         if stem_stride is not None:
             raise UserError(f"model.stem_stride is for timm networks; {name} is built for 48x48 already")
-        return _create_own(name, num_classes, image_size, arguments)
+        network = _create_own(_class_of(name), name, num_classes, image_size, arguments)
+        if is_foreign(name):
+            _check_output(network, name, num_classes, image_size)
+        return network
     return _create_timm(name, num_classes, image_size, pretrained, stem_stride, arguments)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a name is that of a network of another package, `package.module:Class`."""
+    return re.fullmatch(r"[\w.]+:\w+", name) is not None
+
+
+def hand_over(name: str, network: type[nn.Module] | None = None) -> None:
+    """Lets this process build a network of another package.
+
+    Args:
+        name: `package.module:Class`, as `model.name` and checkpoints have it.
+        network: the class; None imports it, which is for a name that a person has typed, never for one out of a file.
+
+    Raises:
+        UserError: there is no such class, or it is no network.
+    """
+    if network is None:
+        module, _, attribute = name.partition(":")
+        try:
+            network = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"model.name={name}: there is no such class ({error}); it is package.module:Class"
+            ) from error
+    if not (isinstance(network, type) and issubclass(network, nn.Module)):
+        raise UserError(f"model.name={name}: it is no torch.nn.Module")
+    _HANDED_OVER[name] = network
+
+
+def _class_of(name: str) -> type[nn.Module]:
+    if name in OWN:
+        return OWN[name]
+    if name not in _HANDED_OVER:
+        for entry in importlib.metadata.entry_points(group=_ENTRY_POINTS, name=name):
+            hand_over(name, entry.load())
+    if name not in _HANDED_OVER:
+        raise UserError(
+            f"the network {name} is of another package, which is not run because a file names it; name it yourself: "
+            f"model.name={name}, or load_network(path, backbone={name.partition(':')[2]})"
+        )
+    return _HANDED_OVER[name]
+
+
+def _check_output(network: nn.Module, name: str, num_classes: int, image_size: int) -> None:
+    """One forward pass of a network that nobody here knows."""
+    training = network.training
+    try:
+        with torch.no_grad():
+            logits = network.eval()(torch.zeros(2, 1, image_size, image_size))
+    except Exception as error:  # whatever somebody's own code raises
+        raise UserError(
+            f"model.name={name} cannot take faces of {image_size}x{image_size}: {_first_line(error)}"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
+        raise UserError(f"model.name={name} must return logits of shape (B, {num_classes}) for faces (B, 1, H, W)")
+    network.train(training)
 
 
 def check_arguments(name: str, kwargs: Mapping[str, Any]) -> None:
@@ -84,18 +152,19 @@ def check_arguments(name: str, kwargs: Mapping[str, Any]) -> None:
         UserError: an unknown argument of one of our own networks, text where no name of a layer belongs, or a value of
             another kind.
     """
-    own = inspect.signature(OWN[name]).parameters if name in OWN else {}
+    ours = name in OWN or is_foreign(name)
+    own = inspect.signature(_class_of(name)).parameters if ours else {}
     known = [key for key in own if key not in ("num_classes", "image_size")]
     for key, value in kwargs.items():
         shown = f"model.kwargs.{key}={value}"
-        if key not in known if name in OWN else _is_of_create_model(key):
+        if key not in known if ours else _is_of_create_model(key):
             raise UserError(
                 f"model.kwargs.{key}: {name} takes {', '.join(known)}"
-                if name in OWN
+                if ours
                 else f"{shown}: no argument of a network; weights come from model.weights=FILE or model.pretrained=true"
             )
         if isinstance(value, str):
-            if name in OWN or key not in _NAMES_OF_LAYERS or not re.fullmatch(r"\w{1,32}", value):
+            if ours or key not in _NAMES_OF_LAYERS or not re.fullmatch(r"\w{1,32}", value):
                 raise UserError(f"{shown}: give a number, true, false or a short list of numbers")
         elif not _is_number(value) and not (
             isinstance(value, Sequence) and len(value) <= 64 and all(_is_number(each) for each in value)
@@ -155,8 +224,9 @@ def load_weights(network: nn.Module, file: str | Path, classes: Sequence[str] = 
     return [key for key in own if key not in fitting]
 
 
-def _create_own(name: str, num_classes: int, image_size: int, arguments: dict[str, Any]) -> nn.Module:
-    network = OWN[name]
+def _create_own(
+    network: type[nn.Module], name: str, num_classes: int, image_size: int, arguments: dict[str, Any]
+) -> nn.Module:
     if "image_size" in inspect.signature(network).parameters:
         arguments["image_size"] = image_size
     for key, value in arguments.items():

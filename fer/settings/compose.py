@@ -163,6 +163,10 @@ def compose_line(line: Line) -> Composed:
         words.append(_first(text, override))
     if found:
         raise UserError("\n".join(found))
+    if any(word.startswith("model.name=") and ":" in word for word in words) and not any(
+        word.startswith("model=") for word in words
+    ):
+        words.insert(0, "model=timm")  # without the arguments of the default network
     register()
     cfg = _compose(words, line.folders)
     hydra = cfg.pop("hydra")

@@ -102,7 +102,7 @@ class DataSettings(Settings):
 class ModelSettings(Settings):
     """Which network, and where its weights come from."""
 
-    name: str = setting("senet", "net, senet, cnn, or any network of timm")
+    name: str = setting("senet", "net, senet, cnn, any network of timm, or one of your own: package.module:Class")
     image_size: Whole = setting(48, "pixels per side that the network sees", ge=16, le=1024)
     stem_stride: Whole | None = setting(None, "stride of a timm network's first convolution", ge=1, le=16)
     standardise: bool = setting(True, "bring every face to mean 0 and deviation 1 by its own pixels")

@@ -30,7 +30,7 @@ from fer.data.faces import TRAIN
 from fer.errors import UserError
 from fer.labels import resolve_classes
 from fer.machine import choose_precision
-from fer.models import OWN, create, load_weights, suggest
+from fer.models import OWN, create, hand_over, is_foreign, load_weights, suggest
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.base import unknown
 from fer.settings.target import build, find
@@ -76,7 +76,9 @@ def check(settings: TrainSettings) -> None:
         UserError: one of them cannot be had as asked for.
     """
     model = settings.model
-    if model.name not in OWN:
+    if is_foreign(model.name):
+        hand_over(model.name)
+    elif model.name not in OWN:
         import timm
 
         if not timm.is_model(model.name):

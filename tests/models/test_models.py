@@ -52,7 +52,7 @@ def test_the_stem_stride_keeps_more_of_the_face() -> None:
     [
         ("resnet81", {}, "did you mean resnet"),
         ("snet", {}, "senet"),
-        ("senet", {"pretrained": True}, "no ImageNet weights for our own"),
+        ("senet", {"pretrained": True}, "no ImageNet weights for senet"),
         ("senet", {"stem_stride": 1}, "built for 48x48"),
         ("senet", {"kwargs": {"width": 3}}, "model.kwargs.width: senet takes widths"),
         ("resnet18", {"kwargs": {"wdth": 3}}, "these arguments"),
