@@ -4,36 +4,23 @@ Both look at a reduced copy, and both answer in the same squares, those that fra
 factors between each detector's own boxes and these squares are measured: docs/detection.md says how.
 """
 
-import hashlib
-import http.client
-import logging
 import math
-import os
-import urllib.request
 from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
 from fer.errors import UserError
-from fer.files import write_whole
 from fer.inference.crop import square
 from fer.inference.prediction import Detection
-
-log = logging.getLogger(__name__)
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 NAMES = ("auto", "yunet", "haar", "none")
 
-YUNET_FILE = "face_detection_yunet_2023mar.onnx"
-YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{YUNET_FILE}"
-YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-_TIMEOUT = 30  # seconds without a byte before a download is given up
-_LARGEST_DOWNLOAD = 10_000_000  # bytes; the model has 230 KB
+YUNET = Path(__file__).parents[1] / "weights" / "face_detection_yunet_2023mar.onnx"
 
 _SMALLEST_LONG_SIDE = 192  # px: of FER2013's own 48-px faces YuNet finds 98 % enlarged to this, 74 % as they are
 _SMALLEST_SHORT_SIDE = 64  # px: under two of its coarsest cells (32 px) YuNet answers with noise of score 1.0
@@ -66,30 +53,20 @@ def create_detector(
     """The detector called `name`.
 
     Args:
-        name: "yunet"; "haar"; "auto", which is YuNet when its file is there already, else Haar, and downloads nothing;
-            or "none", for pictures that are face crops.
-        path: the .onnx file of YuNet; None takes the one in the user's cache, where "yunet" puts it once.
+        name: "yunet"; "haar"; "auto", which is the better one, YuNet; or "none", for pictures that are face crops.
+        path: another .onnx file of YuNet than the one that comes with the package.
         score_threshold: finds below this score, in [0, 1], are no faces. 0.7 suits both detectors.
         max_side: a larger picture is searched in a copy of this many pixels on its long side.
 
     Raises:
-        UserError: an unknown name, a model that is missing, damaged or cannot be downloaded.
+        UserError: an unknown name, a model that is missing or damaged.
     """
     if name == "none":
         return WholePicture()
     if name == "haar":
         return Haar(score_threshold, max_side)
-    if name == "yunet" or (name == "auto" and path is not None):
-        return YuNet(path or cached_yunet() or download_yunet(), score_threshold, max_side)
-    if name == "auto":
-        cached = cached_yunet()
-        if cached is not None:
-            return YuNet(cached, score_threshold, max_side)
-        log.warning(
-            "Faces are found with OpenCV's Haar cascade, because the better YuNet is not on this computer; "
-            "detector=yunet downloads it once (230 KB)."
-        )
-        return Haar(score_threshold, max_side)
+    if name in ("auto", "yunet"):
+        return YuNet(path or YUNET, score_threshold, max_side)
     raise UserError(f"detector={name} is unknown; choose {', '.join(NAMES)}")
 
 
@@ -114,7 +91,7 @@ class YuNet:
             model = np.frombuffer(Path(path).expanduser().read_bytes(), np.uint8)
         except OSError as error:
             raise UserError(
-                f"detector.path={path} cannot be read ({error.strerror}); give YuNet's .onnx file, or detector=haar"
+                f"YuNet's file {path} cannot be read ({error.strerror}); give it with detector.path=, or detector=haar"
             ) from error
         try:
             self._net = cv2.FaceDetectorYN.create(
@@ -192,54 +169,6 @@ class WholePicture:
         """One face, always."""
         height, width = picture.shape[:2]
         return [Detection(square(width / 2, height / 2, min(width, height)), None)]
-
-
-def cached_yunet() -> Path | None:
-    """YuNet's model in the user's cache; None when it is not there, or not whole."""
-    path = _yunet_in_cache()
-    try:
-        return path if hashlib.sha256(path.read_bytes()).hexdigest() == YUNET_SHA256 else None
-    except OSError:
-        return None
-
-
-def download_yunet() -> Path:
-    """Fetches YuNet's model into the user's cache and returns its path there.
-
-    The file appears at its place only when it is whole and has the known digest.
-
-    Raises:
-        UserError: no connection, another file than expected, or a cache that cannot be written.
-    """
-    ways_out = "give a copy with detector.path=FILE, or use detector=haar"
-    log.info("Downloading YuNet from %s", YUNET_URL)
-    try:
-        with urllib.request.urlopen(YUNET_URL, timeout=_TIMEOUT) as answer:
-            model: bytes = answer.read(_LARGEST_DOWNLOAD)
-    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-        reason = getattr(error, "reason", None) or error
-        raise UserError(
-            f"the face detector YuNet could not be downloaded from {YUNET_URL} ({reason}); {ways_out}"
-        ) from error
-    digest = hashlib.sha256(model).hexdigest()
-    if digest != YUNET_SHA256:
-        raise UserError(
-            f"{YUNET_URL} did not send the face detector YuNet, or only a part of it ({len(model)} bytes with sha256 "
-            f"{digest[:12]}..., not {YUNET_SHA256[:12]}...), and it was thrown away; {ways_out}"
-        )
-    path = _yunet_in_cache()
-    try:
-        write_whole(path, model)
-    except OSError as error:
-        raise UserError(
-            f"the face detector YuNet cannot be stored as {path} ({error.strerror}); "
-            f"name another directory with the environment variable FER_CACHE, {ways_out}"
-        ) from error
-    return path
-
-
-def _yunet_in_cache() -> Path:
-    return Path(os.environ.get("FER_CACHE") or platformdirs.user_cache_path("fer-lightning")) / YUNET_FILE
 
 
 def _resized(picture: BGRImage, max_side: int) -> tuple[BGRImage, float]:

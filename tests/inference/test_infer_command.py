@@ -255,11 +255,7 @@ def test_real_pictures_give_as_many_faces_as_they_have(infer, checkpoint, tmp_pa
         "human_background.jpg": 0,
         "fer_no-faces.jpg": 0,
     }
-    yunet = SHARED / "models" / "face_detection_yunet_2023mar.onnx"
-    result = infer(
-        *("mode=image", f"source={SHARED / 'media'}/*.jpg", "output=out", f"ckpt={checkpoint}", "detector=yunet"),
-        f"detector.path={yunet}",
-    )
+    result = infer("mode=image", f"source={SHARED / 'media'}/*.jpg", "output=out", f"ckpt={checkpoint}")
     assert result.returncode == 0, result.stderr
     found = dict.fromkeys(wanted, 0)
     for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines():

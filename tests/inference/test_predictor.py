@@ -98,8 +98,7 @@ def test_views_with_any_strides_are_taken(network):
     )
 
 
-def test_a_picture_is_searched_for_faces(network, monkeypatch, tmp_path):
-    monkeypatch.setenv("FER_CACHE", str(tmp_path))  # without YuNet there: Haar
+def test_a_picture_is_searched_for_faces(network):
     picture = np.full((480, 960, 3), 120, np.uint8)
     for index, face in enumerate(make_faces(12, 7, 7, seed=0).images[:8]):
         y, x = 40 + 230 * (index // 4), 40 + 230 * (index % 4)
