@@ -3,10 +3,10 @@
 Knows nothing of video. Torch is imported when a checkpoint is loaded, and never for an exported network.
 """
 
+import os
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fer.errors import UserError
 from fer.inference.crop import SIZE, crop_faces
-from fer.inference.detectors import Detector, create_detector
+from fer.inference.detectors import BGRImage, as_detector
 from fer.inference.prediction import Detection, Prediction
 from fer.inference.runtimes import ExportedNetwork, choose_runtime, load_exported
 from fer.inference.threads import choose_threads, sleep_while_waiting
@@ -32,15 +32,26 @@ class Predictor:
         for face in predictor(cv2.imread("photo.jpg")):
             print(face.label, face.confidence, face.box)
 
+    Many threads may call one predictor at once. It can be pickled when it was loaded from a file: as its path and
+    settings, so that the other process loads it again. A forked child must do the same, unless threads=1.
+
     Args:
         network: of a checkpoint, in eval mode, or exported.
+        detector: as of `load`.
 
     Attributes:
         classes: the network's class names, in its order.
         temperature: by which its logits are divided before the softmax, so that confidences are calibrated.
     """
 
-    def __init__(self, network: "EmotionNetwork | ExportedNetwork") -> None:
+    def __init__(
+        self,
+        network: "EmotionNetwork | ExportedNetwork",
+        detector: str | Callable[[BGRImage], Sequence[Detection]] = "auto",
+    ) -> None:
+        self._detector = as_detector(detector)
+        self._loaded_with: dict[str, Any] | None = None
+        self._process: int | None = None  # the only one that may call; None: any
         if isinstance(network, ExportedNetwork):
             self.classes: tuple[str, ...] = network.classes
             self.temperature: float = network.temperature
@@ -51,7 +62,12 @@ class Predictor:
             self._run = _in_torch(network)
 
     @staticmethod
-    def load(path: str | Path, threads: int | None = None, runtime: str = "auto") -> "Predictor":
+    def load(
+        path: str | Path,
+        threads: int | None = None,
+        runtime: str = "auto",
+        detector: str | Callable[[BGRImage], Sequence[Detection]] = "auto",
+    ) -> "Predictor":
         """The predictor of a file, on the CPU.
 
         Args:
@@ -59,10 +75,13 @@ class Predictor:
                 nothing else is needed.
             threads: for the network and OpenCV, in the whole process; None chooses by the cores that are free.
             runtime: one of `fer.inference.config.RUNTIMES`.
+            detector: finds the faces of pictures: a name of `fer.inference.detectors.NAMES`, a detector of that module,
+                or a function of yours that takes a picture, uint8 (H, W, 3) in BGR, and returns a list of
+                `fer.inference.prediction.Detection` with square boxes. Yours is called by one thread at a time.
 
         Raises:
             UserError: the file is missing, damaged, or not of this project; the runtime is not installed or cannot
-                run it; or there are no threads.
+                run it; there are no threads; or there is no such detector.
         """
         if threads is not None and threads < 1:
             raise UserError(f"threads={threads} must be at least 1, or None to choose by the cores that are free")
@@ -71,13 +90,24 @@ class Predictor:
         count = threads or choose_threads()
         cv2.setNumThreads(count)
         if runtime != "torch":
-            return Predictor(load_exported(path, runtime, count))
-        import torch
+            predictor = Predictor(load_exported(path, runtime, count), detector)
+        else:
+            import torch
 
-        from fer.checkpoint import load_network
+            from fer.checkpoint import load_network
 
-        torch.set_num_threads(count)
-        return Predictor(load_network(path))
+            torch.set_num_threads(count)
+            predictor = Predictor(load_network(path), detector)
+        if count > 1:
+            predictor._process = os.getpid()
+        settings = {"threads": threads, "runtime": runtime, "detector": predictor._detector}
+        predictor._loaded_with = {"path": Path(path).absolute(), **settings}
+        return predictor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._loaded_with is None:
+            raise UserError("only a predictor of Predictor.load can be pickled: as its path and settings")
+        return _load, (self._loaded_with,)
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> list[Prediction]:
         """What the faces show.
@@ -119,15 +149,20 @@ class Predictor:
                 f"faces must be uint8 of shape (N, {SIZE}, {SIZE}) or ({SIZE}, {SIZE}), and a picture uint8 of shape "
                 f"(H, W, 3) in BGR; these are {faces.dtype} of shape {faces.shape}"
             )
+        if self._process not in (None, os.getpid()):
+            raise UserError(
+                "this predictor was loaded before the process forked, and its threads are not in the child: load it in "
+                "the child, or with threads=1, or start processes with the method 'spawn'"
+            )
         result = np.empty((len(faces), len(self.classes)), np.float32)
         for start in range(0, len(faces), _BATCH):
             batch = np.ascontiguousarray(faces[start : start + _BATCH])
             result[start : start + _BATCH] = self._run(batch[:, None])
         return result
 
-    @cached_property
-    def _detector(self) -> Detector:
-        return create_detector("auto")
+
+def _load(settings: dict[str, Any]) -> Predictor:
+    return Predictor.load(**settings)
 
 
 def _in_torch(network: "EmotionNetwork") -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:

@@ -466,7 +466,7 @@ def _remedy(config: InferConfig) -> str:
 
 def _load(config: InferConfig, ckpt: Path) -> tuple[Analyzer, tuple[str, ...]]:
     detector = create_detector(**vars(config.detector))
-    predictor = Predictor.load(ckpt, config.threads, config.runtime)  # the first to need torch, seconds to import
+    predictor = Predictor.load(ckpt, config.threads, config.runtime, detector)  # needs torch, seconds to import
     analyzer = FaceAnalyzer(
         predictor,
         detector,

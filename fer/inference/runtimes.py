@@ -30,14 +30,14 @@ _NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """A network without torch, ready to run; not for two threads at once.
+    """A network without torch, ready to run, for several threads at once.
 
     Attributes:
         classes: class names in the order of the probabilities.
         temperature: by which the logits are divided inside, before the softmax.
         precision: "fp32", "bf16" or "int8".
         checkpoint: SHA-256 of the checkpoint that was exported.
-        run: faces uint8 (N, 1, 48, 48), N >= 1, to probabilities float32 (N, C), valid until the next call.
+        run: faces uint8 (N, 1, 48, 48), N >= 1, to probabilities float32 (N, C).
     """
 
     classes: tuple[str, ...]
