@@ -32,8 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fer.inference.detectors import Haar
+from fer.inference.pictures import read_picture
 from fer.inference.run import find_checkpoint
-from fer.inference.sources import Frame, LiveStream, VideoFile, open_source, read_picture
+from fer.inference.sources import Frame, LiveStream, VideoFile, open_source
 
 ROOT = Path(__file__).parents[1]
 MEDIA = Path(os.environ.get("FER_SHARED", ROOT.parent / "shared")) / "media"

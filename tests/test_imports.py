@@ -29,7 +29,7 @@ ALLOWED = {
         *("command_line", "errors", "files", "labels", "config", "data", "models", "checkpoint", "classifier"),
         *("training", "sweep"),
     },
-    "inference": {"command_line", "errors", "files", "labels", "models", "checkpoint"},
+    "inference": {"command_line", "errors", "files", "labels", "models", "checkpoint", "weights"},
     "export": {"command_line", "errors", "files", "labels", "data", "models", "checkpoint", "inference"},
     "weights": set(),
     "__init__": set(),

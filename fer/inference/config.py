@@ -14,6 +14,7 @@ from fer.command_line import did_you_mean
 MODES = ("webcam", "video", "image")
 FORMATS = ("jsonl", "csv")
 RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")  # the earlier the better, where several can run a file
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass
@@ -38,6 +39,7 @@ class InferConfig:
     window: Any = "auto"
     ckpt: str | None = None
     runtime: str = "auto"
+    device: str = "auto"
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     detect_every: int = 2
     smoothing: float = 0.4
@@ -64,6 +66,8 @@ def _mistakes(config: InferConfig) -> Iterator[str]:
         yield f"window={config.window}: there is auto, true, false"
     if config.runtime not in RUNTIMES:
         yield f"runtime={config.runtime}: there is {', '.join(RUNTIMES)}{did_you_mean(config.runtime, RUNTIMES)}"
+    if config.device not in DEVICES:
+        yield f"device={config.device}: there is {', '.join(DEVICES)}{did_you_mean(config.device, DEVICES)}"
     if config.detect_every < 1:
         yield f"detect_every={config.detect_every}: faces are looked for in every picture (1), in every second (2), ..."
     if not 0 <= config.smoothing < math.inf:

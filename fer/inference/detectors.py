@@ -20,12 +20,11 @@ import numpy.typing as npt
 from fer.errors import UserError
 from fer.inference.crop import square
 from fer.inference.prediction import Detection
+from fer.weights import YUNET
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 NAMES = ("auto", "yunet", "haar", "none")
-
-YUNET = Path(__file__).parents[1] / "weights" / "face_detection_yunet_2023mar.onnx"
 
 _SMALLEST_LONG_SIDE = 192  # px: of FER2013's own 48-px faces YuNet finds 98 % enlarged to this, 74 % as they are
 _SMALLEST_SHORT_SIDE = 64  # px: under two of its coarsest cells (32 px) YuNet answers with noise of score 1.0

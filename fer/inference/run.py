@@ -6,12 +6,11 @@ Knows every part of inference, but neither torch nor Hydra: the network is behin
 import datetime
 import signal
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fer import weights
 from fer.errors import UserError
-from fer.inference.analyzer import FaceAnalyzer, Sighting
+from fer.inference.analyzer import Analyzer, FaceAnalyzer, watch
 from fer.inference.config import InferConfig
 from fer.inference.detectors import create_detector
 from fer.inference.overlay import annotate, draw_message, draw_status
@@ -53,18 +53,6 @@ _SILENCE_SECONDS = 1.0  # after which the window says that the camera is silent
 _SMOOTHING = 0.1  # share of the newest value in the running figures
 
 
-class Analyzer(Protocol):
-    """What is used of `fer.inference.analyzer.FaceAnalyzer`."""
-
-    timings: dict[str, float]  # milliseconds of the last call by stage
-
-    def __call__(self, image: BGRImage, time: float | None) -> list[Prediction]: ...  # noqa: D102
-
-    def find(self, image: BGRImage, time: float | None) -> Sighting: ...  # noqa: D102
-
-    def classify(self, sighting: Sighting) -> list[Prediction]: ...  # noqa: D102
-
-
 def run(config: InferConfig) -> None:
     """Does what `python infer.py` was asked for.
 
@@ -83,7 +71,7 @@ def run(config: InferConfig) -> None:
         ckpt = outputs = source = None
         try:
             ckpt = find_checkpoint(config.ckpt)
-            choose_runtime(ckpt, config.runtime)
+            choose_runtime(ckpt, config.runtime, config.device)
         except UserError as error:
             problems.append(str(error))
         try:
@@ -117,9 +105,10 @@ def run(config: InferConfig) -> None:
 
 
 def find_checkpoint(ckpt: str | None) -> Path:
-    """The checkpoint to use: the named file or run, else the one of the package, else the newest run's best one.
+    """The checkpoint to use: the named one, else that of the package, else the newest run's best one.
 
-    Of the package's, `default.ckpt` comes first, then one with all 7 classes.
+    `ckpt` names a file, a run's folder, or a network of the package, of which `default.ckpt` comes first, then one with
+    all 7 classes.
 
     Raises:
         UserError: there is none.
@@ -130,7 +119,12 @@ def find_checkpoint(ckpt: str | None) -> Path:
         if path.is_dir() and best.is_file():
             return best
         if not path.is_file():
-            raise UserError(f"ckpt={ckpt} does not exist; give a .ckpt file, or the folder of a run under {RUNS}/")
+            path = weights.packaged(ckpt) or path
+        if not path.is_file():
+            raise UserError(
+                f"ckpt={ckpt} does not exist; give a .ckpt file, the folder of a run under {RUNS}/, or one of "
+                f"{', '.join(weights.names())}"
+            )
         return path
     packaged = sorted(WEIGHTS.glob("*.ckpt"), key=lambda path: (path.stem != "default", "7" not in path.stem, path))
     trained = sorted(RUNS.glob("**/best.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -215,7 +209,7 @@ def watch_video(
             screen = stack.enter_context(Screen(window, outputs, source, pace=video is None)) if window else None
             progress = stack.enter_context(_progress(messages))
             task = progress.add_task(source.name, total=source.length)
-            analyzed = stack.enter_context(closing(_analyze(source, analyzer)))
+            analyzed = stack.enter_context(closing(watch(source, analyzer)))
             try:
                 for frame, predictions in analyzed:
                     if frame is None:
@@ -250,32 +244,6 @@ def watch_video(
             _print_places(messages, [video.path, log.path, outputs.timeline, outputs.summary])
     if ended is not None:
         raise ended
-
-
-def _analyze(
-    source: VideoFile | LiveStream, analyzer: Analyzer
-) -> Generator[tuple[Frame | None, list[Prediction]], None, None]:
-    """Every frame with its faces; None instead of a frame while a camera gives nothing.
-
-    A file's next frame is read and searched by a second thread while the network works on this one. Not so a live
-    source's, which would be older by the time that it is shown.
-    """
-    if source.live:
-        for frame in source:
-            yield frame, [] if frame is None else analyzer(frame.image, frame.time)
-        return
-    frames = iter(source)
-
-    def search() -> tuple[Frame, Sighting] | None:
-        frame = next(frames, None)
-        return None if frame is None else (frame, analyzer.find(frame.image, frame.time))
-
-    with ThreadPoolExecutor(1, "search") as pool:
-        pending = pool.submit(search)
-        while (found := pending.result()) is not None:
-            pending = pool.submit(search)
-            frame, sighting = found
-            yield frame, analyzer.classify(sighting)
 
 
 class Figures:
@@ -466,7 +434,8 @@ def _remedy(config: InferConfig) -> str:
 
 def _load(config: InferConfig, ckpt: Path) -> tuple[Analyzer, tuple[str, ...]]:
     detector = create_detector(**vars(config.detector))
-    predictor = Predictor.load(ckpt, config.threads, config.runtime, detector)  # needs torch, seconds to import
+    # The first to need torch, which takes seconds to import.
+    predictor = Predictor.load(ckpt, config.threads, config.runtime, detector, config.device)
     analyzer = FaceAnalyzer(
         predictor,
         detector,

@@ -47,15 +47,16 @@ class ExportedNetwork:
     run: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
-def choose_runtime(path: str | Path, wanted: str = "auto") -> str:
+def choose_runtime(path: str | Path, wanted: str = "auto", device: str = "auto") -> str:
     """Which of torch, onnxruntime and openvino runs the file.
 
     Args:
         path: .onnx and .xml files are exported networks; any other is a checkpoint.
         wanted: one of `fer.inference.config.RUNTIMES`; "auto" takes the first that is installed, in their order.
+        device: one of `fer.inference.config.DEVICES`, of which exported networks run on the processor only.
 
     Raises:
-        UserError: an unknown name, a runtime that cannot run the file, or one that is not installed.
+        UserError: an unknown name, a runtime or device that cannot run the file, or a runtime that is not installed.
     """
     path = Path(path)
     if wanted not in RUNTIMES:
@@ -70,6 +71,8 @@ def choose_runtime(path: str | Path, wanted: str = "auto") -> str:
         raise UserError(f"runtime={wanted} cannot run {path.name}; {way_out}")
     if able == ("torch",):
         return "torch"
+    if device not in ("auto", "cpu"):
+        raise UserError(f"device={device}: {path.name} runs on the processor only; give its checkpoint, or device=cpu")
     able = able if wanted == "auto" else (wanted,)
     installed = [name for name in able if importlib.util.find_spec(name) is not None]
     if not installed:

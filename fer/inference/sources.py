@@ -11,7 +11,6 @@ import os
 import re
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ from typing import Any, Protocol, Self
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
 from fer.errors import UserError
+from fer.inference.pictures import read_picture
 
 # OpenCV's FFmpeg writes its own messages to the terminal, and asks for its level once, when it is first used.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -341,31 +340,6 @@ def open_source(
     return _open_camera(source, report) if mode == "webcam" else _open_video(source)
 
 
-def read_picture(path: str | Path) -> BGRImage:
-    """The picture in a file as upright 8-bit BGR.
-
-    EXIF rotation is applied, CMYK and palettes are converted, 16 bits are scaled to 8, transparent parts become white,
-    and of an animation the first picture is taken.
-
-    Raises:
-        UserError: the file cannot be read, or holds no whole picture.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are welcome, and of odd metadata
-            with Image.open(path) as file:
-                ImageOps.exif_transpose(file, in_place=True)
-                return _to_bgr(file)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except PermissionError as error:
-        raise UserError(f"{path} may not be read: permission denied") from error
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is too large a picture; scale it down to at most 13,000 x 13,000 pixels") from error
-    except Exception as error:  # Pillow's decoders raise many types for damaged files
-        raise UserError(f"{path} cannot be read as a picture; it is damaged, cut short, or something else") from error
-
-
 def quiet_opencv() -> None:
     """Keeps OpenCV from writing to the terminal what a `UserError` says better; OPENCV_LOG_LEVEL brings it back."""
     if "OPENCV_LOG_LEVEL" not in os.environ:
@@ -477,15 +451,3 @@ def _frame_rate(capture: Capture, otherwise: float) -> float:
 
 def _three_channels(image: BGRImage) -> BGRImage:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8) if image.ndim == 2 else image
-
-
-def _to_bgr(picture: Image.Image) -> BGRImage:
-    if picture.mode.startswith("I"):  # 16-bit gray; Pillow would clip it to 8 bits instead of scaling
-        gray = (np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8)
-        return np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), np.uint8)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    rgb = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
-    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)

@@ -1,0 +1,17 @@
+"""The trained networks and the face detector that come with the package."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+DEFAULT = "senet_7"  # all seven emotions
+YUNET = FOLDER / "face_detection_yunet_2023mar.onnx"
+
+
+def names() -> list[str]:
+    """What the networks are called: "senet_7" and others."""
+    return sorted(path.stem for path in FOLDER.glob("*.ckpt"))
+
+
+def packaged(name: str) -> Path | None:
+    """The checkpoint of the network called `name`; None where there is none."""
+    return FOLDER / f"{name}.ckpt" if name in names() else None

@@ -9,8 +9,9 @@ import pytest
 
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.inference.detectors import YUNET, create_detector
+from fer.inference.detectors import create_detector
 from fer.inference.tracking import iou
+from fer.weights import YUNET
 
 SHARED = Path(os.environ.get("FER_SHARED") or Path(__file__).parents[3] / "shared")
 MEDIA = SHARED / "media"

@@ -23,7 +23,8 @@ from fer.inference import threads
 from fer.inference.crop import crop_faces
 from fer.inference.detectors import create_detector
 from fer.inference.prediction import Detection, Prediction
-from fer.inference.predictor import Predictor
+from fer.inference.predictor import Predictor, choose_device
+from fer.inference.sources import open_source
 from fer.models.network import EmotionNetwork, NetworkSpec
 
 CLASSES = ("angry", "happy", "sad", "neutral")
@@ -122,24 +123,122 @@ def test_a_picture_is_searched_for_faces(network):
     assert predictor(np.zeros((1, 1, 3), np.uint8)) == []
 
 
+def test_a_list_goes_through_the_network_in_one_batch(network, monkeypatch, tmp_path):
+    predictor = Predictor(network)
+    pictures = crowds(2)
+    cv2.imwrite(str(tmp_path / "a.png"), pictures[0])
+    crops = faces(3)
+    items = [str(tmp_path / "a.png"), np.zeros((60, 60, 3), np.uint8), pictures[1], crops, crops[0]]
+    expected = [predictor(item) for item in items]
+    batches = []
+    run = predictor._run
+    monkeypatch.setattr(predictor, "_run", lambda batch: batches.append(len(batch)) or run(batch))
+    found = predictor(items)
+    assert batches == [sum(map(len, expected))]
+    assert [len(one) for one in found[1:2] + found[3:]] == [0, 3, 1]
+    assert found[0]
+    assert all(alike(one, other) for one, other in zip(found, expected, strict=True))
+    assert predictor([]) == []
+    with pytest.raises(UserError, match=r"item 1 of the list: .*did cv2\.imread fail"):
+        predictor((crops, None))
+
+
 @pytest.mark.parametrize(
     "image",
     [
-        np.zeros((48, 48)),
         np.zeros((2, 48, 48), np.float32),
-        np.zeros((100, 100), np.uint8),
         np.zeros((2, 224, 224), np.uint8),
-        np.zeros((2, 48, 48, 3), np.uint8),
-        np.zeros((480, 640, 4), np.uint8),
-        np.zeros((480, 640, 3), np.float32),
-        np.zeros((0, 0, 3), np.uint8),
-        np.zeros(48, np.uint8),
     ],
     ids=lambda image: f"{image.dtype}{image.shape}",
 )
-def test_other_arrays_are_refused_in_words(network, image):
-    with pytest.raises(UserError, match=r"\(N, 48, 48\) or \(48, 48\), and a picture uint8 of shape \(H, W, 3\)"):
+def test_other_faces_are_refused_in_words(network, image):
+    with pytest.raises(UserError, match=r"uint8 of shape \(N, 48, 48\), and the last axis of a picture is 1, 3 or 4"):
         Predictor(network)(image)
+    with pytest.raises(UserError, match=r"uint8 of shape \(N, 48, 48\)"):
+        Predictor(network).probabilities(image)
+
+
+def test_a_gray_picture_of_another_size_than_a_face_is_searched(network):
+    predictor = Predictor(network)
+    gray = cv2.cvtColor(crowds(1)[0], cv2.COLOR_BGR2GRAY)
+    assert alike(predictor(gray), predictor(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)))
+    assert predictor(gray)[0].box
+    assert predictor(gray[:48, :48])[0].box is None
+
+
+# --- which network and where ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_networks_of_the_package_by_name(monkeypatch, tmp_path, checkpoint):
+    monkeypatch.chdir(tmp_path)
+    assert len(Predictor.load().classes) == 7
+    assert Predictor.load("senet_5").classes == ("angry", "fear", "happy", "sad", "neutral")
+    with pytest.raises(UserError, match="senet_9 is no file, and no network of the package: there is senet_4, senet_5"):
+        Predictor.load("senet_9")
+    Path("senet_5").write_bytes(checkpoint.read_bytes())
+    assert Predictor.load("senet_5").classes == CLASSES  # a file of that name wins
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_devices(checkpoint, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == "cpu"
+    with pytest.raises(UserError, match="device=cuda: torch sees none here"):
+        Predictor.load(checkpoint, device="cuda")
+    with pytest.raises(UserError, match="there is auto, cpu, cuda, mps"):
+        Predictor.load(checkpoint, device="tpu")
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert choose_device("auto") == "mps"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert choose_device("auto") == "cuda"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.usefixtures("keep_threads")
+def test_a_gpu_says_what_the_processor_says(checkpoint):
+    batch = faces(20)
+    found = Predictor.load(checkpoint, device="cuda").probabilities(batch)
+    np.testing.assert_allclose(found, Predictor.load(checkpoint, device="cpu").probabilities(batch), atol=5e-3)
+
+
+# --- videos -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_video_gives_frames_with_faces_that_are_followed(network, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25, (480, 300))
+    picture = crowds(1)[0]
+    for number in range(20):
+        writer.write(np.roll(picture, number, axis=1))
+    writer.release()
+    found = list(Predictor(network).video(tmp_path / "a.mp4", smoothing=0))
+    assert [frame.index for frame, _ in found] == list(range(20))
+    assert found[-1][0].time == pytest.approx(19 / 25, abs=2e-3)
+    tracks = {face.track for _, faces in found for face in faces}
+    assert tracks
+    assert len(tracks) <= 2
+    frames = Predictor(network).video(str(tmp_path / "missing.mp4"))
+    with pytest.raises(UserError, match="does not exist"):
+        next(frames)
+
+
+def test_a_video_that_is_left_early_is_closed(network, tmp_path, monkeypatch):
+    opened = []
+
+    def remember(*arguments):
+        opened.append(open_source(*arguments))
+        return opened[0]
+
+    monkeypatch.setattr("fer.inference.predictor.open_source", remember)
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 48))
+    for _ in range(20):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    frames = Predictor(network, "none").video(tmp_path / "a.mp4")
+    next(frames)
+    frames.close()
+    assert not opened[0]._capture.isOpened()
 
 
 # --- a detector of the caller's ---------------------------------------------------------------------------------------

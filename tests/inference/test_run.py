@@ -16,10 +16,11 @@ from rich.console import Console
 from fer.errors import UserError
 from fer.inference import run as run_module
 from fer.inference.config import InferConfig
+from fer.inference.pictures import read_picture
 from fer.inference.prediction import Prediction
 from fer.inference.run import Figures, Screen, find_checkpoint, run, watch_pictures, watch_video
 from fer.inference.sinks import plan_outputs
-from fer.inference.sources import Frame, LiveStream, PictureFiles, VideoFile, open_source, read_picture
+from fer.inference.sources import Frame, LiveStream, PictureFiles, VideoFile, open_source
 from fer.inference.timeline import Timeline
 from fer.inference.window import Action
 

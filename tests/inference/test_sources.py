@@ -15,7 +15,8 @@ from PIL import Image
 
 from fer.errors import UserError
 from fer.inference import sources
-from fer.inference.sources import LiveStream, PictureFiles, SourceEnded, VideoFile, open_source, read_picture
+from fer.inference.pictures import read_picture
+from fer.inference.sources import LiveStream, PictureFiles, SourceEnded, VideoFile, open_source
 
 RED, WHITE = (0, 0, 255), (255, 255, 255)  # BGR
 
