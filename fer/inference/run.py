@@ -222,7 +222,7 @@ def watch_video(
                     drawn = annotate(frame.image, predictions) if video or screen else frame.image
                     figures.update(frame, {**analyzer.timings, "draw": 1000 * (time.monotonic() - start)})
                     if video is not None and log is not None:
-                        video.write(drawn, frame.time if source.live else None)
+                        video.write(drawn, frame.time if source.live else frame.index / source.fps)
                         log.write(frame.source, frame.index, frame.time, predictions)
                     frames += 1
                     progress.update(task, completed=frames, description=_line(source, figures, predictions))
@@ -317,7 +317,8 @@ class Screen:
         """Shows a video's annotated frame and does what the keys ask for; False when the user wants to end."""
         self._shown = (frame, drawn, figures.lines())
         if self._recording is not None:
-            self._recording.write(drawn, frame.time if self._source.live else None)
+            fps = self._source.fps
+            self._recording.write(drawn, frame.time if self._source.live or fps is None else frame.index / fps)
         self._draw()
         action = self._window.poll(self._wait(frame))
         if action == "pause":

@@ -40,6 +40,9 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".gif", ".mov", ".m4v", ".webm",
 _IDLE_SECONDS = 0.05  # a live source hands back control this often, so that a window keeps answering keys
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0  # seconds before a broken stream is opened again, doubled every time
 _OPEN_TIMEOUT, _READ_TIMEOUT = 10_000, 5_000  # milliseconds that FFmpeg waits for a server before the stream is broken
+_FAILURES_IN_ROW, _FAILURES_AT_END = 1000, 10  # of reading a file, after which it has ended
+_UNEVEN = 0.0025  # seconds by which even frames may be off; Matroska rounds times to milliseconds
+_MOST_FRAMES = 100_000_000  # that a file may say it has: 19 days of 60 frames a second
 _CAMERA_RETRIES = 5  # a driver may fail to deliver one picture without the camera being gone
 
 
@@ -137,7 +140,20 @@ class PictureFiles:
 
 
 class VideoFile:
-    """A video of known length: every frame, in order, none lost; turned upright where the file carries a rotation tag.
+    """A video of known length: every frame, in order; turned upright where the file carries a rotation tag.
+
+    What is damaged in it is left out, and its end reported with how much that was: frames keep their numbers and times
+    in the file, so that gaps show.
+
+    Args:
+        capture: opened.
+        name: how messages and results call it.
+        report: takes the sentence about frames that were left out.
+
+    Attributes:
+        fps: frames per second; 25 where the file does not say.
+        length: how many frames the file says it has; None where it says nothing, or nonsense.
+        skipped: how many frames could not be read so far.
 
     Raises:
         SourceEnded: while iterating, after the last frame that could be read, when the file ends too early.
@@ -145,12 +161,17 @@ class VideoFile:
 
     live = False
 
-    def __init__(self, capture: Capture, name: str) -> None:
+    def __init__(self, capture: Capture, name: str, report: Report) -> None:
         self.name = name
         self.fps = _frame_rate(capture, otherwise=25.0)
-        declared = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.length = int(declared) if declared > 0 else None
+        self.length = _declared_length(capture)
+        self.skipped = 0
         self._capture = capture
+        self._report = report
+        suffix = Path(name.partition("?")[0]).suffix.lower()
+        self._counts_frames = suffix in (".mp4", ".m4v", ".mov", ".avi")  # others know a duration only
+        # Where others are damaged, FFmpeg seeks the next good frame by itself. A GIF's gaps are meant.
+        self._skips_in_silence = not self._counts_frames and suffix != ".gif"
 
     def __enter__(self) -> Self:
         return self
@@ -159,32 +180,58 @@ class VideoFile:
         self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
-        index, last = 0, 0.0
-        while True:
-            captured_at = time.monotonic()
-            if not self._capture.grab():
-                break
-            read, image = self._capture.retrieve()
-            if not read:
-                break
-            seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000  # the file's own time: frames may be uneven
-            if index and seconds <= last:  # a container without times, or with wrong ones
+        index, last = -1, -1 / self.fps
+        failures = 0  # of reading, before this frame
+        even = True  # whether all frames so far were whole intervals apart, so that a gap tells how many are missing
+        while (read := self._read(index)) is not None:
+            image, seconds, captured_at, failed = read
+            failures += failed
+            if index >= 0 and seconds <= last:  # a container without times, or with wrong ones
                 seconds = last + 1 / self.fps
+            intervals = (seconds - last) * self.fps
+            even = even and abs(intervals - round(intervals)) < _UNEVEN * self.fps
+            missing = max(0, round(intervals) - 1) if even else 0
+            if index < 0 or not self._skips_in_silence:
+                missing = min(missing, failures - self.skipped)
+            self.skipped += missing
+            index, last = index + 1 + missing, seconds
             yield Frame(_three_channels(image), index, seconds, self.name, captured_at)
-            index, last = index + 1, seconds
-        if index == 0:
+        if index < 0:
             raise SourceEnded(f"{self.name} holds no frame that can be read; it is damaged, or no video")
-        if self.length is not None and self._is_cut_short(index, last):
+        if self.skipped:
+            self._report(
+                f"{self.name} is damaged: {self.skipped} of its {self.length or index + 1} frames are missing or could "
+                "not be read; the others keep their numbers and times"
+            )
+        if self.length is not None and self._is_cut_short(index + 1, last):
             raise SourceEnded(
-                f"{self.name} is damaged or cut short: it should have {self.length} frames and gave {index}; "
+                f"{self.name} is damaged or cut short: it should have {self.length} frames and ends after {index + 1}; "
                 "what was found in them is kept"
             )
 
+    def _read(self, index: int) -> tuple[BGRImage, float, float, int] | None:
+        """The frame after frame `index`, its time, when it was read, and how often that failed before; None at the end.
+
+        FFmpeg fails once for each damaged packet, and reads the next one when it is asked again.
+        """
+        near_end = self.length is None or index + 1 >= self.length - 2
+        begun = time.monotonic()
+        for failed in range(_FAILURES_AT_END if near_end else _FAILURES_IN_ROW):
+            captured_at = time.monotonic()
+            if self._capture.grab():
+                read, image = self._capture.retrieve()
+                if read:
+                    # The file's own time: frames may be uneven.
+                    return image, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, captured_at, failed
+            if time.monotonic() - begun > _READ_TIMEOUT / 1000:  # a server that answers no more
+                break
+        return None
+
     def _is_cut_short(self, count: int, last: float) -> bool:
         assert self.length is not None
-        if self.name.lower().endswith((".mp4", ".m4v", ".mov", ".avi")):  # these count their frames
+        if self._counts_frames:
             return count < self.length - 2
-        # Other containers know a duration only, which the sound may stretch a little.
+        # A duration may be stretched a little by the sound.
         missing = self.length / self.fps - (last + 1 / self.fps)
         return missing > max(1.0, 0.05 * self.length / self.fps)
 
@@ -337,7 +384,7 @@ def open_source(
         return _open_pictures(source, report, recursive, leave_out)
     if "://" in source:
         return _open_stream(source, report, live=mode == "webcam")
-    return _open_camera(source, report) if mode == "webcam" else _open_video(source)
+    return _open_camera(source, report) if mode == "webcam" else _open_video(source, report)
 
 
 def quiet_opencv() -> None:
@@ -390,7 +437,7 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
 
-def _open_video(source: str) -> VideoFile:
+def _open_video(source: str, report: Report) -> VideoFile:
     path = Path(source).expanduser()
     if not path.exists():
         raise UserError(f"source={source} does not exist; mode=video takes a file or an rtsp:// or http:// address")
@@ -405,7 +452,7 @@ def _open_video(source: str) -> VideoFile:
     capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise UserError(f"{source} cannot be read as a video; it is damaged, cut short, or something else")
-    return VideoFile(capture, source)
+    return VideoFile(capture, source, report)
 
 
 def _open_stream(url: str, report: Report, live: bool) -> VideoFile | LiveStream:
@@ -418,8 +465,10 @@ def _open_stream(url: str, report: Report, live: bool) -> VideoFile | LiveStream
     capture = connect()
     if capture is None:
         raise UserError(f"{name} cannot be opened; is the address right and the sender running?")
-    if not live and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:  # a video file behind a URL
-        return VideoFile(capture, name)
+    if _declared_length(capture) is not None:  # a file behind an address
+        if live:
+            report(f"{name} is a file and no camera: it is played once, all of its frames")
+        return VideoFile(capture, name, report)
     return LiveStream(capture, name, connect, report)
 
 
@@ -442,6 +491,11 @@ def _open_camera(source: str, report: Report) -> LiveStream:
         raise UserError(f"{name} cannot be opened; is it plugged in, and no other program using it?")
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     return LiveStream(capture, name, None, report)
+
+
+def _declared_length(capture: Capture) -> int | None:
+    declared = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(declared) if 0 < declared < _MOST_FRAMES else None
 
 
 def _frame_rate(capture: Capture, otherwise: float) -> float:
