@@ -29,6 +29,8 @@ from fer.inference.prediction import Prediction
 from fer.inference.predictor import Predictor
 from fer.inference.runtimes import choose_runtime
 from fer.inference.sinks import (
+    LOST_WHEN_KILLED,
+    OutputLock,
     Outputs,
     PredictionLog,
     VideoSink,
@@ -89,6 +91,11 @@ def run(config: InferConfig) -> None:
             raise UserError("\n".join(problems))
         if outputs is not None:
             make_folder(outputs.folder)
+            stack.enter_context(OutputLock(outputs))
+            if outputs.video is not None and outputs.video.suffix.lower() in LOST_WHEN_KILLED:
+                report(
+                    f"{outputs.video} plays only if this run ends in order; a .mkv survives a kill or a power cut, too"
+                )
         probe = stack.enter_context(WindowProbe()) if _window_is_wanted(config) else None
         analyzer, classes = _load(config, ckpt)
         messages.print(f"Checkpoint {ckpt}: {', '.join(classes)}", markup=False, highlight=False, soft_wrap=True)
@@ -391,7 +398,7 @@ class Screen:
             return
         if self._recording is None:
             make_folder(self._folder)
-            path = self._folder / f"recording_{_timestamp()}.mp4"
+            path = self._folder / f"recording_{_timestamp()}.mkv"
             self._recording = self._closing.enter_context(VideoSink(path, self._source.fps))
             self._message = ("recording", time.monotonic() + _MESSAGE_SECONDS)
         else:
@@ -449,16 +456,19 @@ def _load(config: InferConfig, ckpt: Path) -> tuple[Analyzer, tuple[str, ...]]:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Lets `kill` and `docker stop` end the run as Ctrl-C does: with everything written whole."""
+    """Lets `kill`, `docker stop` and a closed terminal end the run as Ctrl-C does: with everything written whole."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # nohup has a process ignore that its terminal is closed; it shall go on doing so.
+    hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, *hangup)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _progress(console: Console, hidden: bool = False) -> Progress:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageGrab
 
+from fer.inference.sinks import OutputLock, plan_outputs
+
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("FER_SHARED", ROOT.parent / "shared"))
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -139,7 +141,7 @@ def test_a_video_without_a_display(infer, checkpoint, tmp_path, monkeypatch):
     assert result.returncode == 0, result.stderr
     assert entries(tmp_path) == [
         "my clip, part 1.mp4",
-        "out/my clip, part 1.mp4",
+        "out/my clip, part 1.mkv",
         "out/predictions.jsonl",
         "out/summary.csv",
         "out/timeline.png",
@@ -152,6 +154,43 @@ def test_a_video_without_a_display(infer, checkpoint, tmp_path, monkeypatch):
     assert list(lines[0]["probabilities"]) == ["angry", "happy", "sad", "neutral"]
     assert sum(lines[0]["smoothed"].values()) == pytest.approx(1, abs=1e-3)
     assert {line["track"] for line in lines} == {1}
+
+
+def test_two_runs_into_one_output(infer, checkpoint, tmp_path):
+    """The second is refused while the first is at work, and may have the place after it."""
+    write_clip(tmp_path / "a.mp4", 20)
+    write_clip(tmp_path / "b.mp4", 3)
+    out = tmp_path / "out"
+    arguments = ["mode=video", "output=out/seen.mp4", f"ckpt={checkpoint}", "detector=none", "window=false"]
+    plan = plan_outputs(str(out / "seen.mp4"), "video", "", "jsonl")
+    out.mkdir()
+    with OutputLock(plan):
+        refused = infer("source=b.mp4", *arguments)
+    assert refused.returncode == 2
+    assert "another run is writing to out under the same names" in refused.stderr
+    assert entries(out) == []
+    both = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "infer.py"), f"source={name}.mp4", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        for name in "ab"
+    ]
+    errors = [process.communicate(timeout=100)[1] for process in both]
+    codes = [process.returncode for process in both]
+    assert 0 in codes, errors
+    assert set(codes) <= {0, 2}, errors  # both 0 where one was over before the other began
+    if codes == [0, 2]:
+        assert json.loads((out / "seen.jsonl").read_text().splitlines()[-1])["source"] == "a.mp4"
+    assert "plays only if this run ends in order" in errors[codes.index(0)]
+    assert entries(out) == ["seen.jsonl", "seen.mp4", "seen.summary.csv", "seen.timeline.png"]
+    sources = {json.loads(line)["source"] for line in (out / "seen.jsonl").read_text().splitlines()}
+    frames = cv2.VideoCapture(str(out / "seen.mp4"), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT)
+    assert (sources, frames) in [({"a.mp4"}, 20), ({"b.mp4"}, 3)]
 
 
 def test_pictures_of_all_kinds_and_a_broken_one(infer, checkpoint, tmp_path):
