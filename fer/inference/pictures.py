@@ -3,8 +3,10 @@
 Knows nothing of faces, folders or videos.
 """
 
+import importlib.util
 import io
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,13 @@ from fer.errors import UserError
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 Picture = str | Path | bytes | Image.Image | npt.NDArray[Any]  # what `to_picture` takes
+
+# fmt: off
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif",
+                    ".jpe", ".jfif", ".avif", ".jp2", ".pgm", ".ppm", ".pnm", ".heic", ".heif")
+# fmt: on
+HEIF_SUFFIXES = (".heic", ".heif")  # of these, read where the package pillow-heif is installed
+_WHITES = (1, 255, 65535)  # what white may be in a picture of floats
 
 _KINDS = (
     "a picture is a path, the bytes of a picture file, a picture of Pillow, or an array (H, W) in gray, (H, W, 3) in "
@@ -53,19 +62,38 @@ def to_picture(image: Picture) -> BGRImage:
     raise UserError(f"{_KINDS}; this is {type(image).__module__}.{type(image).__qualname__}")
 
 
+def readable_suffixes() -> tuple[str, ...]:
+    """Those of `PICTURE_SUFFIXES` that can be read here."""
+    return PICTURE_SUFFIXES if _reads_heif() else tuple(set(PICTURE_SUFFIXES) - set(HEIF_SUFFIXES))
+
+
+def is_animated(path: str | Path) -> bool | None:
+    """Whether the picture in a file moves; None where it is no picture."""
+    try:
+        with Image.open(path) as file:
+            return bool(getattr(file, "is_animated", False))
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
 def read_picture(path: str | Path) -> BGRImage:
     """The picture in a file as upright 8-bit BGR.
 
     EXIF rotation is applied, CMYK and palettes are converted, 16 bits are scaled to 8, transparent parts become white,
-    and of an animation the first picture is taken.
+    and of an animation the first picture is taken. Of floats (TIFF) the first of 1, 255 and 65535 that none of them
+    exceeds is white, and 0 black; with values below 0 or above 65535 they are stretched from their least to their
+    greatest.
 
     Raises:
-        UserError: the file cannot be read, or holds no whole picture.
+        UserError: the file cannot be read, or holds no whole picture; of HEIC, when pillow-heif is not installed.
     """
+    if Path(path).suffix.lower() in HEIF_SUFFIXES and not _reads_heif() and Path(path).exists():
+        raise UserError(f"{path} is a HEIC picture: pip install pillow-heif reads it")
     return _decoded(path, str(path))
 
 
 def _decoded(source: str | Path | io.BytesIO | Image.Image, name: str) -> BGRImage:
+    _reads_heif()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are welcome, and of odd metadata
@@ -88,12 +116,35 @@ def _to_bgr(picture: Image.Image) -> BGRImage:
     if picture.mode.startswith("I"):  # 16-bit gray; Pillow would clip it to 8 bits instead of scaling
         gray = (np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8)
         return np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), np.uint8)
+    if picture.mode == "F":
+        return np.asarray(cv2.cvtColor(_scaled(np.asarray(picture)), cv2.COLOR_GRAY2BGR), np.uint8)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
     rgb = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)
+
+
+def _scaled(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Floats as 8 bits, by the rule of `read_picture`; what is no number is black."""
+    finite = values[np.isfinite(values)]
+    black, white = (0.0, 1.0) if not finite.size else (float(finite.min()), float(finite.max()))
+    if black >= 0 and white <= _WHITES[-1]:
+        black, white = 0.0, next(level for level in _WHITES if white <= level)
+    scaled = np.nan_to_num((values.astype(np.float64) - black) * (255 / max(white - black, 1e-30)), nan=0.0)
+    return (scaled.clip(0, 255) + 0.5).astype(np.uint8)
+
+
+@cache
+def _reads_heif() -> bool:
+    """Whether Pillow reads HEIC, which it learns here from pillow-heif where that is installed."""
+    if importlib.util.find_spec("pillow_heif") is None:
+        return False
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _from_array(image: npt.NDArray[Any]) -> BGRImage:

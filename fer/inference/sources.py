@@ -11,7 +11,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.errors import UserError
-from fer.inference.pictures import read_picture
+from fer.inference.pictures import HEIF_SUFFIXES, PICTURE_SUFFIXES, is_animated, read_picture, readable_suffixes
 
 # OpenCV's FFmpeg writes its own messages to the terminal, and asks for its level once, when it is first used.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -31,8 +32,6 @@ BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 Report = Callable[[str], None]  # takes one sentence for the person at the keyboard
 
 # fmt: off
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif",
-                    ".jpe", ".jfif", ".avif", ".jp2", ".pgm", ".ppm", ".pnm")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".gif", ".mov", ".m4v", ".webm",
                   ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv")
 # fmt: on
@@ -43,6 +42,7 @@ _OPEN_TIMEOUT, _READ_TIMEOUT = 10_000, 5_000  # milliseconds that FFmpeg waits f
 _FAILURES_IN_ROW, _FAILURES_AT_END = 1000, 10  # of reading a file, after which it has ended
 _UNEVEN = 0.0025  # seconds by which even frames may be off; Matroska rounds times to milliseconds
 _MOST_FRAMES = 100_000_000  # that a file may say it has: 19 days of 60 frames a second
+_MOST_KINDS = 8  # of files left out that a sentence names
 _CAMERA_RETRIES = 5  # a driver may fail to deliver one picture without the camera being gone
 
 
@@ -363,15 +363,59 @@ class LiveStream:
 Source = PictureFiles | VideoFile | LiveStream
 
 
+def guess_mode(sources: Sequence[str]) -> str:
+    """What `open_source` does best with sources whose mode nobody has said: "webcam", "video" or "image".
+
+    Nothing, a number and a device of /dev are a camera; an address is a video (or a stream, which mode=video reads as
+    well) unless it ends like a picture; of files the suffix decides, of a GIF and of other suffixes the content.
+    Folders and globs hold pictures. Files are looked at, and nothing else is done.
+
+    Raises:
+        UserError: a file that is neither, and cannot be guessed; sources of different kinds.
+    """
+    modes = {source: _guess_one(source) for source in sources}
+    if len(set(modes.values())) > 1:
+        said = ", ".join(f"{hide_password(source)} ({mode})" for source, mode in modes.items())
+        raise UserError(f"one run takes one kind of source, and these are several: {said}")
+    return next(iter(modes.values()), "webcam")
+
+
+def _guess_one(source: str) -> str:
+    if source.isdecimal() or source.startswith("/dev/"):
+        return "webcam"
+    path = Path(source.partition("?")[0] if "://" in source else source).expanduser()
+    suffix = path.suffix.lower()
+    if "://" in source:
+        return "image" if suffix in set(PICTURE_SUFFIXES) - set(VIDEO_SUFFIXES) else "video"
+    if path.is_dir() or (glob.has_magic(source) and not path.exists()):
+        return "image"
+    if suffix in VIDEO_SUFFIXES and suffix not in PICTURE_SUFFIXES:
+        return "video"
+    if suffix in PICTURE_SUFFIXES and suffix not in VIDEO_SUFFIXES:
+        return "image"
+    if not path.exists():
+        raise UserError(f"source={source} does not exist; give a picture, a folder, a video, an address or a camera")
+    moves = is_animated(path)
+    if moves is not None:
+        return "video" if moves else "image"
+    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+    opened = capture.isOpened()
+    capture.release()
+    if not opened:
+        raise UserError(f"source={source} is neither a picture nor a video, as far as can be seen")
+    return "video"
+
+
 def open_source(
-    mode: str, source: str, report: Report, recursive: bool = False, leave_out: Path | None = None
+    mode: str, source: str | Sequence[str], report: Report, recursive: bool = False, leave_out: Path | None = None
 ) -> Source:
     """Opens what the user named.
 
     Args:
         mode: "image" (`source` is a file, a folder or a glob), "video" (a file or a URL) or "webcam" (a camera's
             index or device, or a URL).
-        source: see `mode`; `~` is the home directory.
+        source: see `mode`; `~` is the home directory. In mode "image" it may be several, which are taken in their
+            order, each file once.
         report: takes sentences about what goes wrong on the way without ending it.
         recursive: whether folders are searched with their sub-folders.
         leave_out: a folder whose pictures are not taken: the one that results go to.
@@ -380,8 +424,12 @@ def open_source(
         UserError: nothing there, not readable, or not what `mode` promises.
     """
     quiet_opencv()
+    sources = [source] if isinstance(source, str) else list(source)
     if mode == "image":
-        return _open_pictures(source, report, recursive, leave_out)
+        return _open_pictures(sources, report, recursive, leave_out)
+    if len(sources) != 1:
+        raise UserError(f"mode={mode} takes one source, and these are {len(sources)}; start it once for each")
+    (source,) = sources
     if "://" in source:
         return _open_stream(source, report, live=mode == "webcam")
     return _open_camera(source, report) if mode == "webcam" else _open_video(source, report)
@@ -398,14 +446,33 @@ def hide_password(url: str) -> str:
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
 
 
-def _open_pictures(source: str, report: Report, recursive: bool, leave_out: Path | None) -> PictureFiles:
+def _open_pictures(sources: Sequence[str], report: Report, recursive: bool, leave_out: Path | None) -> PictureFiles:
+    found = [_find_pictures(source, report, recursive, leave_out) for source in sources]
+    if len(found) == 1:
+        (paths, root), *_ = found
+        return PictureFiles(paths, root, report)
+    unique: dict[Path, Path] = {}
+    for paths, _ in found:
+        for path in paths:
+            unique.setdefault(path.resolve(), path.absolute())
+    try:
+        root = Path(os.path.commonpath([root.absolute() for _, root in found]))
+    except ValueError as error:  # two drives of Windows
+        raise UserError(
+            "the sources lie on several drives, so results have no common folder; run once for each"
+        ) from error
+    return PictureFiles(list(unique.values()), root, report)
+
+
+def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path | None) -> tuple[list[Path], Path]:
+    """The picture files of a source, and the folder that all of them are in."""
     if "://" in source:
         raise UserError(f"source={hide_password(source)}: mode=image reads files; download the picture first")
     path = Path(source).expanduser()
     if path.is_file():
         if path.suffix.lower() in set(VIDEO_SUFFIXES) - set(PICTURE_SUFFIXES):
             raise UserError(f"source={source} is a video: use mode=video")
-        return PictureFiles([path], path.parent, report)
+        return [path], path.parent
     if path.is_dir():
         found = path.rglob("*") if recursive else path.iterdir()
         root = path
@@ -417,17 +484,35 @@ def _open_pictures(source: str, report: Report, recursive: bool, leave_out: Path
     if leave_out is not None and root.resolve() not in leave_out.resolve().parents:
         leave_out = None  # elsewhere, or all around the pictures
     try:
-        paths = sorted((file for file in found if _is_picture(file, leave_out)), key=_natural_order)
+        files = sorted((file for file in found if _is_wanted(file, leave_out)), key=_natural_order)
     except OSError as error:
         raise UserError(f"source={source} cannot be searched: {error.strerror}") from error
+    paths = [file for file in files if file.suffix.lower() in readable_suffixes()]
+    others = Counter(file.suffix.lower() for file in files if file.suffix.lower() not in readable_suffixes())
+    if others:
+        report(f"{source}: left out {sum(others.values())} files that are no pictures it can read: {_in_kinds(others)}")
     if not paths:
         deeper = "" if recursive or not path.is_dir() else "; recursive=true looks into its sub-folders too"
         raise UserError(f"source={source} holds no pictures ({', '.join(PICTURE_SUFFIXES[:5])} ...){deeper}")
-    return PictureFiles(paths, root, report)
+    return paths, root
 
 
-def _is_picture(path: Path, leave_out: Path | None) -> bool:
-    if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith(".") or not path.is_file():
+def _in_kinds(others: Mapping[str, int]) -> str:
+    """How many files of which kind, the most frequent first: "3 .heic (pip install pillow-heif reads them), 1 .txt"."""
+
+    def said(suffix: str, count: int) -> str:
+        reads = " (pip install pillow-heif reads them)" if suffix in HEIF_SUFFIXES else ""
+        video = " (mode=video)" if suffix in VIDEO_SUFFIXES else ""
+        return f"{count} {suffix or 'without a suffix'}{reads}{video}"
+
+    kinds = sorted(others.items(), key=lambda kind: (kind[0] not in HEIF_SUFFIXES, -kind[1], kind[0]))
+    named = [said(*kind) for kind in kinds[:_MOST_KINDS]]
+    rest = sum(count for _, count in kinds[_MOST_KINDS:])
+    return ", ".join([*named, f"{rest} others"] if rest else named)
+
+
+def _is_wanted(path: Path, leave_out: Path | None) -> bool:
+    if path.name.startswith(".") or not path.is_file():
         return False
     return leave_out is None or leave_out.resolve() not in path.resolve().parents
 

@@ -1,12 +1,19 @@
 """Whatever is called a picture comes out as the same upright BGR, or is refused in words."""
 
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from fer.errors import UserError
-from fer.inference.pictures import to_picture
+from fer.inference import pictures
+from fer.inference.pictures import read_picture, to_picture
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
 GRAY = PICTURE[..., 0]
@@ -83,3 +90,45 @@ def test_half_transparent_is_half_white():
 def test_anything_else_is_refused_in_words(image, message):
     with pytest.raises(UserError, match=message):
         to_picture(image)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 0.5, 1], [0, 128, 255]),
+        ([0.2, 0.4, 0.6], [51, 102, 153]),
+        ([0, 2, 200], [0, 2, 200]),
+        ([0, 257, 25700], [0, 1, 100]),
+        ([-1, 0, 1], [0, 128, 255]),
+        ([0, 50_000, 100_000], [0, 128, 255]),
+        ([float("nan"), 0, 1], [0, 0, 255]),
+        ([float("nan")] * 3, [0, 0, 0]),
+        ([-7, -7, -7], [0, 0, 0]),
+    ],
+)
+def test_a_tiff_of_floats_is_scaled_by_a_rule(tmp_path, values, expected):
+    Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tiff")
+    assert read_picture(tmp_path / "a.tiff")[0, :, 0].tolist() == expected
+
+
+def test_heic_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "_reads_heif", lambda: False)
+    (tmp_path / "a.HEIC").write_bytes(b"ftypheic")
+    with pytest.raises(UserError, match=r"a\.HEIC is a HEIC picture: pip install pillow-heif reads it"):
+        read_picture(tmp_path / "a.HEIC")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is None, reason="pillow-heif is not installed")
+def test_heic_with_its_package(tmp_path):
+    """In a process of its own: Pillow goes on reading HEIC once it has learnt to."""
+    code = """
+import numpy as np, pillow_heif
+from fer.inference.pictures import read_picture, to_picture
+picture = np.full((64, 64, 3), (200, 100, 50), np.uint8)
+pillow_heif.from_bytes("RGB", (64, 64), picture.tobytes()).save("a.heic", quality=95)
+assert abs(read_picture("a.heic").astype(int) - (50, 100, 200)).max() < 8
+assert abs(to_picture(open("a.heic", "rb").read()).astype(int) - (50, 100, 200)).max() < 8
+"""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)

@@ -395,7 +395,7 @@ def test_all_mistakes_are_told_at_once_before_anything_is_written(no_weights, tm
 
 def test_a_source_is_never_written_over(no_weights, tmp_path, clip, photos):
     make("any.ckpt")
-    same = InferConfig(mode="video", source=str(clip), output=str(tmp_path), ckpt="any.ckpt")
+    same = InferConfig(mode="video", source=str(clip), output=str(clip), ckpt="any.ckpt")
     with pytest.raises(UserError, match=r"would write over .*clip\.mp4"):
         run(same)
     with pytest.raises(UserError, match=r"would write over .*a\.png"):

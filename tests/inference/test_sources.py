@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from fer.errors import UserError
-from fer.inference import sources
+from fer.inference import pictures, sources
 from fer.inference.pictures import read_picture
-from fer.inference.sources import LiveStream, PictureFiles, SourceEnded, VideoFile, open_source
+from fer.inference.sources import LiveStream, PictureFiles, SourceEnded, VideoFile, guess_mode, open_source
 
 MEDIA = Path(os.environ.get("FER_SHARED") or Path(__file__).parents[3] / "shared") / "media"
 RED, WHITE = (0, 0, 255), (255, 255, 255)  # BGR
@@ -191,6 +191,92 @@ def test_only_broken_pictures_are_an_error(tmp_path):
         frames_of(open_source("image", str(tmp_path), silent))
     with pytest.raises(SourceEnded, match=r"a\.png cannot be read"):
         frames_of(open_source("image", str(tmp_path / "a.png"), silent))
+
+
+def test_several_sources_are_taken_in_their_order_and_once(tmp_path):
+    for name in ("one/b.png", "one/a.png", "two/c.png", "d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        solid(RED).save(tmp_path / name)
+    sources = [str(tmp_path / "two"), str(tmp_path / "one" / "*.png"), str(tmp_path / "d.png"), f"{tmp_path}/one/b.png"]
+    source = open_source("image", sources, silent)
+    assert [str(path.relative_to(tmp_path)) for path in source.paths] == [
+        "two/c.png",
+        "one/a.png",
+        "one/b.png",
+        "d.png",
+    ]
+    assert source.root == tmp_path
+    with pytest.raises(UserError, match="mode=video takes one source, and these are 2"):
+        open_source("video", ["a.mp4", "b.mp4"], silent)
+    with pytest.raises(UserError, match=r"source=.*nothing\.png does not exist"):
+        open_source("image", [str(tmp_path / "d.png"), str(tmp_path / "nothing.png")], silent)
+
+
+def test_files_left_out_are_counted_by_kind_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "_reads_heif", lambda: False)
+    solid(RED).save(tmp_path / "a.png")
+    for name in ("b.txt", "c.TXT", "d.HEIC", "e.mp4", "README", ".hidden.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    told: list[str] = []
+    source = open_source("image", str(tmp_path), told.append)
+    assert [path.name for path in source.paths] == ["a.png"]
+    assert told == [
+        f"{tmp_path}: left out 5 files that are no pictures it can read: 1 .heic (pip install pillow-heif reads them), "
+        "2 .txt, 1 without a suffix, 1 .mp4 (mode=video)"
+    ]
+    monkeypatch.setattr(pictures, "_reads_heif", lambda: True)
+    assert [path.name for path in open_source("image", str(tmp_path), silent).paths] == ["a.png", "d.HEIC"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "mode"),
+    [
+        ([], "webcam"),
+        (["0"], "webcam"),
+        (["/dev/video3"], "webcam"),
+        (["rtsp://camera/stream"], "video"),
+        (["http://host/clip.mp4?a=1"], "video"),
+        (["http://host/a.JPG?size=2"], "image"),
+        (["photo.jpg"], "image"),
+        (["nothing.png"], "image"),
+        (["CLIP.MP4"], "video"),
+        (["folder"], "image"),
+        (["folder/*.png"], "image"),
+        (["still.gif"], "image"),
+        (["moving.gif"], "video"),
+        (["picture"], "image"),
+        (["video"], "video"),
+        (["photo.jpg", "folder", "still.gif"], "image"),
+    ],
+)
+def test_the_mode_is_guessed_by_the_source(tmp_path, monkeypatch, sources, mode):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    solid(RED).save("photo.jpg")
+    solid(RED).save("picture", format="png")
+    solid(RED).save("still.gif")
+    solid(RED).save("moving.gif", save_all=True, append_images=[solid(WHITE)])
+    write_video(tmp_path / "video.mp4", 2)
+    (tmp_path / "video.mp4").rename("video")
+    assert guess_mode(sources) == mode
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (["nothing"], "source=nothing does not exist"),
+        (["notes.txt"], "neither a picture nor a video"),
+        (["a.jpg", "b.mp4"], r"one kind of source, and these are several: a\.jpg \(image\), b\.mp4 \(video\)"),
+        (["0", "a.jpg"], "one kind of source"),
+    ],
+)
+def test_what_cannot_be_guessed(tmp_path, monkeypatch, sources, message, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(UserError, match=message):
+        guess_mode(sources)
+    assert capfd.readouterr().err == ""
 
 
 # --- videos -----------------------------------------------------------------------------------------------------------
