@@ -1,7 +1,7 @@
 """How fast and how steady infer.py is: frames per second, milliseconds per stage, start, memory, age of live frames.
 
     python benchmarks/inference.py                          all of it, with a minute of video for the memory
-    python benchmarks/inference.py speed --yunet FILE.onnx  one part: speed, start, memory or age
+    python benchmarks/inference.py speed                    one part: speed, start, memory or age
     python benchmarks/inference.py memory --minutes 10
 
 Speed is measured end to end, as `mode=video output=...` runs: from a file through decoding, detection, network and
@@ -32,8 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fer.inference.detectors import Haar
+from fer.inference.pictures import read_picture
 from fer.inference.run import find_checkpoint
-from fer.inference.sources import Frame, LiveStream, VideoFile, open_source, read_picture
+from fer.inference.sources import Frame, LiveStream, VideoFile, open_source
 
 ROOT = Path(__file__).parents[1]
 MEDIA = Path(os.environ.get("FER_SHARED", ROOT.parent / "shared")) / "media"
@@ -47,7 +48,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=["all", "speed", "start", "memory", "age"], default="all")
     parser.add_argument("--ckpt", help="as ckpt= of infer.py")
-    parser.add_argument("--yunet", type=Path, help="YuNet's .onnx file; without it the one in the user's cache")
     parser.add_argument("--detectors", nargs="+", default=["yunet", "haar"])
     parser.add_argument("--frames", type=int, default=200, help="of each clip")
     parser.add_argument("--minutes", type=float, default=1.0, help="of video at 30 frames per second, for the memory")
@@ -105,7 +105,6 @@ def report_start(options: argparse.Namespace, folder: Path) -> None:
         return
     cv2.imwrite(str(folder / "photo.png"), next(draw_frames(portraits, (640, 480), 1, 1)))
     command = ["infer.py", "mode=image", f"source={folder / 'photo.png'}", f"ckpt={options.ckpt}", "window=false"]
-    command += [f"detector.path={options.yunet}"] if options.yunet else []
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
@@ -166,8 +165,7 @@ STAGES = ("read", "detect", "crop", "classify", "draw", "write")
 
 
 def run_job(options: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
-    job = {**job, "ckpt": options.ckpt, "yunet": None if options.yunet is None else str(options.yunet)}
-    command = [sys.executable, __file__, "--job", json.dumps(job)]
+    command = [sys.executable, __file__, "--job", json.dumps({**job, "ckpt": options.ckpt})]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
@@ -177,8 +175,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     from fer.inference.sinks import VideoSink, plan_outputs
     from fer.settings.infer import DetectorSettings, InferSettings
 
-    path = None if job["detector"] == "haar" else job["yunet"]
-    config = InferSettings(mode="video", detector=DetectorSettings(name=job["detector"], path=path))
+    config = InferSettings(mode="video", detector=DetectorSettings(name=job["detector"]))
     analyzer, classes = run._load(config, Path(job["ckpt"]))
     source = Repeated(job["clip"], job.get("repeats", 1))
     times: dict[str, list[float]] = {name: [] for name in STAGES}

@@ -9,7 +9,7 @@ import pytest
 
 import fer
 from fer.settings.compose import CONFIGS, compose_line, take_apart
-from fer.weights import HERE, resolve
+from fer.weights import FOLDER, resolve
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -56,7 +56,7 @@ def test_the_public_names_are_imported_when_they_are_asked_for() -> None:
 
 def test_packaged_networks_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert resolve("senet_7") == HERE / "senet_7.ckpt"
+    assert resolve("senet_7") == FOLDER / "senet_7.ckpt"
     assert resolve("senet_8") == Path("senet_8")
     assert resolve("../senet_7") == Path("../senet_7")
     Path("senet_7").touch()

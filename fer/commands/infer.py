@@ -14,11 +14,11 @@ from fer.settings.words import read
 HELP = """\
 See emotions in a camera's picture, in videos and in photos.
 
-  python infer.py mode=webcam                                 the first camera; q quits, h shows the keys
-  python infer.py mode=webcam source=rtsp://camera/stream     a network camera
-  python infer.py mode=video source=clip.mp4 output=out       annotated video, predictions, timeline, summary
-  python infer.py mode=image source=photos output=out         annotated copies of a folder's pictures
-  python infer.py mode=image source=face.png detector=none    a picture that is a face crop already
+  python infer.py                                    the first camera; q quits, h shows the keys
+  python infer.py mode=webcam source=rtsp://camera/stream    a network camera
+  python infer.py clip.mp4 output=out                annotated video, predictions, timeline, summary
+  python infer.py photos output=out                  annotated copies of a folder's pictures
+  python infer.py face.png detector=none             a picture that is a face crop already
 
 Every setting, with its default, what it does, and what it may be:
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     shows = "--cfg" in words
     if shows:
         del words[words.index("--cfg") : words.index("--cfg") + 2]
-    settings = read(InferSettings, words)
+    settings = read(InferSettings, words, bare="source")
     if shows:
         print(yaml.safe_dump(settings.plain(), sort_keys=False, allow_unicode=True))
         return 0
@@ -46,6 +46,10 @@ def main(arguments: Sequence[str]) -> int:
     if found:
         raise UserError("\n".join(found))
     from fer.inference.run import run as watch
+    from fer.inference.sources import guess_mode
+
+    if settings.mode is None:
+        settings = InferSettings.checked({**settings.plain(), "mode": guess_mode(settings.sources)})
 
     try:
         watch(settings)

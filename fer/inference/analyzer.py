@@ -2,7 +2,10 @@
 
 import math
 import time as clock
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +13,30 @@ import numpy.typing as npt
 from fer.errors import UserError
 from fer.inference.crop import crop_faces
 from fer.inference.detectors import BGRImage, Detector
-from fer.inference.prediction import Detection, Prediction
-from fer.inference.predictor import Predictor, by_name
+from fer.inference.prediction import Detection, Prediction, by_name
 from fer.inference.smoothing import Smoother
+from fer.inference.sources import Frame, LiveStream, VideoFile
 from fer.inference.tracking import Track, Tracker
+
+
+class Classifier(Protocol):
+    """What is used of `fer.inference.predictor.Predictor`."""
+
+    classes: tuple[str, ...]
+
+    def probabilities(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...  # noqa: D102
+
+
+class Analyzer(Protocol):
+    """What is used of `FaceAnalyzer`."""
+
+    timings: dict[str, float]  # milliseconds of the last call by stage
+
+    def __call__(self, image: BGRImage, time: float | None) -> list[Prediction]: ...  # noqa: D102
+
+    def find(self, image: BGRImage, time: float | None) -> "Sighting": ...  # noqa: D102
+
+    def classify(self, sighting: "Sighting") -> list[Prediction]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -62,7 +85,7 @@ class FaceAnalyzer:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Classifier,
         detector: Detector,
         detect_every: int = 1,
         smoothing: float = 0.4,
@@ -175,6 +198,32 @@ class FaceAnalyzer:
             smoothed=by_name(classes, smoothed),
             uncertain=confidence < self._min_confidence,
         )
+
+
+def watch(
+    source: VideoFile | LiveStream, analyzer: Analyzer
+) -> Generator[tuple[Frame | None, list[Prediction]], None, None]:
+    """Every frame with its faces; None instead of a frame while a camera gives nothing.
+
+    A file's next frame is read and searched by a second thread while the network works on this one. Not so a live
+    source's, which would be older by the time that it is shown.
+    """
+    if source.live:
+        for frame in source:
+            yield frame, [] if frame is None else analyzer(frame.image, frame.time)
+        return
+    frames = iter(source)
+
+    def search() -> tuple[Frame, Sighting] | None:
+        frame = next(frames, None)
+        return None if frame is None else (frame, analyzer.find(frame.image, frame.time))
+
+    with ThreadPoolExecutor(1, "search") as pool:
+        pending = pool.submit(search)
+        while (found := pending.result()) is not None:
+            pending = pool.submit(search)
+            frame, sighting = found
+            yield frame, analyzer.classify(sighting)
 
 
 def _milliseconds_since(started: float) -> float:

@@ -1,39 +1,30 @@
-"""Where the faces of a picture are: OpenCV's YuNet and Haar cascade, behind one call. Knows nothing of emotions.
+"""Where the faces of a picture are: OpenCV's YuNet and Haar cascade, or a caller's own. Knows nothing of emotions.
 
-Both look at a reduced copy, and both answer in the same squares, those that frame a face as FER2013's pictures do. The
-factors between each detector's own boxes and these squares are measured: docs/detection.md says how.
+Every detector here may be called by many threads at once, and pickled. YuNet and Haar look at a reduced copy, and both
+answer in the same squares, those that frame a face as FER2013's pictures do. The factors between each detector's own
+boxes and these squares are measured: docs/detection.md says how.
 """
 
-import hashlib
-import http.client
-import logging
 import math
-import os
-import urllib.request
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
 from fer.errors import UserError
-from fer.files import write_whole
 from fer.inference.crop import square
 from fer.inference.prediction import Detection
-
-log = logging.getLogger(__name__)
+from fer.weights import YUNET
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 NAMES = ("auto", "yunet", "haar", "none")
-
-YUNET_FILE = "face_detection_yunet_2023mar.onnx"
-YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{YUNET_FILE}"
-YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-_TIMEOUT = 30  # seconds without a byte before a download is given up
-_LARGEST_DOWNLOAD = 10_000_000  # bytes; the model has 230 KB
 
 _SMALLEST_LONG_SIDE = 192  # px: of FER2013's own 48-px faces YuNet finds 98 % enlarged to this, 74 % as they are
 _SMALLEST_SHORT_SIDE = 64  # px: under two of its coarsest cells (32 px) YuNet answers with noise of score 1.0
@@ -47,10 +38,10 @@ _HAAR_HALF = 2.5  # neighbours at which its score is 0.5
 
 
 class Detector(Protocol):
-    """Finds faces.
+    """Finds faces, for several threads at once.
 
     Attributes:
-        name: "yunet", "haar" or "none".
+        name: "yunet", "haar", "none", or "own" for a caller's.
     """
 
     name: str
@@ -66,31 +57,34 @@ def create_detector(
     """The detector called `name`.
 
     Args:
-        name: "yunet"; "haar"; "auto", which is YuNet when its file is there already, else Haar, and downloads nothing;
-            or "none", for pictures that are face crops.
-        path: the .onnx file of YuNet; None takes the one in the user's cache, where "yunet" puts it once.
+        name: "yunet"; "haar"; "auto", which is the better one, YuNet; or "none", for pictures that are face crops.
+        path: another .onnx file of YuNet than the one that comes with the package.
         score_threshold: finds below this score, in [0, 1], are no faces. 0.7 suits both detectors.
         max_side: a larger picture is searched in a copy of this many pixels on its long side.
 
     Raises:
-        UserError: an unknown name, a model that is missing, damaged or cannot be downloaded.
+        UserError: an unknown name, a model that is missing or damaged.
     """
     if name == "none":
         return WholePicture()
     if name == "haar":
         return Haar(score_threshold, max_side)
-    if name == "yunet" or (name == "auto" and path is not None):
-        return YuNet(path or cached_yunet() or download_yunet(), score_threshold, max_side)
-    if name == "auto":
-        cached = cached_yunet()
-        if cached is not None:
-            return YuNet(cached, score_threshold, max_side)
-        log.warning(
-            "Faces are found with OpenCV's Haar cascade, because the better YuNet is not on this computer; "
-            "detector=yunet downloads it once (230 KB)."
-        )
-        return Haar(score_threshold, max_side)
+    if name in ("auto", "yunet"):
+        return YuNet(path or YUNET, score_threshold, max_side)
     raise UserError(f"detector={name} is unknown; choose {', '.join(NAMES)}")
+
+
+def as_detector(detector: str | Callable[[BGRImage], Sequence[Detection]]) -> Detector:
+    """The detector of that name (see `create_detector`), one of this module's as it is, or a caller's function as one.
+
+    Raises:
+        UserError: an unknown name, or something that cannot be called.
+    """
+    if isinstance(detector, str):
+        return create_detector(detector)
+    if isinstance(detector, YuNet | Haar | WholePicture | OwnDetector):
+        return detector
+    return OwnDetector(detector)
 
 
 class YuNet:
@@ -114,13 +108,10 @@ class YuNet:
             model = np.frombuffer(Path(path).expanduser().read_bytes(), np.uint8)
         except OSError as error:
             raise UserError(
-                f"detector.path={path} cannot be read ({error.strerror}); give YuNet's .onnx file, or detector=haar"
+                f"YuNet's file {path} cannot be read ({error.strerror}); give it with detector.path=, or detector=haar"
             ) from error
         try:
-            self._net = cv2.FaceDetectorYN.create(
-                "onnx", model, np.empty(0, np.uint8), (320, 320), score_threshold, 0.3, 5000
-            )
-            self._net.detect(np.zeros((320, 320, 3), np.uint8))  # another network fails here, not at the first face
+            self._nets = _OnePerCall(partial(_load_yunet, model, score_threshold))
         except cv2.error as error:
             raise UserError(
                 f"{path} is not the face detector YuNet; give the .onnx file of OpenCV Zoo, or detector=haar"
@@ -133,8 +124,9 @@ class YuNet:
         bottom, right = max(0, _SMALLEST_SHORT_SIDE - height), max(0, _SMALLEST_SHORT_SIDE - width)
         if bottom or right:
             small = np.asarray(cv2.copyMakeBorder(small, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
-        self._net.setInputSize((small.shape[1], small.shape[0]))
-        _, found = self._net.detect(small)
+        with self._nets.taken() as net:
+            net.setInputSize((small.shape[1], small.shape[0]))
+            _, found = net.detect(small)
         detections = []
         for x, y, box_width, box_height, *_, score in [] if found is None else found.tolist():
             centre = (x + box_width / 2, y + box_height * (0.5 - _YUNET_RISE))
@@ -159,21 +151,19 @@ class Haar:
     def __init__(self, score_threshold: float = 0.7, max_side: int = 640) -> None:
         self._score_threshold = score_threshold
         self._max_side = max_side
-        folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]  # missing in OpenCV's type stubs
-        self._cascade = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
-        if self._cascade.empty():
-            raise UserError("this OpenCV comes without its Haar cascades; install opencv-python 4, or detector=yunet")
+        self._cascades = _OnePerCall(_load_cascade)
 
     def __call__(self, picture: BGRImage) -> list[Detection]:
         """See `Detector`."""
         small, scale = _resized(picture, self._max_side)
         # No equalizeHist: the cascade normalises each window, and found fewer faces after it.
-        boxes, neighbours = self._cascade.detectMultiScale2(
-            cv2.cvtColor(small, cv2.COLOR_BGR2GRAY),
-            scaleFactor=_HAAR_SCALE_FACTOR,
-            minNeighbors=2,
-            minSize=(_HAAR_SMALLEST, _HAAR_SMALLEST),
-        )
+        with self._cascades.taken() as cascade:
+            boxes, neighbours = cascade.detectMultiScale2(
+                cv2.cvtColor(small, cv2.COLOR_BGR2GRAY),
+                scaleFactor=_HAAR_SCALE_FACTOR,
+                minNeighbors=2,
+                minSize=(_HAAR_SMALLEST, _HAAR_SMALLEST),
+            )
         detections = []
         for (x, y, side, _), count in zip(np.asarray(boxes).tolist(), np.ravel(neighbours).tolist(), strict=True):
             score = count / (count + _HAAR_HALF)
@@ -194,52 +184,92 @@ class WholePicture:
         return [Detection(square(width / 2, height / 2, min(width, height)), None)]
 
 
-def cached_yunet() -> Path | None:
-    """YuNet's model in the user's cache; None when it is not there, or not whole."""
-    path = _yunet_in_cache()
-    try:
-        return path if hashlib.sha256(path.read_bytes()).hexdigest() == YUNET_SHA256 else None
-    except OSError:
-        return None
+class OwnDetector:
+    """A caller's function, called by one thread at a time, because few detectors can bear more.
 
-
-def download_yunet() -> Path:
-    """Fetches YuNet's model into the user's cache and returns its path there.
-
-    The file appears at its place only when it is whole and has the known digest.
+    Args:
+        function: takes a picture, uint8 (H, W, 3) in BGR, and returns a list of `Detection`, whose boxes are squares.
 
     Raises:
-        UserError: no connection, another file than expected, or a cache that cannot be written.
+        UserError: `function` cannot be called; when called, it answers with something else.
     """
-    ways_out = "give a copy with detector.path=FILE, or use detector=haar"
-    log.info("Downloading YuNet from %s", YUNET_URL)
-    try:
-        with urllib.request.urlopen(YUNET_URL, timeout=_TIMEOUT) as answer:
-            model: bytes = answer.read(_LARGEST_DOWNLOAD)
-    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-        reason = getattr(error, "reason", None) or error
-        raise UserError(
-            f"the face detector YuNet could not be downloaded from {YUNET_URL} ({reason}); {ways_out}"
-        ) from error
-    digest = hashlib.sha256(model).hexdigest()
-    if digest != YUNET_SHA256:
-        raise UserError(
-            f"{YUNET_URL} did not send the face detector YuNet, or only a part of it ({len(model)} bytes with sha256 "
-            f"{digest[:12]}..., not {YUNET_SHA256[:12]}...), and it was thrown away; {ways_out}"
-        )
-    path = _yunet_in_cache()
-    try:
-        write_whole(path, model)
-    except OSError as error:
-        raise UserError(
-            f"the face detector YuNet cannot be stored as {path} ({error.strerror}); "
-            f"name another directory with the environment variable FER_CACHE, {ways_out}"
-        ) from error
-    return path
+
+    name = "own"
+
+    def __init__(self, function: Callable[[BGRImage], Sequence[Detection]]) -> None:
+        if not callable(function):
+            raise UserError(f"detector={function!r}: give one of {', '.join(NAMES)}, or a function of a picture")
+        self._function = function
+        self._lock = threading.Lock()
+
+    def __call__(self, picture: BGRImage) -> list[Detection]:
+        """See `Detector`."""
+        with self._lock:
+            found = self._function(picture)
+        if not isinstance(found, list | tuple) or not all(isinstance(one, Detection) for one in found):
+            raise UserError(
+                f"the detector must return a list of fer.inference.prediction.Detection, not {found!r:.200}"
+            )
+        for detection in found:
+            _, _, width, height = box = detection.box
+            if (
+                not all(map(math.isfinite, box))
+                or width <= 0
+                or not math.isclose(width, height, rel_tol=0.02, abs_tol=1)
+            ):
+                raise UserError(f"the detector's boxes must be squares (x, y, side, side) in pixels, not {box}")
+            if detection.score is not None and not 0 <= detection.score <= 1:
+                raise UserError(f"the detector's scores must be in [0, 1], or None, not {detection.score}")
+        return _surest_first(list(found))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OwnDetector, (self._function,)
 
 
-def _yunet_in_cache() -> Path:
-    return Path(os.environ.get("FER_CACHE") or platformdirs.user_cache_path("fer-lightning")) / YUNET_FILE
+_T = TypeVar("_T")
+_MAKING = threading.Lock()  # OpenCV does not promise that two networks may be read at once
+
+
+class _OnePerCall(Generic[_T]):
+    """Objects of which each serves one call at a time; there are as many as there were calls at once.
+
+    OpenCV's detectors compute on buffers of their own: when threads share one, the process crashes, or one thread gets
+    another's faces. One for each thread would be made anew wherever a server starts a thread for each request.
+    """
+
+    def __init__(self, make: Callable[[], _T]) -> None:
+        self._make = make
+        self._idle = [make()]
+
+    @contextmanager
+    def taken(self) -> Iterator[_T]:
+        """One that nobody else uses meanwhile."""
+        try:
+            one = self._idle.pop()
+        except IndexError:
+            with _MAKING:
+                one = self._make()
+        try:
+            yield one
+        finally:
+            self._idle.append(one)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._make,)
+
+
+def _load_yunet(model: npt.NDArray[np.uint8], score_threshold: float) -> cv2.FaceDetectorYN:
+    net = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), (320, 320), score_threshold, 0.3, 5000)
+    net.detect(np.zeros((320, 320, 3), np.uint8))  # another network fails here, not at the first face
+    return net
+
+
+def _load_cascade() -> cv2.CascadeClassifier:
+    folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]  # missing in OpenCV's type stubs
+    cascade = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
+    if cascade.empty():
+        raise UserError("this OpenCV comes without its Haar cascades; install opencv-python 4, or detector=yunet")
+    return cascade
 
 
 def _resized(picture: BGRImage, max_side: int) -> tuple[BGRImage, float]:
@@ -256,4 +286,4 @@ def _resized(picture: BGRImage, max_side: int) -> tuple[BGRImage, float]:
 
 
 def _surest_first(detections: list[Detection]) -> list[Detection]:
-    return sorted(detections, key=lambda detection: -(detection.score or math.inf))
+    return sorted(detections, key=lambda found: -math.inf if found.score is None else -found.score)

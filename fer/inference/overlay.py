@@ -2,7 +2,7 @@
 
 Every length follows from the picture's size. A label is black on its emotion's colour, other text is light on a
 translucent dark plate, and lines have a black edge.
-Knows nothing of windows, files or networks.
+Knows nothing of windows or networks.
 """
 
 import math
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from fer.inference.pictures import Picture, to_picture
 from fer.inference.prediction import Prediction
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -56,17 +57,20 @@ def emotion_color(emotion: str) -> Color:
     return EMOTION_COLORS.get(emotion, GRAY)
 
 
-def annotate(image: BGRImage, predictions: Sequence[Prediction]) -> BGRImage:
+def annotate(picture: Picture, predictions: Sequence[Prediction]) -> BGRImage:
     """A copy of the picture with every face's box, id, label, confidence and class probabilities.
 
     Args:
-        image: uint8 (H, W, 3), BGR; left as it is.
+        picture: as of `fer.inference.pictures.to_picture`, as a `Predictor` takes it; left as it is.
         predictions: of this picture; one without a box stands for the whole picture.
 
     Returns:
         uint8 BGR, of the same size, or enlarged by a whole factor when it is too small to write into.
+
+    Raises:
+        UserError: `picture` is none, or cannot be read.
     """
-    canvas, factor = _canvas(image)
+    canvas, factor = _canvas(to_picture(picture))
     faces = [_face(prediction, canvas, factor) for prediction in predictions]
     # Large faces choose the places of their texts first; in a video old ones do, so that texts do not jump about.
     faces.sort(key=lambda face: face.prediction.track or face.rect[0] - face.rect[2])

@@ -1,6 +1,14 @@
 """What inference says about one face, and one detected face. Knows nothing of torch, OpenCV or files."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fer.errors import UserError
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the source picture
 
@@ -42,3 +50,39 @@ class Prediction:
     score: float | None = None
     smoothed: dict[str, float] | None = None
     uncertain: bool = False
+
+
+def by_name(classes: Sequence[str], row: npt.NDArray[np.float32]) -> dict[str, float]:
+    """Probabilities (C,) by class name."""
+    return dict(zip(classes, row.tolist(), strict=True))
+
+
+def to_frame(predictions: Sequence[Prediction | Sequence[Prediction]]) -> Any:
+    """A `pandas.DataFrame` with a row per face.
+
+    Its columns are those of predictions.csv: track, x, y, w, h, score, emotion, confidence, probability_CLASS and
+    smoothed_CLASS. The faces of several pictures are numbered by picture, from 0, in a first column of that name.
+
+    Args:
+        predictions: of one picture, or a list for each of several.
+
+    Raises:
+        UserError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise UserError("to_frame needs pandas: pip install pandas") from error
+    pictures: list[tuple[dict[str, int], Sequence[Prediction]]] = []
+    for number, one in enumerate(predictions):
+        pictures.append(({}, [one]) if isinstance(one, Prediction) else ({"picture": number}, one))
+    rows = []
+    for picture, faces in pictures:
+        for face in faces:
+            row: dict[str, Any] = {**picture, "track": face.track}
+            row |= zip("xywh", face.box or itertools.repeat(None), strict=False)
+            row |= {"score": face.score, "emotion": face.label, "confidence": face.confidence}
+            row |= {f"probability_{name}": value for name, value in face.probabilities.items()}
+            row |= {f"smoothed_{name}": value for name, value in (face.smoothed or face.probabilities).items()}
+            rows.append(row)
+    return pandas.DataFrame(rows)

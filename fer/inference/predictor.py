@@ -1,26 +1,35 @@
-"""`Predictor`: a checkpoint, or what was exported of one, that answers.
+"""`Predictor`: a checkpoint, or what was exported of one, that answers for pictures, lists of them, and videos.
 
-Knows nothing of video. Torch is imported when a checkpoint is loaded, and never for an exported network.
+Torch is imported when a checkpoint is loaded, and never for an exported network.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fer import weights
 from fer.errors import UserError
+from fer.inference.analyzer import FaceAnalyzer, watch
 from fer.inference.crop import SIZE, crop_faces
-from fer.inference.detectors import Detector, create_detector
-from fer.inference.prediction import Detection, Prediction
+from fer.inference.detectors import BGRImage, as_detector
+from fer.inference.pictures import Picture, to_picture
+from fer.inference.prediction import Detection, Prediction, by_name
 from fer.inference.runtimes import ExportedNetwork, choose_runtime, load_exported
+from fer.inference.sources import Frame, PictureFiles, open_source
 from fer.machine import choose_threads, sleep_while_waiting
+from fer.settings.infer import DEVICES
 
 if TYPE_CHECKING:
     from fer.models.network import EmotionNetwork
+
+log = logging.getLogger(__name__)
 
 _BATCH = 256  # faces that the network sees at once, which bounds its memory
 
@@ -28,19 +37,32 @@ _BATCH = 256  # faces that the network sees at once, which bounds its memory
 class Predictor:
     """Says which emotion a face shows.
 
-        predictor = Predictor.load("best.ckpt")
-        for face in predictor(cv2.imread("photo.jpg")):
+        predictor = Predictor.load()
+        for face in predictor("photo.jpg"):
             print(face.label, face.confidence, face.box)
+
+    Many threads may call one predictor at once. It can be pickled when it was loaded from a file: as its path and
+    settings, so that the other process loads it again. A forked child must do the same, unless threads=1.
 
     Args:
         network: of a checkpoint, in eval mode, or exported.
+        detector: as of `load`.
+        device: where torch computes, as of `load`.
 
     Attributes:
         classes: the network's class names, in its order.
         temperature: by which its logits are divided before the softmax, so that confidences are calibrated.
     """
 
-    def __init__(self, network: "EmotionNetwork | ExportedNetwork") -> None:
+    def __init__(
+        self,
+        network: "EmotionNetwork | ExportedNetwork",
+        detector: str | Callable[[BGRImage], Sequence[Detection]] = "auto",
+        device: str = "cpu",
+    ) -> None:
+        self._detector = as_detector(detector)
+        self._loaded_with: dict[str, Any] | None = None
+        self._process: int | None = None  # the only one that may call; None: any
         if isinstance(network, ExportedNetwork):
             self.classes: tuple[str, ...] = network.classes
             self.temperature: float = network.temperature
@@ -48,65 +70,116 @@ class Predictor:
         else:
             self.classes = network.spec.classes
             self.temperature = network.spec.temperature
-            self._run = _in_torch(network)
+            self._run = _in_torch(network, device)
 
     @staticmethod
-    def load(path: str | Path, threads: int | None = None, runtime: str = "auto") -> "Predictor":
-        """The predictor of a file, on the CPU.
+    def load(
+        path: str | Path | None = None,
+        threads: int | None = None,
+        runtime: str = "auto",
+        detector: str | Callable[[BGRImage], Sequence[Detection]] = "auto",
+        device: str = "auto",
+    ) -> "Predictor":
+        """The predictor of a file.
 
         Args:
-            path: a .ckpt file of this project, or an .onnx file that `fer-export` has made of one;
-                nothing else is needed.
+            path: a .ckpt file of this project, an .onnx file that `fer-export` has made of one, or, where
+                no such file is, the name of a network of the package, such as "senet_4"; None is "senet_7".
             threads: for the network and OpenCV, in the whole process; None chooses by the cores that are free.
             runtime: one of `fer.settings.infer.RUNTIMES`.
+            detector: finds the faces of pictures: a name of `fer.inference.detectors.NAMES`, a detector of that module,
+                or a function of yours that takes a picture, uint8 (H, W, 3) in BGR, and returns a list of
+                `fer.inference.prediction.Detection` with square boxes. Yours is called by one thread at a time.
+            device: where torch computes: "cpu", "cuda", "mps", or "auto", the first of cuda, mps and cpu that is there.
 
         Raises:
             UserError: the file is missing, damaged, or not of this project; the runtime is not installed or cannot
-                run it; or there are no threads.
+                run it; there are no threads; there is no such detector or device.
         """
         if threads is not None and threads < 1:
             raise UserError(f"threads={threads} must be at least 1, or None to choose by the cores that are free")
-        runtime = choose_runtime(path, runtime)
+        path = _network_file(path)
+        runtime = choose_runtime(path, runtime, device)
         sleep_while_waiting()
         count = threads or choose_threads()
         cv2.setNumThreads(count)
         if runtime != "torch":
-            return Predictor(load_exported(path, count))
-        import torch
+            predictor = Predictor(load_exported(path, count), detector)
+        else:
+            import torch
 
-        from fer.checkpoint import load_network
+            from fer.checkpoint import load_network
 
-        torch.set_num_threads(count)
-        return Predictor(load_network(path))
+            torch.set_num_threads(count)
+            predictor = Predictor(load_network(path), detector, choose_device(device))
+        if count > 1:
+            predictor._process = os.getpid()
+        settings = {"threads": threads, "runtime": runtime, "detector": predictor._detector, "device": device}
+        predictor._loaded_with = {"path": path.absolute(), **settings}
+        return predictor
 
-    def __call__(self, image: npt.NDArray[np.uint8]) -> list[Prediction]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._loaded_with is None:
+            raise UserError("only a predictor of Predictor.load can be pickled: as its path and settings")
+        return _load, (self._loaded_with,)
+
+    @overload
+    def __call__(self, image: Picture) -> list[Prediction]: ...
+
+    @overload
+    def __call__(self, image: list[Picture] | tuple[Picture, ...]) -> list[list[Prediction]]: ...
+
+    def __call__(
+        self, image: Picture | list[Picture] | tuple[Picture, ...]
+    ) -> list[Prediction] | list[list[Prediction]]:
         """What the faces show.
 
         Args:
-            image: uint8, either a picture (H, W, 3) in BGR, in which faces are looked for (YuNet when it is on this
-                computer, else Haar), or gray faces (N, 48, 48), or one, (48, 48).
+            image: a picture in which faces are looked for, as of `fer.inference.pictures.to_picture`: a path, bytes, a
+                picture of Pillow or an array; or gray faces, uint8 (N, 48, 48), or one, (48, 48), as they are; or a
+                list of any of these, whose faces go through the network in one batch.
 
         Returns:
-            One prediction per face: those of a picture have a box, the surest find first.
+            One prediction per face, for a list a list of them for each of its items. Those of a picture have a box in
+            its pixels (turned upright, where it has an EXIF tag), the surest find first.
 
         Raises:
-            UserError: any other type or shape.
+            UserError: anything else; of a list the message says which item.
         """
-        detections: list[Detection] | None = None
-        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
-            detections = self._detector(image)
-            faces = crop_faces(image, [detection.box for detection in detections])
-        else:
-            faces = image[None] if image.ndim == 2 else image
-        predictions = []
-        for index, row in enumerate(self.probabilities(faces)):
-            best = int(row.argmax())
-            named = by_name(self.classes, row)
-            box, score = (detections[index].box, detections[index].score) if detections is not None else (None, None)
-            predictions.append(
-                Prediction(self.classes[best], float(row[best]), named, box=box, score=score, smoothed=named)
-            )
-        return predictions
+        if isinstance(image, list | tuple):
+            found = []
+            for number, item in enumerate(image):
+                try:
+                    found.append(self._look(item))
+                except UserError as error:
+                    raise UserError(f"item {number} of the list: {error}") from error
+            return self._answer(found)
+        return self._answer([self._look(image)])[0]
+
+    def video(
+        self, source: str | Path | int, detect_every: int = 2, smoothing: float = 0.4, min_confidence: float = 0.0
+    ) -> Iterator[tuple[Frame, list[Prediction]]]:
+        """The frames of a video with their faces, which are followed and smoothed over time.
+
+            for frame, faces in predictor.video("clip.mp4"):
+                print(frame.time, [(face.track, face.label) for face in faces])
+
+        Args:
+            source: a file, every frame of which comes; a camera's number or a stream's address, of which the newest
+                comes whenever the loop is ready for it.
+            detect_every: as of `fer.inference.analyzer.FaceAnalyzer`; smoothing and min_confidence, too.
+
+        Raises:
+            UserError: at the first frame, when the source cannot be opened; after the last, when it ended too early.
+        """
+        mode = "webcam" if isinstance(source, int) or str(source).isdecimal() else "video"
+        analyzer = FaceAnalyzer(self, self._detector, detect_every, smoothing, min_confidence)
+        with open_source(mode, str(source), log.warning) as opened:
+            assert not isinstance(opened, PictureFiles)
+            with closing(watch(opened, analyzer)) as frames:
+                for frame, predictions in frames:
+                    if frame is not None:  # None while a camera gives nothing
+                        yield frame, predictions
 
     def probabilities(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Calibrated class probabilities, float32 (N, C), of gray faces, uint8 (N, 48, 48).
@@ -114,36 +187,96 @@ class Predictor:
         Raises:
             UserError: any other type or shape.
         """
-        if faces.dtype != np.uint8 or faces.ndim != 3 or faces.shape[1:] != (SIZE, SIZE):
-            raise UserError(
-                f"faces must be uint8 of shape (N, {SIZE}, {SIZE}) or ({SIZE}, {SIZE}), and a picture uint8 of shape "
-                f"(H, W, 3) in BGR; these are {faces.dtype} of shape {faces.shape}"
-            )
+        _checked(faces)
+        self._refuse_after_fork()
         result = np.empty((len(faces), len(self.classes)), np.float32)
         for start in range(0, len(faces), _BATCH):
             batch = np.ascontiguousarray(faces[start : start + _BATCH])
             result[start : start + _BATCH] = self._run(batch[:, None])
         return result
 
-    @cached_property
-    def _detector(self) -> Detector:
-        return create_detector("auto")
+    def _refuse_after_fork(self) -> None:
+        if self._process not in (None, os.getpid()):
+            raise UserError(
+                "this predictor was loaded before the process forked, and its threads are not in the child: load it in "
+                "the child, or with threads=1, or start processes with the method 'spawn'"
+            )
+
+    def _look(self, image: Picture) -> tuple[npt.NDArray[np.uint8], list[Detection | None]]:
+        """The faces of an item, uint8 (N, 48, 48), and where they were found."""
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == (SIZE, SIZE):
+            return image[None], [None]
+        if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] not in (1, 3, 4):
+            return _checked(image), [None] * len(image)
+        self._refuse_after_fork()
+        picture = to_picture(image)
+        detections = self._detector(picture)
+        return crop_faces(picture, [detection.box for detection in detections]), [*detections]
+
+    def _answer(
+        self, found: Sequence[tuple[npt.NDArray[np.uint8], Sequence[Detection | None]]]
+    ) -> list[list[Prediction]]:
+        """What the network says about the faces of several items, in one go."""
+        none = np.empty((0, SIZE, SIZE), np.uint8)
+        rows = iter(self.probabilities(np.concatenate([none, *(faces for faces, _ in found)])))
+        return [[self._prediction(next(rows), detection) for detection in detections] for _, detections in found]
+
+    def _prediction(self, row: npt.NDArray[np.float32], detection: Detection | None) -> Prediction:
+        best = int(row.argmax())
+        named = by_name(self.classes, row)
+        box, score = (None, None) if detection is None else (detection.box, detection.score)
+        return Prediction(self.classes[best], float(row[best]), named, box=box, score=score, smoothed=named)
 
 
-def _in_torch(network: "EmotionNetwork") -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+def _load(settings: dict[str, Any]) -> Predictor:
+    return Predictor.load(**settings)
+
+
+def _checked(faces: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if faces.dtype != np.uint8 or faces.ndim != 3 or faces.shape[1:] != (SIZE, SIZE):
+        raise UserError(
+            f"gray faces must be uint8 of shape (N, {SIZE}, {SIZE}), and the last axis of a picture is 1, 3 or 4; "
+            f"this is {faces.dtype} of shape {faces.shape}"
+        )
+    return faces
+
+
+def _network_file(path: str | Path | None) -> Path:
+    if path is None:
+        path = weights.DEFAULT
+    named = None if Path(path).is_file() else weights.packaged(str(path))
+    if named is None and not Path(path).suffix and not Path(path).exists():
+        raise UserError(f"{path} is no file, and no network of the package: there is {', '.join(weights.names())}")
+    return named or Path(path)
+
+
+def choose_device(wanted: str) -> str:
+    """The device of torch that is called `wanted`, one of `fer.settings.infer.DEVICES`.
+
+    Raises:
+        UserError: an unknown name, or a device that torch does not see.
+    """
+    import torch
+
+    if wanted not in DEVICES:
+        raise UserError(f"device={wanted}: there is {', '.join(DEVICES)}")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name, found in there.items() if found)
+    if not there[wanted]:
+        raise UserError(f"device={wanted}: torch sees none here; device=cpu goes without")
+    return wanted
+
+
+def _in_torch(network: "EmotionNetwork", device: str) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
     """The same as `ExportedNetwork.run` of a network in torch."""
     import torch
 
     # A quarter faster than torch's default layout, up to rounding with the same result (docs/detection.md).
-    network = network.to(memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
 
     def run(faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        result: npt.NDArray[np.float32] = network.probabilities(torch.from_numpy(faces)).numpy()
+        result: npt.NDArray[np.float32] = network.probabilities(torch.from_numpy(faces).to(device)).cpu().numpy()
         return result
 
     return run
-
-
-def by_name(classes: Sequence[str], row: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Probabilities (C,) by class name."""
-    return dict(zip(classes, row.tolist(), strict=True))

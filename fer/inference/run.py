@@ -6,12 +6,11 @@ Knows every part of inference, but neither torch nor Hydra: the network is behin
 import datetime
 import signal
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +19,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fer import weights
 from fer.errors import UserError
-from fer.inference.analyzer import FaceAnalyzer, Sighting
+from fer.inference.analyzer import Analyzer, FaceAnalyzer, watch
 from fer.inference.detectors import create_detector
 from fer.inference.overlay import annotate, draw_message, draw_status
 from fer.inference.prediction import Prediction
 from fer.inference.predictor import Predictor
 from fer.inference.runtimes import choose_runtime
 from fer.inference.sinks import (
+    LOST_WHEN_KILLED,
+    OutputLock,
     Outputs,
     PredictionLog,
     VideoSink,
@@ -41,7 +43,6 @@ from fer.inference.sources import Frame, LiveStream, PictureFiles, Source, Sourc
 from fer.inference.timeline import Timeline
 from fer.inference.window import HELP, Action, Window, WindowProbe
 from fer.settings.infer import InferSettings
-from fer.weights import HERE, resolve
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -51,18 +52,6 @@ SNAPSHOTS = RUNS / "infer"  # snapshots and recordings of a run without output=
 _MESSAGE_SECONDS = 2.5
 _SILENCE_SECONDS = 1.0  # after which the window says that the camera is silent
 _SMOOTHING = 0.1  # share of the newest value in the running figures
-
-
-class Analyzer(Protocol):
-    """What is used of `fer.inference.analyzer.FaceAnalyzer`."""
-
-    timings: dict[str, float]  # milliseconds of the last call by stage
-
-    def __call__(self, image: BGRImage, time: float | None) -> list[Prediction]: ...  # noqa: D102
-
-    def find(self, image: BGRImage, time: float | None) -> Sighting: ...  # noqa: D102
-
-    def classify(self, sighting: Sighting) -> list[Prediction]: ...  # noqa: D102
 
 
 def run(config: InferSettings) -> None:
@@ -83,7 +72,7 @@ def run(config: InferSettings) -> None:
         ckpt = outputs = source = None
         try:
             ckpt = find_checkpoint(config.ckpt)
-            choose_runtime(ckpt, config.runtime)
+            choose_runtime(ckpt, config.runtime, config.device)
         except UserError as error:
             problems.append(str(error))
         try:
@@ -92,7 +81,7 @@ def run(config: InferSettings) -> None:
             problems.append(str(error))
         try:
             leave_out = outputs.folder if outputs else None
-            source = open_source(config.mode, config.source or "0", report, config.recursive, leave_out)
+            source = open_source(config.mode, config.sources or "0", report, config.recursive, leave_out)
             stack.enter_context(source)
             _refuse_overwriting(source, outputs)
         except UserError as error:
@@ -101,6 +90,11 @@ def run(config: InferSettings) -> None:
             raise UserError("\n".join(problems))
         if outputs is not None:
             make_folder(outputs.folder)
+            stack.enter_context(OutputLock(outputs))
+            if outputs.video is not None and outputs.video.suffix.lower() in LOST_WHEN_KILLED:
+                report(
+                    f"{outputs.video} plays only if this run ends in order; a .mkv survives a kill or a power cut, too"
+                )
         probe = stack.enter_context(WindowProbe()) if _window_is_wanted(config) else None
         analyzer, classes = _load(config, ckpt)
         messages.print(f"Checkpoint {ckpt}: {', '.join(classes)}", markup=False, highlight=False, soft_wrap=True)
@@ -117,29 +111,32 @@ def run(config: InferSettings) -> None:
 
 
 def find_checkpoint(ckpt: str | None) -> Path:
-    """The checkpoint to use: the named file or run, else the one of the package, else the newest run's best one.
+    """The checkpoint to use: the named one, else that of the package, else the newest run's best one.
 
-    Of the package's, `default.ckpt` comes first, then one with all 7 classes.
+    `ckpt` names a file, a run's folder, or or a network of the package, whose default has all 7 classes.
 
     Raises:
         UserError: there is none.
     """
     if ckpt is not None:
-        path = resolve(ckpt)
+        path = weights.resolve(ckpt)
         best = path / "checkpoints" / "best.ckpt"
         if path.is_dir() and best.is_file():
             return best
         if not path.is_file():
-            raise UserError(f"ckpt={ckpt} does not exist; give a .ckpt file, or the folder of a run under {RUNS}/")
+            raise UserError(
+                f"ckpt={ckpt} does not exist; give a .ckpt file, the folder of a run under {RUNS}/, or one of "
+                f"{', '.join(weights.names())}"
+            )
         return path
-    packaged = sorted(HERE.glob("*.ckpt"), key=lambda path: (path.stem != "default", "7" not in path.stem, path))
+    packaged = weights.packaged(weights.DEFAULT)
     trained = sorted(RUNS.glob("**/best.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    if not packaged and not trained:
+    if packaged is None and not trained:
         raise UserError(
             f"there is no trained network, neither with the package nor under {RUNS}/: train one with "
             "`python train.py` (or, for a trial, `python train.py data=synthetic`), or give ckpt="
         )
-    return [*packaged, *trained][0]
+    return packaged or trained[0]
 
 
 def watch_pictures(
@@ -215,7 +212,7 @@ def watch_video(
             screen = stack.enter_context(Screen(window, outputs, source, pace=video is None)) if window else None
             progress = stack.enter_context(_progress(messages))
             task = progress.add_task(source.name, total=source.length)
-            analyzed = stack.enter_context(closing(_analyze(source, analyzer)))
+            analyzed = stack.enter_context(closing(watch(source, analyzer)))
             try:
                 for frame, predictions in analyzed:
                     if frame is None:
@@ -228,7 +225,7 @@ def watch_video(
                     drawn = annotate(frame.image, predictions) if video or screen else frame.image
                     figures.update(frame, {**analyzer.timings, "draw": 1000 * (time.monotonic() - start)})
                     if video is not None and log is not None:
-                        video.write(drawn, frame.time if source.live else None)
+                        video.write(drawn, frame.time if source.live else frame.index / source.fps)
                         log.write(frame.source, frame.index, frame.time, predictions)
                     frames += 1
                     progress.update(task, completed=frames, description=_line(source, figures, predictions))
@@ -250,32 +247,6 @@ def watch_video(
             _print_places(messages, [video.path, log.path, outputs.timeline, outputs.summary])
     if ended is not None:
         raise ended
-
-
-def _analyze(
-    source: VideoFile | LiveStream, analyzer: Analyzer
-) -> Generator[tuple[Frame | None, list[Prediction]], None, None]:
-    """Every frame with its faces; None instead of a frame while a camera gives nothing.
-
-    A file's next frame is read and searched by a second thread while the network works on this one. Not so a live
-    source's, which would be older by the time that it is shown.
-    """
-    if source.live:
-        for frame in source:
-            yield frame, [] if frame is None else analyzer(frame.image, frame.time)
-        return
-    frames = iter(source)
-
-    def search() -> tuple[Frame, Sighting] | None:
-        frame = next(frames, None)
-        return None if frame is None else (frame, analyzer.find(frame.image, frame.time))
-
-    with ThreadPoolExecutor(1, "search") as pool:
-        pending = pool.submit(search)
-        while (found := pending.result()) is not None:
-            pending = pool.submit(search)
-            frame, sighting = found
-            yield frame, analyzer.classify(sighting)
 
 
 class Figures:
@@ -349,7 +320,8 @@ class Screen:
         """Shows a video's annotated frame and does what the keys ask for; False when the user wants to end."""
         self._shown = (frame, drawn, figures.lines())
         if self._recording is not None:
-            self._recording.write(drawn, frame.time if self._source.live else None)
+            fps = self._source.fps
+            self._recording.write(drawn, frame.time if self._source.live or fps is None else frame.index / fps)
         self._draw()
         action = self._window.poll(self._wait(frame))
         if action == "pause":
@@ -422,7 +394,7 @@ class Screen:
             return
         if self._recording is None:
             make_folder(self._folder)
-            path = self._folder / f"recording_{_timestamp()}.mp4"
+            path = self._folder / f"recording_{_timestamp()}.mkv"
             self._recording = self._closing.enter_context(VideoSink(path, self._source.fps))
             self._message = ("recording", time.monotonic() + _MESSAGE_SECONDS)
         else:
@@ -435,7 +407,7 @@ def _outputs(config: InferSettings) -> Outputs | None:
     assert config.mode is not None
     if config.output is None:
         return None
-    source = config.source or "0"
+    source = (config.sources or ["0"])[0]
     name = "camera" if config.mode == "webcam" else "stream" if "://" in source else Path(source).stem
     return plan_outputs(config.output, config.mode, name, config.format)
 
@@ -466,7 +438,8 @@ def _remedy(config: InferSettings) -> str:
 
 def _load(config: InferSettings, ckpt: Path) -> tuple[Analyzer, tuple[str, ...]]:
     detector = create_detector(**config.detector.model_dump())
-    predictor = Predictor.load(ckpt, config.threads, config.runtime)  # the first to need torch, seconds to import
+    # The first to need torch, which takes seconds to import.
+    predictor = Predictor.load(ckpt, config.threads, config.runtime, detector, config.device)
     analyzer = FaceAnalyzer(
         predictor,
         detector,
@@ -479,16 +452,19 @@ def _load(config: InferSettings, ckpt: Path) -> tuple[Analyzer, tuple[str, ...]]
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Lets `kill` and `docker stop` end the run as Ctrl-C does: with everything written whole."""
+    """Lets `kill`, `docker stop` and a closed terminal end the run as Ctrl-C does: with everything written whole."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # nohup has a process ignore that its terminal is closed; it shall go on doing so.
+    hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, *hangup)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _progress(console: Console, hidden: bool = False) -> Progress:

@@ -25,14 +25,14 @@ INPUT, OUTPUT = "faces", "probabilities"
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """A network without torch, ready to run; not for two threads at once.
+    """A network without torch, ready to run, for several threads at once.
 
     Attributes:
         classes: class names in the order of the probabilities.
         temperature: by which the logits are divided inside, before the softmax.
         precision: "fp32" or "int8".
         checkpoint: SHA-256 of the checkpoint that was exported.
-        run: faces uint8 (N, 1, 48, 48), N >= 1, to probabilities float32 (N, C), valid until the next call.
+        run: faces uint8 (N, 1, 48, 48), N >= 1, to probabilities float32 (N, C).
     """
 
     classes: tuple[str, ...]
@@ -42,15 +42,16 @@ class ExportedNetwork:
     run: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
-def choose_runtime(path: str | Path, wanted: str = "auto") -> str:
+def choose_runtime(path: str | Path, wanted: str = "auto", device: str = "auto") -> str:
     """Which of torch and onnxruntime runs the file.
 
     Args:
         path: .onnx files are exported networks; any other is a checkpoint.
         wanted: one of `fer.settings.infer.RUNTIMES`; "auto" takes the one that the file is for.
+        device: one of `fer.settings.infer.DEVICES`, of which exported networks run on the processor only.
 
     Raises:
-        UserError: an unknown name, a runtime that cannot run the file, or one that is not installed.
+        UserError: an unknown name, a runtime or device that cannot run the file, or a runtime that is not installed.
     """
     path = Path(path)
     if wanted not in RUNTIMES:
@@ -63,7 +64,11 @@ def choose_runtime(path: str | Path, wanted: str = "auto") -> str:
     if wanted not in ("auto", able):
         way_out = "export it first: fer-export ckpt=FILE" if able == "torch" else f"use runtime={able}"
         raise UserError(f"runtime={wanted} cannot run {path.name}; {way_out}")
-    if able == "onnxruntime" and importlib.util.find_spec(able) is None:
+    if able == "torch":
+        return able
+    if device not in ("auto", "cpu"):
+        raise UserError(f"device={device}: {path.name} runs on the processor only; give its checkpoint, or device=cpu")
+    if importlib.util.find_spec(able) is None:
         raise UserError(f"{path.name} needs ONNX Runtime, which is not installed: pip install 'fer-lightning[onnx]'")
     return able
 

@@ -1,7 +1,8 @@
 """Where results go: annotated pictures, annotated video, and predictions as JSON lines or as a table.
 
-Every file is written beside its place under a name with ".partial" in it and takes its own name when it is whole, so
-that a run that fails leaves an older result as it was. Knows nothing of detectors, networks or windows.
+Every file is written beside its place under a name of its own with ".partial" in it and takes its own name when it is
+whole, so that a run that fails leaves an older result as it was. An output belongs to one run at a time (`OutputLock`).
+Knows nothing of detectors, networks or windows.
 """
 
 import csv
@@ -9,7 +10,10 @@ import errno
 import io
 import json
 import os
+import re
+import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +23,11 @@ from typing import Any, Self
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 from fer.errors import UserError
 from fer.files import write_whole
@@ -30,6 +39,8 @@ BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 # desktop player opens them; VP9 takes 80 times as long.
 _CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 VIDEO_OUTPUTS = tuple(_CODECS)
+# Without the index that is written last nothing plays these; of the others all but the last one or two seconds do.
+LOST_WHEN_KILLED = (".mp4", ".mov")
 PICTURE_OUTPUTS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FORMATS = ("jsonl", "csv")
 
@@ -91,7 +102,7 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str) -> Output
     return Outputs(
         folder,
         predictions,
-        video=named or folder / f"{name}.mp4",
+        video=named or folder / f"{name}.mkv",
         timeline=folder / f"{prefix}timeline.png",
         summary=folder / f"{prefix}summary.csv",
     )
@@ -108,6 +119,58 @@ def make_folder(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}; choose another output=") from error
+
+
+class OutputLock:
+    """Holds an output, so that no other run writes the same files meanwhile; the system lets go of it at any death.
+
+    It is a lock on a hidden file beside the predictions, which is removed at the end. Where there are no such locks
+    (Windows, some network drives) it holds nothing: there the run that ends last gives its files their names.
+
+    Args:
+        outputs: of this run.
+
+    Raises:
+        UserError: another run holds it, or the folder cannot be written to.
+    """
+
+    def __init__(self, outputs: Outputs) -> None:
+        self._path = outputs.predictions.with_name(f".{outputs.predictions.stem}.lock")
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        while fcntl is not None and self._descriptor is None:
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            except OSError as error:
+                raise _unwritable(self._path, error) from error
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(descriptor)
+                raise UserError(
+                    f"another run is writing to {self._path.parent} under the same names; wait for its end, or choose "
+                    "another output="
+                ) from error
+            except OSError:
+                os.close(descriptor)
+                break  # no locks on this drive
+            if self._is_still(descriptor):
+                self._descriptor = descriptor
+            else:  # its holder has just removed it
+                os.close(descriptor)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+
+    def _is_still(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False
 
 
 class PredictionLog:
@@ -133,15 +196,11 @@ class PredictionLog:
         self.path = path
         self._classes = tuple(classes)
         self._as_table = path.suffix == ".csv"
-        self._partial = _partial_name(path)
         self._size = 0  # up to the end of the last whole line
         self._lines = 0
 
     def __enter__(self) -> Self:
-        try:
-            self._file = self._partial.open("wb", buffering=0)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+        self._partial, self._file = _open_partial(self.path)
         if self._as_table:
             header = ["source", "frame", "time", "track", "x", "y", "w", "h", "score", "emotion", "confidence"]
             header += [f"probability_{name}" for name in self._classes] + [f"smoothed_{name}" for name in self._classes]
@@ -206,7 +265,7 @@ class VideoSink:
         self.path = path
         self.fps = fps
         self.frames = 0
-        self._partial = _partial_name(path)
+        self._partial = path  # until the first picture
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._last: BGRImage = np.empty((0, 0, 3), np.uint8)
@@ -247,10 +306,13 @@ class VideoSink:
         height, width = image.shape[:2]
         self._size = (width, height)
         self._last = image
+        self._partial, file = _open_partial(self.path)
+        file.close()  # OpenCV opens it again
         codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(self._partial.absolute()), cv2.CAP_FFMPEG, codec, self.fps, self._size)
         if not self._writer.isOpened():
             self._writer = None
+            self._partial.unlink(missing_ok=True)
             reason = "" if min(self._size) >= 2 and max(self._size) <= 8190 else f" at {width} x {height} pixels"
             raise UserError(f"the video {self.path} cannot be written{reason}; choose another output=")
 
@@ -312,8 +374,16 @@ def picture_output(folder: Path, source: Path, root: Path) -> Path:
     return target if target.suffix.lower() in PICTURE_OUTPUTS else target.with_name(f"{target.name}.png")
 
 
-def _partial_name(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
+def _open_partial(path: Path) -> tuple[Path, io.FileIO]:
+    """A new file beside `path`, for what will be `path` when it is whole: one that no other run has, nor a link."""
+    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:20]
+    mark = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+    partial = path.with_name(f"{path.stem[:40]}.partial-{mark}{path.suffix}")  # no longer than file systems allow
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        return partial, io.FileIO(os.open(partial, flags, 0o666), "wb")
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def _take_name(partial: Path, path: Path, whole: bool) -> Path:

@@ -11,8 +11,8 @@ import os
 import re
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +21,9 @@ from typing import Any, Protocol, Self
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
 from fer.errors import UserError
+from fer.inference.pictures import HEIF_SUFFIXES, PICTURE_SUFFIXES, is_animated, read_picture, readable_suffixes
 
 # OpenCV's FFmpeg writes its own messages to the terminal, and asks for its level once, when it is first used.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -32,8 +32,6 @@ BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 Report = Callable[[str], None]  # takes one sentence for the person at the keyboard
 
 # fmt: off
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif",
-                    ".jpe", ".jfif", ".avif", ".jp2", ".pgm", ".ppm", ".pnm")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".gif", ".mov", ".m4v", ".webm",
                   ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv")
 # fmt: on
@@ -41,6 +39,10 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".gif", ".mov", ".m4v", ".webm",
 _IDLE_SECONDS = 0.05  # a live source hands back control this often, so that a window keeps answering keys
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0  # seconds before a broken stream is opened again, doubled every time
 _OPEN_TIMEOUT, _READ_TIMEOUT = 10_000, 5_000  # milliseconds that FFmpeg waits for a server before the stream is broken
+_FAILURES_IN_ROW, _FAILURES_AT_END = 1000, 10  # of reading a file, after which it has ended
+_UNEVEN = 0.0025  # seconds by which even frames may be off; Matroska rounds times to milliseconds
+_MOST_FRAMES = 100_000_000  # that a file may say it has: 19 days of 60 frames a second
+_MOST_KINDS = 8  # of files left out that a sentence names
 _CAMERA_RETRIES = 5  # a driver may fail to deliver one picture without the camera being gone
 
 
@@ -138,7 +140,20 @@ class PictureFiles:
 
 
 class VideoFile:
-    """A video of known length: every frame, in order, none lost; turned upright where the file carries a rotation tag.
+    """A video of known length: every frame, in order; turned upright where the file carries a rotation tag.
+
+    What is damaged in it is left out, and its end reported with how much that was: frames keep their numbers and times
+    in the file, so that gaps show.
+
+    Args:
+        capture: opened.
+        name: how messages and results call it.
+        report: takes the sentence about frames that were left out.
+
+    Attributes:
+        fps: frames per second; 25 where the file does not say.
+        length: how many frames the file says it has; None where it says nothing, or nonsense.
+        skipped: how many frames could not be read so far.
 
     Raises:
         SourceEnded: while iterating, after the last frame that could be read, when the file ends too early.
@@ -146,12 +161,17 @@ class VideoFile:
 
     live = False
 
-    def __init__(self, capture: Capture, name: str) -> None:
+    def __init__(self, capture: Capture, name: str, report: Report) -> None:
         self.name = name
         self.fps = _frame_rate(capture, otherwise=25.0)
-        declared = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.length = int(declared) if declared > 0 else None
+        self.length = _declared_length(capture)
+        self.skipped = 0
         self._capture = capture
+        self._report = report
+        suffix = Path(name.partition("?")[0]).suffix.lower()
+        self._counts_frames = suffix in (".mp4", ".m4v", ".mov", ".avi")  # others know a duration only
+        # Where others are damaged, FFmpeg seeks the next good frame by itself. A GIF's gaps are meant.
+        self._skips_in_silence = not self._counts_frames and suffix != ".gif"
 
     def __enter__(self) -> Self:
         return self
@@ -160,32 +180,58 @@ class VideoFile:
         self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
-        index, last = 0, 0.0
-        while True:
-            captured_at = time.monotonic()
-            if not self._capture.grab():
-                break
-            read, image = self._capture.retrieve()
-            if not read:
-                break
-            seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000  # the file's own time: frames may be uneven
-            if index and seconds <= last:  # a container without times, or with wrong ones
+        index, last = -1, -1 / self.fps
+        failures = 0  # of reading, before this frame
+        even = True  # whether all frames so far were whole intervals apart, so that a gap tells how many are missing
+        while (read := self._read(index)) is not None:
+            image, seconds, captured_at, failed = read
+            failures += failed
+            if index >= 0 and seconds <= last:  # a container without times, or with wrong ones
                 seconds = last + 1 / self.fps
+            intervals = (seconds - last) * self.fps
+            even = even and abs(intervals - round(intervals)) < _UNEVEN * self.fps
+            missing = max(0, round(intervals) - 1) if even else 0
+            if index < 0 or not self._skips_in_silence:
+                missing = min(missing, failures - self.skipped)
+            self.skipped += missing
+            index, last = index + 1 + missing, seconds
             yield Frame(_three_channels(image), index, seconds, self.name, captured_at)
-            index, last = index + 1, seconds
-        if index == 0:
+        if index < 0:
             raise SourceEnded(f"{self.name} holds no frame that can be read; it is damaged, or no video")
-        if self.length is not None and self._is_cut_short(index, last):
+        if self.skipped:
+            self._report(
+                f"{self.name} is damaged: {self.skipped} of its {self.length or index + 1} frames are missing or could "
+                "not be read; the others keep their numbers and times"
+            )
+        if self.length is not None and self._is_cut_short(index + 1, last):
             raise SourceEnded(
-                f"{self.name} is damaged or cut short: it should have {self.length} frames and gave {index}; "
+                f"{self.name} is damaged or cut short: it should have {self.length} frames and ends after {index + 1}; "
                 "what was found in them is kept"
             )
 
+    def _read(self, index: int) -> tuple[BGRImage, float, float, int] | None:
+        """The frame after frame `index`, its time, when it was read, and how often that failed before; None at the end.
+
+        FFmpeg fails once for each damaged packet, and reads the next one when it is asked again.
+        """
+        near_end = self.length is None or index + 1 >= self.length - 2
+        begun = time.monotonic()
+        for failed in range(_FAILURES_AT_END if near_end else _FAILURES_IN_ROW):
+            captured_at = time.monotonic()
+            if self._capture.grab():
+                read, image = self._capture.retrieve()
+                if read:
+                    # The file's own time: frames may be uneven.
+                    return image, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, captured_at, failed
+            if time.monotonic() - begun > _READ_TIMEOUT / 1000:  # a server that answers no more
+                break
+        return None
+
     def _is_cut_short(self, count: int, last: float) -> bool:
         assert self.length is not None
-        if self.name.lower().endswith((".mp4", ".m4v", ".mov", ".avi")):  # these count their frames
+        if self._counts_frames:
             return count < self.length - 2
-        # Other containers know a duration only, which the sound may stretch a little.
+        # A duration may be stretched a little by the sound.
         missing = self.length / self.fps - (last + 1 / self.fps)
         return missing > max(1.0, 0.05 * self.length / self.fps)
 
@@ -317,15 +363,59 @@ class LiveStream:
 Source = PictureFiles | VideoFile | LiveStream
 
 
+def guess_mode(sources: Sequence[str]) -> str:
+    """What `open_source` does best with sources whose mode nobody has said: "webcam", "video" or "image".
+
+    Nothing, a number and a device of /dev are a camera; an address is a video (or a stream, which mode=video reads as
+    well) unless it ends like a picture; of files the suffix decides, of a GIF and of other suffixes the content.
+    Folders and globs hold pictures. Files are looked at, and nothing else is done.
+
+    Raises:
+        UserError: a file that is neither, and cannot be guessed; sources of different kinds.
+    """
+    modes = {source: _guess_one(source) for source in sources}
+    if len(set(modes.values())) > 1:
+        said = ", ".join(f"{hide_password(source)} ({mode})" for source, mode in modes.items())
+        raise UserError(f"one run takes one kind of source, and these are several: {said}")
+    return next(iter(modes.values()), "webcam")
+
+
+def _guess_one(source: str) -> str:
+    if source.isdecimal() or source.startswith("/dev/"):
+        return "webcam"
+    path = Path(source.partition("?")[0] if "://" in source else source).expanduser()
+    suffix = path.suffix.lower()
+    if "://" in source:
+        return "image" if suffix in set(PICTURE_SUFFIXES) - set(VIDEO_SUFFIXES) else "video"
+    if path.is_dir() or (glob.has_magic(source) and not path.exists()):
+        return "image"
+    if suffix in VIDEO_SUFFIXES and suffix not in PICTURE_SUFFIXES:
+        return "video"
+    if suffix in PICTURE_SUFFIXES and suffix not in VIDEO_SUFFIXES:
+        return "image"
+    if not path.exists():
+        raise UserError(f"source={source} does not exist; give a picture, a folder, a video, an address or a camera")
+    moves = is_animated(path)
+    if moves is not None:
+        return "video" if moves else "image"
+    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+    opened = capture.isOpened()
+    capture.release()
+    if not opened:
+        raise UserError(f"source={source} is neither a picture nor a video, as far as can be seen")
+    return "video"
+
+
 def open_source(
-    mode: str, source: str, report: Report, recursive: bool = False, leave_out: Path | None = None
+    mode: str, source: str | Sequence[str], report: Report, recursive: bool = False, leave_out: Path | None = None
 ) -> Source:
     """Opens what the user named.
 
     Args:
         mode: "image" (`source` is a file, a folder or a glob), "video" (a file or a URL) or "webcam" (a camera's
             index or device, or a URL).
-        source: see `mode`; `~` is the home directory.
+        source: see `mode`; `~` is the home directory. In mode "image" it may be several, which are taken in their
+            order, each file once.
         report: takes sentences about what goes wrong on the way without ending it.
         recursive: whether folders are searched with their sub-folders.
         leave_out: a folder whose pictures are not taken: the one that results go to.
@@ -334,36 +424,15 @@ def open_source(
         UserError: nothing there, not readable, or not what `mode` promises.
     """
     quiet_opencv()
+    sources = [source] if isinstance(source, str) else list(source)
     if mode == "image":
-        return _open_pictures(source, report, recursive, leave_out)
+        return _open_pictures(sources, report, recursive, leave_out)
+    if len(sources) != 1:
+        raise UserError(f"mode={mode} takes one source, and these are {len(sources)}; start it once for each")
+    (source,) = sources
     if "://" in source:
         return _open_stream(source, report, live=mode == "webcam")
-    return _open_camera(source, report) if mode == "webcam" else _open_video(source)
-
-
-def read_picture(path: str | Path) -> BGRImage:
-    """The picture in a file as upright 8-bit BGR.
-
-    EXIF rotation is applied, CMYK and palettes are converted, 16 bits are scaled to 8, transparent parts become white,
-    and of an animation the first picture is taken.
-
-    Raises:
-        UserError: the file cannot be read, or holds no whole picture.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are welcome, and of odd metadata
-            with Image.open(path) as file:
-                ImageOps.exif_transpose(file, in_place=True)
-                return _to_bgr(file)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except PermissionError as error:
-        raise UserError(f"{path} may not be read: permission denied") from error
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is too large a picture; scale it down to at most 13,000 x 13,000 pixels") from error
-    except Exception as error:  # Pillow's decoders raise many types for damaged files
-        raise UserError(f"{path} cannot be read as a picture; it is damaged, cut short, or something else") from error
+    return _open_camera(source, report) if mode == "webcam" else _open_video(source, report)
 
 
 def quiet_opencv() -> None:
@@ -377,14 +446,33 @@ def hide_password(url: str) -> str:
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
 
 
-def _open_pictures(source: str, report: Report, recursive: bool, leave_out: Path | None) -> PictureFiles:
+def _open_pictures(sources: Sequence[str], report: Report, recursive: bool, leave_out: Path | None) -> PictureFiles:
+    found = [_find_pictures(source, report, recursive, leave_out) for source in sources]
+    if len(found) == 1:
+        (paths, root), *_ = found
+        return PictureFiles(paths, root, report)
+    unique: dict[Path, Path] = {}
+    for paths, _ in found:
+        for path in paths:
+            unique.setdefault(path.resolve(), path.absolute())
+    try:
+        root = Path(os.path.commonpath([root.absolute() for _, root in found]))
+    except ValueError as error:  # two drives of Windows
+        raise UserError(
+            "the sources lie on several drives, so results have no common folder; run once for each"
+        ) from error
+    return PictureFiles(list(unique.values()), root, report)
+
+
+def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path | None) -> tuple[list[Path], Path]:
+    """The picture files of a source, and the folder that all of them are in."""
     if "://" in source:
         raise UserError(f"source={hide_password(source)}: mode=image reads files; download the picture first")
     path = Path(source).expanduser()
     if path.is_file():
         if path.suffix.lower() in set(VIDEO_SUFFIXES) - set(PICTURE_SUFFIXES):
             raise UserError(f"source={source} is a video: use mode=video")
-        return PictureFiles([path], path.parent, report)
+        return [path], path.parent
     if path.is_dir():
         found = path.rglob("*") if recursive else path.iterdir()
         root = path
@@ -396,17 +484,35 @@ def _open_pictures(source: str, report: Report, recursive: bool, leave_out: Path
     if leave_out is not None and root.resolve() not in leave_out.resolve().parents:
         leave_out = None  # elsewhere, or all around the pictures
     try:
-        paths = sorted((file for file in found if _is_picture(file, leave_out)), key=_natural_order)
+        files = sorted((file for file in found if _is_wanted(file, leave_out)), key=_natural_order)
     except OSError as error:
         raise UserError(f"source={source} cannot be searched: {error.strerror}") from error
+    paths = [file for file in files if file.suffix.lower() in readable_suffixes()]
+    others = Counter(file.suffix.lower() for file in files if file.suffix.lower() not in readable_suffixes())
+    if others:
+        report(f"{source}: left out {sum(others.values())} files that are no pictures it can read: {_in_kinds(others)}")
     if not paths:
         deeper = "" if recursive or not path.is_dir() else "; recursive=true looks into its sub-folders too"
         raise UserError(f"source={source} holds no pictures ({', '.join(PICTURE_SUFFIXES[:5])} ...){deeper}")
-    return PictureFiles(paths, root, report)
+    return paths, root
 
 
-def _is_picture(path: Path, leave_out: Path | None) -> bool:
-    if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith(".") or not path.is_file():
+def _in_kinds(others: Mapping[str, int]) -> str:
+    """How many files of which kind, the most frequent first: "3 .heic (pip install pillow-heif reads them), 1 .txt"."""
+
+    def said(suffix: str, count: int) -> str:
+        reads = " (pip install pillow-heif reads them)" if suffix in HEIF_SUFFIXES else ""
+        video = " (mode=video)" if suffix in VIDEO_SUFFIXES else ""
+        return f"{count} {suffix or 'without a suffix'}{reads}{video}"
+
+    kinds = sorted(others.items(), key=lambda kind: (kind[0] not in HEIF_SUFFIXES, -kind[1], kind[0]))
+    named = [said(*kind) for kind in kinds[:_MOST_KINDS]]
+    rest = sum(count for _, count in kinds[_MOST_KINDS:])
+    return ", ".join([*named, f"{rest} others"] if rest else named)
+
+
+def _is_wanted(path: Path, leave_out: Path | None) -> bool:
+    if path.name.startswith(".") or not path.is_file():
         return False
     return leave_out is None or leave_out.resolve() not in path.resolve().parents
 
@@ -416,7 +522,7 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
 
-def _open_video(source: str) -> VideoFile:
+def _open_video(source: str, report: Report) -> VideoFile:
     path = Path(source).expanduser()
     if not path.exists():
         raise UserError(f"source={source} does not exist; mode=video takes a file or an rtsp:// or http:// address")
@@ -431,7 +537,7 @@ def _open_video(source: str) -> VideoFile:
     capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise UserError(f"{source} cannot be read as a video; it is damaged, cut short, or something else")
-    return VideoFile(capture, source)
+    return VideoFile(capture, source, report)
 
 
 def _open_stream(url: str, report: Report, live: bool) -> VideoFile | LiveStream:
@@ -444,8 +550,10 @@ def _open_stream(url: str, report: Report, live: bool) -> VideoFile | LiveStream
     capture = connect()
     if capture is None:
         raise UserError(f"{name} cannot be opened; is the address right and the sender running?")
-    if not live and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:  # a video file behind a URL
-        return VideoFile(capture, name)
+    if _declared_length(capture) is not None:  # a file behind an address
+        if live:
+            report(f"{name} is a file and no camera: it is played once, all of its frames")
+        return VideoFile(capture, name, report)
     return LiveStream(capture, name, connect, report)
 
 
@@ -470,6 +578,11 @@ def _open_camera(source: str, report: Report) -> LiveStream:
     return LiveStream(capture, name, None, report)
 
 
+def _declared_length(capture: Capture) -> int | None:
+    declared = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(declared) if 0 < declared < _MOST_FRAMES else None
+
+
 def _frame_rate(capture: Capture, otherwise: float) -> float:
     fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if 0.1 <= fps <= 1000 else otherwise
@@ -477,15 +590,3 @@ def _frame_rate(capture: Capture, otherwise: float) -> float:
 
 def _three_channels(image: BGRImage) -> BGRImage:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8) if image.ndim == 2 else image
-
-
-def _to_bgr(picture: Image.Image) -> BGRImage:
-    if picture.mode.startswith("I"):  # 16-bit gray; Pillow would clip it to 8 bits instead of scaling
-        gray = (np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8)
-        return np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), np.uint8)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    rgb = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
-    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)

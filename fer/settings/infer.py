@@ -7,15 +7,16 @@ from typing import Literal
 from fer.settings.base import PathText, Real, Settings, Whole, setting
 
 RUNTIMES = ("auto", "torch", "onnxruntime")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class DetectorSettings(Settings):
     """How faces are found (`fer.inference.detectors`)."""
 
     name: Literal["auto", "yunet", "haar", "none"] = setting(
-        "auto", "YuNet where its file is, else Haar; none: a face already"
+        "auto", "how: YuNet (auto), OpenCV's Haar cascade, or none: every picture is a face already"
     )
-    path: PathText | None = setting(None, "the .onnx file of YuNet; null: the one in the cache")
+    path: PathText | None = setting(None, "another .onnx file of YuNet than the package's")
     score_threshold: Real = setting(0.7, "under this score YuNet's find is no face", gt=0, lt=1)
     max_side: Whole = setting(640, "pixels: faces are looked for in a copy of at most this side", ge=32, le=16384)
 
@@ -23,11 +24,11 @@ class DetectorSettings(Settings):
 class InferSettings(Settings):
     """All settings of infer.py."""
 
-    mode: Literal["webcam", "video", "image"] | None = setting(None, "what is watched")
-    source: PathText | None = setting(
+    mode: Literal["webcam", "video", "image"] | None = setting(None, "what is watched; null: guessed from source")
+    source: PathText | list[PathText] | None = setting(
         None,
         "webcam: a camera's number (0) or a stream's address; video: a file or an address; image: a file, a "
-        "folder, or a glob in quotes: 'source=photos/*.jpg'",
+        "folder, a glob in quotes, or several of these; a word that is no setting is a source, too",
     )
     recursive: bool = setting(False, "image: look into sub-folders too")
     output: PathText | None = setting(
@@ -36,20 +37,24 @@ class InferSettings(Settings):
     format: Literal["jsonl", "csv"] = setting("jsonl", "of the predictions")
     window: Literal["auto"] | bool = setting("auto", "where there is a screen, but not for pictures that go to output")
     ckpt: PathText | None = setting(
-        None, "a checkpoint, a run's folder, or an exported .onnx file; null: the packaged one, else the newest run"
+        None, "a checkpoint, a run's folder, a packaged network (senet_7), or an .onnx file; null: senet_7"
     )
     runtime: Literal["auto", "torch", "onnxruntime"] = setting("auto", "what runs the network")
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "of the network; auto: cuda or mps if there")
     detector: DetectorSettings = setting(DetectorSettings, "")
     detect_every: Whole = setting(2, "look for faces in every Nth frame, and follow them between", ge=1, le=1000)
     smoothing: Real = setting(0.4, "seconds over which a face's probabilities are averaged; 0: none", ge=0, le=3600)
     min_confidence: Real = setting(0.0, "under this a face is shown as uncertain", ge=0, le=1)
     threads: Whole | None = setting(None, "for the network and OpenCV; null: chosen for this computer", ge=1, le=1024)
 
+    @property
+    def sources(self) -> list[str]:
+        """What `source` names: nothing, one, or several."""
+        return [self.source] if isinstance(self.source, str) else self.source or []
+
     def contradictions(self) -> Iterator[str]:
         """Settings that make no sense together, a sentence each."""
-        if self.mode is None:
-            yield "mode is missing: give mode=webcam, or mode=video source=clip.mp4, or mode=image source=photo.jpg"
-        elif self.mode != "webcam" and self.source is None:
+        if self.mode in ("video", "image") and self.source is None:
             example = "clip.mp4" if self.mode == "video" else "photo.jpg"
             yield f"source is missing: mode={self.mode} needs one, for example source={example}"
         if self.detector.path is not None and not Path(self.detector.path).expanduser().is_file():

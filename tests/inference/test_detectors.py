@@ -1,10 +1,6 @@
-"""Detectors on drawn faces, on pictures of odd sizes, and the way YuNet's file comes."""
+"""Detectors on drawn faces and on pictures of odd sizes, and YuNet's file."""
 
-import hashlib
 import os
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import cv2
@@ -13,23 +9,13 @@ import pytest
 
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.inference import detectors
-from fer.inference.detectors import YUNET_FILE, cached_yunet, create_detector, download_yunet
+from fer.inference.detectors import create_detector
 from fer.inference.tracking import iou
+from fer.weights import YUNET
 
 SHARED = Path(os.environ.get("FER_SHARED") or Path(__file__).parents[3] / "shared")
-YUNET = SHARED / "models" / YUNET_FILE
 MEDIA = SHARED / "media"
-needs_yunet = pytest.mark.skipif(not YUNET.is_file(), reason=f"YuNet's file is not at {YUNET}")
 needs_media = pytest.mark.skipif(not MEDIA.is_dir(), reason=f"there are no photographs at {MEDIA}")
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache directory in place of the user's, which does not exist yet."""
-    path = tmp_path / "cache"
-    monkeypatch.setenv("FER_CACHE", str(path))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +36,7 @@ def found_share(name: str, crowd, scale: float = 1.0) -> float:
     if scale != 1:
         picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     found = set()
-    for detection in create_detector(name, path=YUNET if name == "yunet" else None)(picture):
+    for detection in create_detector(name)(picture):
         x, y, width, height = (value / scale for value in detection.box)
         assert width == pytest.approx(height)
         assert 0.7 <= detection.score <= 1
@@ -70,18 +56,16 @@ def test_haar_finds_drawn_faces_at_any_scale(crowd, scale):
     assert found_share("haar", crowd, scale) >= 0.5
 
 
-@needs_yunet
 @pytest.mark.parametrize("scale", [0.2, 1, 3])
 def test_yunet_finds_drawn_faces_at_any_scale(crowd, scale):
     assert found_share("yunet", crowd, scale) >= 0.7
 
 
-@needs_yunet
 @needs_media
 def test_both_frame_a_face_alike():
     """The network is shown the same square, whichever detector found the face."""
     picture = cv2.imread(str(MEDIA / "dlib_bald_guys.jpg"))
-    yunet, haar = create_detector("yunet", path=YUNET)(picture), create_detector("haar")(picture)
+    yunet, haar = create_detector("yunet")(picture), create_detector("haar")(picture)
     pairs = [(np.array(a.box), np.array(b.box)) for a in yunet for b in haar if iou(a.box, b.box) > 0.4]
     assert len(pairs) >= 20
     sides = [b[2] / a[2] for a, b in pairs]
@@ -90,7 +74,6 @@ def test_both_frame_a_face_alike():
     np.testing.assert_allclose(np.median(shifts, axis=0), 0, atol=0.02)
 
 
-@needs_yunet
 @needs_media
 @pytest.mark.parametrize(
     ("name", "count"),
@@ -105,22 +88,22 @@ def test_both_frame_a_face_alike():
     ],
 )
 def test_yunet_counts_the_faces_of_photographs(name, count):
-    assert len(create_detector("yunet", path=YUNET)(cv2.imread(str(MEDIA / name)))) == count
+    assert len(create_detector("yunet")(cv2.imread(str(MEDIA / name)))) == count
 
 
-@pytest.mark.parametrize("name", ["none", "haar", pytest.param("yunet", marks=needs_yunet)])
+@pytest.mark.parametrize("name", ["none", "haar", "yunet"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (3, 640), (640, 3), (31, 33), (48, 48), (700, 65)])
 def test_pictures_of_odd_sizes_hold_no_face(name, shape):
     """Under 64 px YuNet's coarse cells answered with scores of 1.0 on black."""
-    detector = create_detector(name, path=YUNET if name == "yunet" else None)
+    detector = create_detector(name)
     for value in (0, 200):
         found = detector(np.full((*shape, 3), value, np.uint8))
         assert len(found) == (1 if name == "none" else 0)
 
 
-@pytest.mark.parametrize("name", ["haar", pytest.param("yunet", marks=needs_yunet)])
+@pytest.mark.parametrize("name", ["haar", "yunet"])
 def test_one_detector_takes_pictures_of_changing_size(crowd, name):
-    detector = create_detector(name, path=YUNET if name == "yunet" else None)
+    detector = create_detector(name)
     picture, _ = crowd
     first = detector(picture)
     detector(picture[:300, :200])
@@ -128,11 +111,10 @@ def test_one_detector_takes_pictures_of_changing_size(crowd, name):
     assert detector(picture) == first
 
 
-@needs_yunet
 def test_a_picture_of_12000_pixels(crowd):
     large = np.full((1500, 12000, 3), 120, np.uint8)
     large[:, 5000:6500] = cv2.resize(crowd[0][:230, :230], (1500, 1500))
-    (detection,) = create_detector("yunet", path=YUNET)(large)
+    (detection,) = create_detector("yunet")(large)
     x, _, side, _ = detection.box
     assert 5000 < x < x + side < 6500
 
@@ -145,37 +127,21 @@ def test_none_takes_the_largest_square_in_the_middle():
     assert detection.score is None
 
 
-@pytest.mark.parametrize("name", ["haar", pytest.param("yunet", marks=needs_yunet)])
+@pytest.mark.parametrize("name", ["haar", "yunet"])
 def test_the_threshold_leaves_out_the_unsure(crowd, name):
-    path = YUNET if name == "yunet" else None
-    scores = [d.score for d in create_detector(name, path, score_threshold=0.5)(crowd[0])]
+    scores = [d.score for d in create_detector(name, score_threshold=0.5)(crowd[0])]
     assert scores == sorted(scores, reverse=True)
     high = (scores[0] + scores[-1]) / 2
-    assert [d.score for d in create_detector(name, path, score_threshold=high)(crowd[0])] == pytest.approx(
+    assert [d.score for d in create_detector(name, score_threshold=high)(crowd[0])] == pytest.approx(
         [score for score in scores if score >= high]
     )
 
 
-def test_auto_takes_haar_and_says_how_to_get_better(cache, caplog):
-    assert create_detector("auto").name == "haar"
-    assert len(caplog.records) == 1
-    assert "detector=yunet" in caplog.text
-    assert not cache.exists()
-
-
-@needs_yunet
-def test_auto_takes_yunet_when_its_file_is_there(cache, caplog):
-    assert create_detector("auto", path=YUNET).name == "yunet"
-    cache.mkdir()
-    (cache / YUNET_FILE).write_bytes(YUNET.read_bytes())
-    assert create_detector("auto").name == "yunet"
-    assert not caplog.records
-
-
-def test_auto_does_not_use_a_damaged_file(cache, caplog):
-    cache.mkdir()
-    (cache / YUNET_FILE).write_bytes(b"half a model")
-    assert create_detector("auto").name == "haar"
+def test_auto_is_the_yunet_of_the_package(crowd):
+    detector = create_detector()
+    assert detector.name == "yunet"
+    assert detector(crowd[0]) == create_detector("yunet")(crowd[0])
+    assert "MIT License" in (YUNET.parent / "LICENSE.opencv_zoo.MIT").read_text()
 
 
 def test_an_unknown_name_is_refused():
@@ -193,102 +159,8 @@ def test_a_model_that_is_missing_or_another_file(tmp_path, name):
         create_detector(name, path=other)
 
 
-@needs_yunet
 def test_a_model_is_read_from_a_path_with_any_letters(tmp_path):
-    path = tmp_path / "модель" / YUNET_FILE
+    path = tmp_path / "модель" / "yunet.onnx"
     path.parent.mkdir()
     path.write_bytes(YUNET.read_bytes())
     assert create_detector("yunet", path=str(path)).name == "yunet"
-
-
-class Server(HTTPServer):
-    """Serves `content` under any path; `length` is what it claims to send."""
-
-    content = b""
-    length: int | None = None
-    status = 200
-    requests = 0
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self):
-        self.server.requests += 1
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(self.server.length or len(self.server.content)))
-        self.end_headers()
-        self.wfile.write(self.server.content)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch) -> Iterator[Server]:
-    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(proxy, raising=False)
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        monkeypatch.setattr(detectors, "YUNET_URL", f"http://127.0.0.1:{server.server_port}/{YUNET_FILE}")
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def test_a_download_is_checked_and_stored_whole(cache, server, monkeypatch):
-    server.content = os.urandom(200_000)
-    monkeypatch.setattr(detectors, "YUNET_SHA256", hashlib.sha256(server.content).hexdigest())
-    assert cached_yunet() is None
-    assert download_yunet() == cache / YUNET_FILE == cached_yunet()
-    assert (cache / YUNET_FILE).read_bytes() == server.content
-    assert [path.name for path in cache.iterdir()] == [YUNET_FILE]
-
-
-@needs_yunet
-def test_yunet_is_downloaded_once(cache, server):
-    server.content = YUNET.read_bytes()
-    assert create_detector("yunet").name == "yunet"
-    assert create_detector("yunet").name == "yunet"
-    assert server.requests == 1
-
-
-@needs_yunet
-def test_a_damaged_file_in_the_cache_is_replaced(cache, server):
-    cache.mkdir()
-    (cache / YUNET_FILE).write_bytes(YUNET.read_bytes()[:1000])
-    server.content = YUNET.read_bytes()
-    assert create_detector("yunet").name == "yunet"
-    assert (cache / YUNET_FILE).read_bytes() == server.content
-
-
-@pytest.mark.parametrize(
-    ("content", "length", "status", "reason"),
-    [
-        (b"<html>sign in</html>", None, 200, "did not send"),
-        (b"half", 230_000, 200, "did not send"),
-        (b"", None, 404, "Not Found"),
-        (b"", None, 503, "Service Unavailable"),
-    ],
-)
-def test_what_is_not_the_model_is_never_stored(cache, server, content, length, status, reason):
-    server.content, server.length, server.status = content, length, status
-    with pytest.raises(UserError, match=rf"{reason}.*detector\.path=FILE.*detector=haar"):
-        create_detector("yunet")
-    assert not cache.exists() or not list(cache.iterdir())
-
-
-def test_without_network_the_ways_out_are_named(cache, monkeypatch):
-    monkeypatch.setattr(detectors, "YUNET_URL", "http://127.0.0.1:9/nobody-listens")
-    with pytest.raises(UserError, match=r"could not be downloaded.*detector\.path=FILE.*detector=haar"):
-        create_detector("yunet")
-
-
-def test_a_cache_that_cannot_be_written(tmp_path, server, monkeypatch):
-    server.content = b"model"
-    monkeypatch.setattr(detectors, "YUNET_SHA256", hashlib.sha256(b"model").hexdigest())
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("FER_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match="FER_CACHE"):
-        create_detector("yunet")

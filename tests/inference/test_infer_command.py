@@ -16,6 +16,7 @@ from PIL import Image, ImageGrab
 
 from fer.errors import UserError
 from fer.inference.run import find_checkpoint
+from fer.inference.sinks import OutputLock, plan_outputs
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("FER_SHARED", ROOT.parent / "shared"))
@@ -107,7 +108,10 @@ def test_every_mistake_at_once_with_the_nearest_right_name(infer):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "mode is missing: give mode=webcam"),
+        ([], "there is no camera 0"),
+        (["a.png", "clip.mp4"], "one run takes one kind of source"),
+        (["nowhere"], "source=nowhere does not exist"),
+        (["a=b.jpg", "sorce=c.jpg"], "did you mean source?"),
         (["mode=wbcam"], "did you mean webcam?"),
         (["mode=video"], "source is missing"),
         (["mode=image", "source=a.png", "-m"], "without -m"),
@@ -132,9 +136,17 @@ def test_mistakes_end_in_a_sentence_and_exit_code_2(infer, tmp_path, arguments, 
     assert entries(tmp_path) == []
 
 
+def test_a_bare_word_is_a_source_and_its_mode_is_guessed(infer, checkpoint, tmp_path):
+    for name in ("a b.png", "x=1.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((48, 48), 90, np.uint8))
+    done = infer("a b.png", "x=1.png", f"ckpt={checkpoint}", "detector=none", "window=false")
+    assert done.returncode == 0, done.stderr
+    assert [Path(line.rpartition(":")[0]).name for line in done.stdout.splitlines()[:2]] == ["a b.png", "x=1.png"]
+
+
 def test_no_network_yet_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fer.inference.run.HERE", tmp_path)
+    monkeypatch.setattr("fer.weights.FOLDER", tmp_path)
     with pytest.raises(UserError, match=r"python train\.py data=synthetic"):
         find_checkpoint(None)
 
@@ -150,7 +162,7 @@ def test_a_video_without_a_display(infer, checkpoint, tmp_path, monkeypatch):
     assert result.returncode == 0, result.stderr
     assert entries(tmp_path) == [
         "my clip, part 1.mp4",
-        "out/my clip, part 1.mp4",
+        "out/my clip, part 1.mkv",
         "out/predictions.jsonl",
         "out/summary.csv",
         "out/timeline.png",
@@ -163,6 +175,43 @@ def test_a_video_without_a_display(infer, checkpoint, tmp_path, monkeypatch):
     assert list(lines[0]["probabilities"]) == ["angry", "happy", "sad", "neutral"]
     assert sum(lines[0]["smoothed"].values()) == pytest.approx(1, abs=1e-3)
     assert {line["track"] for line in lines} == {1}
+
+
+def test_two_runs_into_one_output(infer, checkpoint, tmp_path):
+    """The second is refused while the first is at work, and may have the place after it."""
+    write_clip(tmp_path / "a.mp4", 20)
+    write_clip(tmp_path / "b.mp4", 3)
+    out = tmp_path / "out"
+    arguments = ["mode=video", "output=out/seen.mp4", f"ckpt={checkpoint}", "detector=none", "window=false"]
+    plan = plan_outputs(str(out / "seen.mp4"), "video", "", "jsonl")
+    out.mkdir()
+    with OutputLock(plan):
+        refused = infer("source=b.mp4", *arguments)
+    assert refused.returncode == 2
+    assert "another run is writing to out under the same names" in refused.stderr
+    assert entries(out) == []
+    both = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "infer.py"), f"source={name}.mp4", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        for name in "ab"
+    ]
+    errors = [process.communicate(timeout=100)[1] for process in both]
+    codes = [process.returncode for process in both]
+    assert 0 in codes, errors
+    assert set(codes) <= {0, 2}, errors  # both 0 where one was over before the other began
+    if codes == [0, 2]:
+        assert json.loads((out / "seen.jsonl").read_text().splitlines()[-1])["source"] == "a.mp4"
+    assert "plays only if this run ends in order" in errors[codes.index(0)]
+    assert entries(out) == ["seen.jsonl", "seen.mp4", "seen.summary.csv", "seen.timeline.png"]
+    sources = {json.loads(line)["source"] for line in (out / "seen.jsonl").read_text().splitlines()}
+    frames = cv2.VideoCapture(str(out / "seen.mp4"), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT)
+    assert (sources, frames) in [({"a.mp4"}, 20), ({"b.mp4"}, 3)]
 
 
 def test_pictures_of_all_kinds_and_a_broken_one(infer, checkpoint, tmp_path):
@@ -266,11 +315,7 @@ def test_real_pictures_give_as_many_faces_as_they_have(infer, checkpoint, tmp_pa
         "human_background.jpg": 0,
         "fer_no-faces.jpg": 0,
     }
-    yunet = SHARED / "models" / "face_detection_yunet_2023mar.onnx"
-    result = infer(
-        *("mode=image", f"source={SHARED / 'media'}/*.jpg", "output=out", f"ckpt={checkpoint}", "detector=yunet"),
-        f"detector.path={yunet}",
-    )
+    result = infer("mode=image", f"source={SHARED / 'media'}/*.jpg", "output=out", f"ckpt={checkpoint}")
     assert result.returncode == 0, result.stderr
     found = dict.fromkeys(wanted, 0)
     for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines():

@@ -1,8 +1,14 @@
 """`Predictor` on a small network with random weights: shapes, temperature, pictures, threads, bad files."""
 
+import multiprocessing
 import os
+import pickle
+import re
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,7 +21,10 @@ from fer.checkpoint import PREFIX, SPEC_KEY, write_checkpoint
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.inference.crop import crop_faces
-from fer.inference.predictor import Predictor
+from fer.inference.detectors import create_detector
+from fer.inference.prediction import Detection, Prediction
+from fer.inference.predictor import Predictor, choose_device
+from fer.inference.sources import open_source
 from fer.models.network import EmotionNetwork, NetworkSpec
 
 CLASSES = ("angry", "happy", "sad", "neutral")
@@ -98,8 +107,7 @@ def test_views_with_any_strides_are_taken(network):
     )
 
 
-def test_a_picture_is_searched_for_faces(network, monkeypatch, tmp_path):
-    monkeypatch.setenv("FER_CACHE", str(tmp_path))  # without YuNet there: Haar
+def test_a_picture_is_searched_for_faces(network):
     picture = np.full((480, 960, 3), 120, np.uint8)
     for index, face in enumerate(make_faces(12, 7, 7, seed=0).images[:8]):
         y, x = 40 + 230 * (index // 4), 40 + 230 * (index % 4)
@@ -115,24 +123,270 @@ def test_a_picture_is_searched_for_faces(network, monkeypatch, tmp_path):
     assert predictor(np.zeros((1, 1, 3), np.uint8)) == []
 
 
+def test_a_list_goes_through_the_network_in_one_batch(network, monkeypatch, tmp_path):
+    predictor = Predictor(network)
+    pictures = crowds(2)
+    cv2.imwrite(str(tmp_path / "a.png"), pictures[0])
+    crops = faces(3)
+    items = [str(tmp_path / "a.png"), np.zeros((60, 60, 3), np.uint8), pictures[1], crops, crops[0]]
+    expected = [predictor(item) for item in items]
+    batches = []
+    run = predictor._run
+    monkeypatch.setattr(predictor, "_run", lambda batch: batches.append(len(batch)) or run(batch))
+    found = predictor(items)
+    assert batches == [sum(map(len, expected))]
+    assert [len(one) for one in found[1:2] + found[3:]] == [0, 3, 1]
+    assert found[0]
+    assert all(alike(one, other) for one, other in zip(found, expected, strict=True))
+    assert predictor([]) == []
+    with pytest.raises(UserError, match=r"item 1 of the list: .*did cv2\.imread fail"):
+        predictor((crops, None))
+
+
 @pytest.mark.parametrize(
     "image",
     [
-        np.zeros((48, 48)),
         np.zeros((2, 48, 48), np.float32),
-        np.zeros((100, 100), np.uint8),
         np.zeros((2, 224, 224), np.uint8),
-        np.zeros((2, 48, 48, 3), np.uint8),
-        np.zeros((480, 640, 4), np.uint8),
-        np.zeros((480, 640, 3), np.float32),
-        np.zeros((0, 0, 3), np.uint8),
-        np.zeros(48, np.uint8),
     ],
     ids=lambda image: f"{image.dtype}{image.shape}",
 )
-def test_other_arrays_are_refused_in_words(network, image):
-    with pytest.raises(UserError, match=r"\(N, 48, 48\) or \(48, 48\), and a picture uint8 of shape \(H, W, 3\)"):
+def test_other_faces_are_refused_in_words(network, image):
+    with pytest.raises(UserError, match=r"uint8 of shape \(N, 48, 48\), and the last axis of a picture is 1, 3 or 4"):
         Predictor(network)(image)
+    with pytest.raises(UserError, match=r"uint8 of shape \(N, 48, 48\)"):
+        Predictor(network).probabilities(image)
+
+
+def test_a_gray_picture_of_another_size_than_a_face_is_searched(network):
+    predictor = Predictor(network)
+    gray = cv2.cvtColor(crowds(1)[0], cv2.COLOR_BGR2GRAY)
+    assert alike(predictor(gray), predictor(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)))
+    assert predictor(gray)[0].box
+    assert predictor(gray[:48, :48])[0].box is None
+
+
+# --- which network and where ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_networks_of_the_package_by_name(monkeypatch, tmp_path, checkpoint):
+    monkeypatch.chdir(tmp_path)
+    assert len(Predictor.load().classes) == 7
+    assert Predictor.load("senet_5").classes == ("angry", "fear", "happy", "sad", "neutral")
+    with pytest.raises(UserError, match="senet_9 is no file, and no network of the package: there is senet_4, senet_5"):
+        Predictor.load("senet_9")
+    Path("senet_5").write_bytes(checkpoint.read_bytes())
+    assert Predictor.load("senet_5").classes == CLASSES  # a file of that name wins
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_devices(checkpoint, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == "cpu"
+    with pytest.raises(UserError, match="device=cuda: torch sees none here"):
+        Predictor.load(checkpoint, device="cuda")
+    with pytest.raises(UserError, match="there is auto, cpu, cuda, mps"):
+        Predictor.load(checkpoint, device="tpu")
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert choose_device("auto") == "mps"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert choose_device("auto") == "cuda"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.usefixtures("keep_threads")
+def test_a_gpu_says_what_the_processor_says(checkpoint):
+    batch = faces(20)
+    found = Predictor.load(checkpoint, device="cuda").probabilities(batch)
+    np.testing.assert_allclose(found, Predictor.load(checkpoint, device="cpu").probabilities(batch), atol=5e-3)
+
+
+# --- videos -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_video_gives_frames_with_faces_that_are_followed(network, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25, (480, 300))
+    picture = crowds(1)[0]
+    for number in range(20):
+        writer.write(np.roll(picture, number, axis=1))
+    writer.release()
+    found = list(Predictor(network).video(tmp_path / "a.mp4", smoothing=0))
+    assert [frame.index for frame, _ in found] == list(range(20))
+    assert found[-1][0].time == pytest.approx(19 / 25, abs=2e-3)
+    tracks = {face.track for _, faces in found for face in faces}
+    assert tracks
+    assert len(tracks) <= 2
+    frames = Predictor(network).video(str(tmp_path / "missing.mp4"))
+    with pytest.raises(UserError, match="does not exist"):
+        next(frames)
+
+
+def test_a_video_that_is_left_early_is_closed(network, tmp_path, monkeypatch):
+    opened = []
+
+    def remember(*arguments):
+        opened.append(open_source(*arguments))
+        return opened[0]
+
+    monkeypatch.setattr("fer.inference.predictor.open_source", remember)
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 48))
+    for _ in range(20):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    frames = Predictor(network, "none").video(tmp_path / "a.mp4")
+    next(frames)
+    frames.close()
+    assert not opened[0]._capture.isOpened()
+
+
+# --- a detector of the caller's ---------------------------------------------------------------------------------------
+
+
+def test_a_detector_of_the_callers_finds_the_faces(network):
+    boxes = [(10, 20, 50, 50), (-5.5, 3, 30, 31)]
+    asked = []
+
+    def detector(picture):
+        asked.append(picture)
+        return [Detection(box, score) for box, score in zip(boxes, (0.0, 0.75), strict=True)]
+
+    picture = crowds(1)[0]
+    found = Predictor(network, detector)(picture)
+    assert [(face.box, face.score) for face in found] == [(boxes[1], 0.75), (boxes[0], 0.0)]  # the surest first
+    np.testing.assert_array_equal(asked[0], picture)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "must return a list"),
+        ([(0, 0, 9, 9)], "must return a list"),
+        ([Detection((0, 0, 50, 80), 0.9)], "must be squares"),
+        ([Detection((0, 0, -5, -5), 0.9)], "must be squares"),
+        ([Detection((float("nan"), 0, 5, 5), 0.9)], "must be squares"),
+        ([Detection((0, 0, 50, 50), 99.0)], r"scores must be in \[0, 1\]"),
+    ],
+)
+def test_a_detector_that_answers_with_something_else(network, answer, message):
+    with pytest.raises(UserError, match=message):
+        Predictor(network, lambda picture: answer)(np.zeros((60, 60, 3), np.uint8))
+
+
+@pytest.mark.parametrize("detector", ["mtcnn", 7])
+def test_what_is_no_detector(network, detector):
+    with pytest.raises(UserError, match="auto, yunet, haar, none"):
+        Predictor(network, detector)
+
+
+# --- threads and processes --------------------------------------------------------------------------------------------
+
+
+def crowds(count: int) -> list[np.ndarray]:
+    """Pictures of two drawn faces each, of different sizes and places."""
+    drawn = make_faces(2 * count, 7, 7, seed=1).images
+    pictures = []
+    for index in range(count):
+        picture = np.full((300 + 10 * index, 480, 3), 120, np.uint8)
+        for number, face in enumerate(drawn[2 * index : 2 * index + 2]):
+            y, x, side = 20 + 8 * index, 20 + 5 * index + 220 * number, 130 + 6 * index
+            picture[y : y + side, x : x + side] = cv2.resize(face, (side, side))[..., None]
+        pictures.append(picture)
+    return pictures
+
+
+def alike(one: list[Prediction], other: list[Prediction]) -> bool:
+    """Same boxes, and probabilities that agree up to rounding."""
+    return [face.box for face in one] == [face.box for face in other] and all(
+        np.allclose(list(a.probabilities.values()), list(b.probabilities.values()), atol=1e-5)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+class NotForTwo:
+    """A detector of the caller's that keeps state while it works."""
+
+    def __init__(self) -> None:
+        self.busy = False
+
+    def __call__(self, picture: np.ndarray) -> list[Detection]:
+        assert not self.busy, "called by two threads at once"
+        self.busy = True
+        time.sleep(0.001)
+        self.busy = False
+        return [Detection((0, 0, picture.shape[0], picture.shape[0]), 0.9)]
+
+
+def assert_threads_agree(shared: Predictor, serial: Predictor) -> None:
+    """Eight threads, whose first calls are the first of all, against one."""
+    pictures = crowds(8)
+    expected = [serial(picture) for picture in pictures]
+    assert any(expected)
+    ready = threading.Barrier(8)
+
+    def work(first: int) -> list[bool]:
+        ready.wait()
+        order = [*range(first, 8), *range(first)]
+        return [alike(shared(pictures[index]), expected[index]) for index in order]
+
+    with ThreadPoolExecutor(8) as pool:
+        for answers in pool.map(work, range(8)):
+            assert all(answers)
+
+
+@pytest.mark.parametrize("name", ["yunet", "haar", "none", "own"])
+def test_eight_threads_get_the_answers_of_one(network, name):
+    def detector():
+        return NotForTwo() if name == "own" else name
+
+    assert_threads_agree(Predictor(network, detector()), Predictor(network, detector()))
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_a_pickled_predictor_is_its_path_and_settings(checkpoint, monkeypatch, tmp_path):
+    monkeypatch.chdir(checkpoint.parent)
+    picture = crowds(1)[0]
+    for detector in ("haar", create_detector("yunet", score_threshold=0.6), NotForTwo()):
+        predictor = Predictor.load(checkpoint.name, threads=1, detector=detector)
+        pickled = pickle.dumps(predictor)
+        assert len(pickled) < 400_000  # of which YuNet's file is 230 kB
+        monkeypatch.chdir("/")
+        assert alike(pickle.loads(pickled)(picture), predictor(picture))
+        monkeypatch.chdir(checkpoint.parent)
+
+
+def test_a_predictor_of_a_network_cannot_be_pickled(network):
+    with pytest.raises(UserError, match=r"Predictor\.load"):
+        pickle.dumps(Predictor(network))
+
+
+def _label(predictor: Predictor, answers: "multiprocessing.SimpleQueue[str]") -> None:
+    try:
+        answers.put(predictor(np.zeros((48, 48), np.uint8))[0].label)
+    except UserError as error:
+        answers.put(str(error))
+
+
+@pytest.mark.usefixtures("keep_threads")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("threads", "answer"), [(1, "|".join(CLASSES)), (2, "load it in the child, or with threads=1")]
+)
+def test_a_forked_child_answers_or_says_why_not(checkpoint, threads, answer):
+    """With two of torch's threads it would wait for ever for one that is not there."""
+    predictor = Predictor.load(checkpoint, threads=threads)
+    predictor(faces(1))
+    context = multiprocessing.get_context("fork")
+    answers: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
+    child = context.Process(target=_label, args=(predictor, answers))
+    child.start()
+    child.join(20)
+    if child.is_alive():
+        child.kill()
+    assert child.exitcode == 0
+    assert re.search(answer, answers.get())
 
 
 @pytest.mark.usefixtures("keep_threads")

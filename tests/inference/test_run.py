@@ -15,10 +15,11 @@ from rich.console import Console
 
 from fer.errors import UserError
 from fer.inference import run as run_module
+from fer.inference.pictures import read_picture
 from fer.inference.prediction import Prediction
 from fer.inference.run import Figures, Screen, find_checkpoint, run, watch_pictures, watch_video
 from fer.inference.sinks import plan_outputs
-from fer.inference.sources import Frame, LiveStream, PictureFiles, VideoFile, open_source, read_picture
+from fer.inference.sources import Frame, LiveStream, PictureFiles, VideoFile, open_source
 from fer.inference.timeline import Timeline
 from fer.inference.window import Action
 from fer.settings.infer import InferSettings
@@ -110,12 +111,12 @@ def test_a_video_gives_video_predictions_timeline_and_summary(tmp_path, clip, co
     outputs.folder.mkdir()
     watch_video(open_clip(clip), FakeAnalyzer(), CLASSES, outputs, None, console, console)
     assert sorted(path.name for path in outputs.folder.iterdir()) == [
-        "clip.mp4",
+        "clip.mkv",
         "predictions.jsonl",
         "summary.csv",
         "timeline.png",
     ]
-    assert count_frames(outputs.folder / "clip.mp4") == 60
+    assert count_frames(outputs.folder / "clip.mkv") == 60
     lines = [json.loads(line) for line in outputs.predictions.read_text().splitlines()]
     assert [line["frame"] for line in lines] == [*range(30), *(number for number in range(30, 60) for _ in range(2))]
     assert lines[-1]["time"] == pytest.approx(59 / 30, abs=1e-3)
@@ -168,9 +169,10 @@ def test_ctrl_c_leaves_half_a_file_beside_an_older_whole_one(tmp_path, clip, con
     with pytest.raises(KeyboardInterrupt):
         watch_video(open_clip(clip), Interrupted(), CLASSES, outputs, None, console, console)
     assert outputs.predictions.read_text() == "older and whole\n"
-    assert len((tmp_path / "out.partial.jsonl").read_text().splitlines()) == 20
+    (partial,) = tmp_path.glob("out.partial-*.jsonl")
+    assert len(partial.read_text().splitlines()) == 20
     assert count_frames(tmp_path / "out.mp4") == 20  # no older one was in its way
-    assert "out.partial.jsonl" in console.export_text()
+    assert partial.name in console.export_text()
 
 
 def test_a_video_is_watched_at_its_own_speed_and_written_as_fast_as_possible(tmp_path, clip, console):
@@ -223,7 +225,7 @@ def test_an_unplugged_camera_keeps_what_was_recorded(tmp_path, console):
     lines = [json.loads(line) for line in outputs.predictions.read_text().splitlines()]
     assert len(lines) >= 10
     assert lines[0]["source"] == "camera 0"
-    assert count_frames(tmp_path / "camera.mp4") == pytest.approx(60 * lines[-1]["time"] + 1, abs=1.5)
+    assert count_frames(tmp_path / "camera.mkv") == pytest.approx(60 * lines[-1]["time"] + 1, abs=1.5)
 
 
 def test_ctrl_c_is_how_a_camera_ends(tmp_path, console):
@@ -315,7 +317,7 @@ def test_keys_pause_record_save_and_help(tmp_path, clip, monkeypatch):
         while screen.show(frame_at(kept), frame_at(kept).image, Figures()):
             kept += 1
     assert kept == 6  # the pause held the frame back, and "quit" came with the next
-    recording = list(tmp_path.glob("outputs/infer/recording_*.mp4"))
+    recording = list(tmp_path.glob("outputs/infer/recording_*.mkv"))
     snapshots = list(tmp_path.glob("outputs/infer/snapshot_*.png"))
     assert len(recording) == 1
     assert count_frames(recording[0]) == 3  # frames 1 to 3
@@ -347,7 +349,7 @@ def test_figures_are_running_averages():
 @pytest.fixture
 def no_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "HERE", tmp_path / "weights")
+    monkeypatch.setattr(run_module.weights, "FOLDER", tmp_path / "weights")
     (tmp_path / "weights").mkdir()
 
 
@@ -370,8 +372,7 @@ def test_which_checkpoint_is_taken(no_weights, tmp_path):
     make("weights/senet_5.ckpt")
     seven = make("weights/senet_7.ckpt")
     assert find_checkpoint(None) == tmp_path / seven
-    default = make("weights/default.ckpt")
-    assert find_checkpoint(None) == tmp_path / default
+    assert find_checkpoint("senet_5") == tmp_path / "weights/senet_5.ckpt"
     assert find_checkpoint("outputs/new/checkpoints/last.ckpt").name == "last.ckpt"
     for missing in ("nothing.ckpt", "outputs"):
         with pytest.raises(UserError, match="does not exist"):
@@ -393,7 +394,7 @@ def test_all_mistakes_are_told_at_once_before_anything_is_written(no_weights, tm
 
 def test_a_source_is_never_written_over(no_weights, tmp_path, clip, photos):
     make("any.ckpt")
-    same = InferSettings(mode="video", source=str(clip), output=str(tmp_path), ckpt="any.ckpt")
+    same = InferSettings(mode="video", source=str(clip), output=str(clip), ckpt="any.ckpt")
     with pytest.raises(UserError, match=r"would write over .*clip\.mp4"):
         run(same)
     with pytest.raises(UserError, match=r"would write over .*a\.png"):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -93,6 +94,20 @@ def test_two_predictors_at_once_keep_their_answers(files):
     second.probabilities(batch[1:])
     first.probabilities(batch[1:])
     np.testing.assert_array_equal(before, kept)
+
+
+def test_threads_share_one_session(files):
+    batches = [faces(count) for count in range(1, 9)]
+    expected = Predictor.load(files[".onnx"], threads=2, detector="none")
+    rows = [expected.probabilities(batch) for batch in batches]
+    shared = Predictor.load(files[".onnx"], threads=2, detector="none")
+
+    def work(first: int) -> None:
+        for index in [*range(first, 8), *range(first)] * 4:
+            np.testing.assert_allclose(shared.probabilities(batches[index]), rows[index], atol=1e-5)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
 
 
 def test_an_exported_network_runs_without_torch_and_tells_nobody(files, tmp_path):

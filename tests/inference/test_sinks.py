@@ -2,8 +2,12 @@
 
 import csv
 import json
+import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from fer.errors import UserError
 from fer.inference import sinks
 from fer.inference.prediction import Prediction
 from fer.inference.sinks import (
+    OutputLock,
     Outputs,
     PredictionLog,
     VideoSink,
@@ -24,6 +29,7 @@ from fer.inference.sinks import (
     write_picture,
 )
 
+ROOT = Path(__file__).parents[2]
 CLASSES = ("happy", "sad")
 FACE = Prediction(
     "happy", 0.75, {"happy": 0.6, "sad": 0.4}, (1.04, -2, 30, 30), 3, 0.9, smoothed={"happy": 0.75, "sad": 0.25}
@@ -113,7 +119,9 @@ def test_the_table_holds_the_same(tmp_path):
 def test_lines_are_on_disk_at_once(tmp_path):
     with PredictionLog(tmp_path / "a.jsonl", CLASSES) as log:
         log.write("a", 0, 0.0, [FACE])
-        assert (tmp_path / "a.partial.jsonl").read_text().endswith("}\n")
+        (partial,) = tmp_path.iterdir()
+        assert partial.name.startswith("a.partial-")
+        assert partial.read_text().endswith("}\n")
         assert not (tmp_path / "a.jsonl").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
@@ -131,7 +139,43 @@ def test_a_failed_run_leaves_an_older_result_alone(tmp_path):
     with pytest.raises(RuntimeError):
         fail()
     assert (tmp_path / "a.jsonl").read_text() == "older and whole\n"
-    assert len((tmp_path / "a.partial.jsonl").read_text().splitlines()) == 1
+    (partial,) = tmp_path.glob("a.partial-*.jsonl")
+    assert len(partial.read_text().splitlines()) == 1
+
+
+def test_two_runs_share_no_partial_file_and_follow_no_link(tmp_path, monkeypatch):
+    with PredictionLog(tmp_path / "a.jsonl", CLASSES) as one, PredictionLog(tmp_path / "a.jsonl", CLASSES) as other:
+        one.write("one", 0, 0.0, [FACE])
+        other.write("other", 0, 0.0, [FACE])
+        assert len(list(tmp_path.iterdir())) == 2
+    assert json.loads((tmp_path / "a.jsonl").read_text())["source"] == "one"  # which took its name last
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    monkeypatch.setattr("socket.gethostname", lambda: "../host.name")
+    (tmp_path / "victim").write_text("somebody's")
+    (tmp_path / f"b.partial-hostname-{os.getpid()}-guessed.jsonl").symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match=r"b\.jsonl cannot be written: File exists"):
+        PredictionLog(tmp_path / "b.jsonl", CLASSES).__enter__()
+    assert (tmp_path / "victim").read_text() == "somebody's"
+
+
+def test_names_as_long_as_file_systems_allow(tmp_path):
+    path = tmp_path / ("ü" * 124 + ".jsonl")  # 254 bytes
+    with PredictionLog(path, CLASSES) as log:
+        log.write("a", 0, 0.0, [FACE])
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_an_output_is_held_by_one_run(tmp_path):
+    video = plan_outputs(str(tmp_path), "video", "clip", "jsonl")
+    with OutputLock(video):
+        with pytest.raises(UserError, match="another run is writing to"):
+            OutputLock(plan_outputs(str(tmp_path), "video", "other", "csv")).__enter__()
+        with OutputLock(plan_outputs(str(tmp_path / "x.mkv"), "video", "clip", "jsonl")):
+            pass  # other names in the same folder
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".predictions.lock").touch()  # of a run that was killed
+    with OutputLock(video):
+        pass
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path, small_files):
@@ -228,6 +272,26 @@ def test_a_video_that_could_not_be_finished_takes_no_name(tmp_path, small_files)
     assert (tmp_path / "a.mp4").read_text() == "older and whole"
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+@pytest.mark.parametrize("suffix", [suffix for suffix in sinks.VIDEO_OUTPUTS if suffix not in sinks.LOST_WHEN_KILLED])
+def test_a_recording_survives_a_kill(tmp_path, suffix):
+    code = f"""
+import os, signal
+import numpy as np
+from pathlib import Path
+from fer.inference.sinks import VideoSink
+with VideoSink(Path({str(tmp_path / f"a{suffix}")!r}), 30) as video:
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        video.write(rng.integers(0, 255, (240, 320, 3), np.uint8))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == -signal.SIGKILL
+    (partial,) = tmp_path.iterdir()
+    assert len(frames_in(partial)) >= 270
+
+
 def test_pictures_that_no_codec_takes(tmp_path):
     def write() -> None:
         with VideoSink(tmp_path / "a.mp4", 30) as video:
@@ -261,7 +325,7 @@ def test_where_results_go(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = Path("out")
     assert plan_outputs("out", "video", "clip", "jsonl") == Outputs(
-        out, out / "predictions.jsonl", out / "clip.mp4", None, None, out / "timeline.png", out / "summary.csv"
+        out, out / "predictions.jsonl", out / "clip.mkv", None, None, out / "timeline.png", out / "summary.csv"
     )
     assert plan_outputs("out/x.AVI", "video", "clip", "csv") == Outputs(
         out, out / "x.csv", out / "x.AVI", None, None, out / "x.timeline.png", out / "x.summary.csv"

@@ -1,6 +1,7 @@
 """Pictures, videos, cameras and streams: what comes out of each, and what a broken one says."""
 
 import http.server
+import os
 import statistics
 import struct
 import threading
@@ -14,9 +15,11 @@ import pytest
 from PIL import Image
 
 from fer.errors import UserError
-from fer.inference import sources
-from fer.inference.sources import LiveStream, PictureFiles, SourceEnded, VideoFile, open_source, read_picture
+from fer.inference import pictures, sources
+from fer.inference.pictures import read_picture
+from fer.inference.sources import LiveStream, PictureFiles, SourceEnded, VideoFile, guess_mode, open_source
 
+MEDIA = Path(os.environ.get("FER_SHARED") or Path(__file__).parents[3] / "shared") / "media"
 RED, WHITE = (0, 0, 255), (255, 255, 255)  # BGR
 
 
@@ -190,6 +193,92 @@ def test_only_broken_pictures_are_an_error(tmp_path):
         frames_of(open_source("image", str(tmp_path / "a.png"), silent))
 
 
+def test_several_sources_are_taken_in_their_order_and_once(tmp_path):
+    for name in ("one/b.png", "one/a.png", "two/c.png", "d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        solid(RED).save(tmp_path / name)
+    sources = [str(tmp_path / "two"), str(tmp_path / "one" / "*.png"), str(tmp_path / "d.png"), f"{tmp_path}/one/b.png"]
+    source = open_source("image", sources, silent)
+    assert [str(path.relative_to(tmp_path)) for path in source.paths] == [
+        "two/c.png",
+        "one/a.png",
+        "one/b.png",
+        "d.png",
+    ]
+    assert source.root == tmp_path
+    with pytest.raises(UserError, match="mode=video takes one source, and these are 2"):
+        open_source("video", ["a.mp4", "b.mp4"], silent)
+    with pytest.raises(UserError, match=r"source=.*nothing\.png does not exist"):
+        open_source("image", [str(tmp_path / "d.png"), str(tmp_path / "nothing.png")], silent)
+
+
+def test_files_left_out_are_counted_by_kind_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "_reads_heif", lambda: False)
+    solid(RED).save(tmp_path / "a.png")
+    for name in ("b.txt", "c.TXT", "d.HEIC", "e.mp4", "README", ".hidden.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    told: list[str] = []
+    source = open_source("image", str(tmp_path), told.append)
+    assert [path.name for path in source.paths] == ["a.png"]
+    assert told == [
+        f"{tmp_path}: left out 5 files that are no pictures it can read: 1 .heic (pip install pillow-heif reads them), "
+        "2 .txt, 1 without a suffix, 1 .mp4 (mode=video)"
+    ]
+    monkeypatch.setattr(pictures, "_reads_heif", lambda: True)
+    assert [path.name for path in open_source("image", str(tmp_path), silent).paths] == ["a.png", "d.HEIC"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "mode"),
+    [
+        ([], "webcam"),
+        (["0"], "webcam"),
+        (["/dev/video3"], "webcam"),
+        (["rtsp://camera/stream"], "video"),
+        (["http://host/clip.mp4?a=1"], "video"),
+        (["http://host/a.JPG?size=2"], "image"),
+        (["photo.jpg"], "image"),
+        (["nothing.png"], "image"),
+        (["CLIP.MP4"], "video"),
+        (["folder"], "image"),
+        (["folder/*.png"], "image"),
+        (["still.gif"], "image"),
+        (["moving.gif"], "video"),
+        (["picture"], "image"),
+        (["video"], "video"),
+        (["photo.jpg", "folder", "still.gif"], "image"),
+    ],
+)
+def test_the_mode_is_guessed_by_the_source(tmp_path, monkeypatch, sources, mode):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    solid(RED).save("photo.jpg")
+    solid(RED).save("picture", format="png")
+    solid(RED).save("still.gif")
+    solid(RED).save("moving.gif", save_all=True, append_images=[solid(WHITE)])
+    write_video(tmp_path / "video.mp4", 2)
+    (tmp_path / "video.mp4").rename("video")
+    assert guess_mode(sources) == mode
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (["nothing"], "source=nothing does not exist"),
+        (["notes.txt"], "neither a picture nor a video"),
+        (["a.jpg", "b.mp4"], r"one kind of source, and these are several: a\.jpg \(image\), b\.mp4 \(video\)"),
+        (["0", "a.jpg"], "one kind of source"),
+    ],
+)
+def test_what_cannot_be_guessed(tmp_path, monkeypatch, sources, message, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(UserError, match=message):
+        guess_mode(sources)
+    assert capfd.readouterr().err == ""
+
+
 # --- videos -----------------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +361,117 @@ def test_a_cut_mp4_has_lost_its_index(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match="cut short"):
         open_source("video", str(path), silent)
+
+
+class DamagedFile:
+    """A file of 30 frames per second that declares `length` frames, of which those in `broken` cannot be read.
+
+    As FFmpeg does, it fails once for each, and at the end always.
+    """
+
+    def __init__(self, length: float, frames: int, broken: set[int], times: list[float] | None = None) -> None:
+        self.length = length
+        self.times = times or [number / 30 for number in range(frames)]
+        self.broken = broken
+        self.next = -1
+        self.failures = 0
+
+    def grab(self) -> bool:
+        self.next += 1
+        good = self.next < len(self.times) and self.next not in self.broken
+        self.failures += not good
+        return good
+
+    def retrieve(self):
+        return True, np.full((4, 4, 3), self.next % 256, np.uint8)
+
+    def get(self, property_id: int) -> float:
+        if property_id == cv2.CAP_PROP_POS_MSEC:
+            return 1000 * self.times[self.next]
+        return {cv2.CAP_PROP_FPS: 30.0, cv2.CAP_PROP_FRAME_COUNT: self.length}[property_id]
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("broken", [{3}, {0}, {7, 8, 9, 20}, set(range(10, 700)), {898, 899}])
+@pytest.mark.parametrize("length", [900, 0, -1, -9.2e15, 9.2e18, float("nan")])
+def test_damaged_packets_are_left_out_and_counted(broken, length):
+    """Whatever the file says of its length; without one, ten failures in a row are its end."""
+    if len(broken) > 10 and length != 900:
+        pytest.skip("such a hole is taken for the end")
+    told: list[str] = []
+    capture = DamagedFile(length, 900, broken)
+    source = VideoFile(capture, "a.mp4", told.append)
+    frames = frames_of(source)
+    kept = [number for number in range(900) if number not in broken]
+    assert [frame.index for frame in frames] == kept
+    assert [frame.image[0, 0, 0] for frame in frames] == [number % 256 for number in kept]
+    np.testing.assert_allclose([frame.time for frame in frames], np.array(kept) / 30, atol=1e-6)
+    inner = sum(number < kept[-1] for number in broken)
+    assert source.skipped == inner
+    assert [f"{inner} of its {900 if length == 900 else kept[-1] + 1} frames" in text for text in told] == [True] * (
+        inner > 0
+    )
+    assert source.length == (900 if length == 900 else None)
+
+
+def test_a_file_that_fails_for_ever_ends():
+    capture = DamagedFile(900, 300, set())
+    frames, message = until_it_ends(VideoFile(capture, "a.mp4", silent))
+    assert len(frames) == 300
+    assert "should have 900 frames and ends after 300" in message
+    assert capture.failures == 1000
+
+
+def test_uneven_frames_are_not_taken_for_missing_ones():
+    times = [0, 0.03, 0.1, 0.14, 0.4, 0.45, 0.47]
+    told: list[str] = []
+    for name in ("a.mkv", "a.mp4", "a.gif"):
+        source = VideoFile(DamagedFile(7, 7, set(), times), name, told.append)
+        assert [frame.index for frame in frames_of(source)] == list(range(7))
+    recorded_so = VideoFile(DamagedFile(5, 5, set(), [0, 1 / 30, 5 / 30, 6 / 30, 7 / 30]), "a.mp4", told.append)
+    assert [frame.index for frame in frames_of(recorded_so)] == list(range(5))  # all of the frames that it counts
+    assert told == []
+
+
+def test_holes_in_a_matroska_file(tmp_path):
+    """FFmpeg leaves them out by itself, without a failure."""
+    path = tmp_path / "a.mkv"
+    noise = np.random.default_rng(0)
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 30, (320, 240))
+    for number in range(60):
+        image = cv2.resize(noise.integers(0, 255, (15, 20, 3), np.uint8), (320, 240))
+        image[:, :160] = 4 * number
+        writer.write(image)
+    writer.release()
+    content = bytearray(path.read_bytes())
+    for start in (len(content) // 3, len(content) // 2):
+        content[start : start + 6000] = bytes(6000)
+    path.write_bytes(content)
+    told: list[str] = []
+    source = open_source("video", str(path), told.append)
+    frames = frames_of(source)
+    assert 30 < len(frames) < 58
+    assert source.skipped == 60 - len(frames)
+    assert frames[-1].index == 59
+    np.testing.assert_allclose([frame.time for frame in frames], [frame.index / 30 for frame in frames], atol=2e-3)
+    assert abs(frames[-1].image[:, 20:140].mean() - 4 * 59) < 8
+    assert len(told) == 1
+
+
+@pytest.mark.skipif(not MEDIA.is_dir(), reason=f"there are no clips at {MEDIA}")
+def test_a_h264_file_with_two_percent_of_its_bytes_lost(tmp_path):
+    content = bytearray((MEDIA / "made_grid_2x2.mp4").read_bytes())
+    for start in np.random.default_rng(0).integers(8000, int(0.95 * len(content)), len(content) // 10_000):
+        content[start : start + 200] = bytes(200)
+    (tmp_path / "a.mp4").write_bytes(content)
+    source = open_source("video", str(tmp_path / "a.mp4"), silent)
+    frames = frames_of(source)
+    assert 150 < len(frames) < 200
+    assert source.skipped == 200 - len(frames)
+    assert frames[-1].index == 199
+    np.testing.assert_allclose([frame.time for frame in frames], [frame.index / 30 for frame in frames], atol=2e-3)
 
 
 def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
@@ -460,6 +660,15 @@ def test_a_network_stream_that_breaks_off_comes_back(mjpeg_server, monkeypatch):
     assert any("broke off" in text for text in told)
     assert any("is back" in text for text in told)
     assert not any("secret" in text for text in told)
+
+
+def test_a_file_is_no_camera(tmp_path):
+    """It would be opened again for ever."""
+    write_video(tmp_path / "a.mp4", 5)
+    told: list[str] = []
+    source = open_source("webcam", f"file://{tmp_path}/a.mp4", told.append)
+    assert len(frames_of(source)) == 5
+    assert told == [f"file://{tmp_path}/a.mp4 is a file and no camera: it is played once, all of its frames"]
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
