@@ -132,7 +132,7 @@ class TrainConfig:
     callbacks: dict[str, Any] = field(default_factory=dict)
 
 
-SPLITS = ("official", "holdout", "random")
+SPLITS = ("official", "source", "holdout", "random")
 BALANCE = ("none", "loss", "sampler")
 LABELS = ("fer2013", "ferplus")
 FERPLUS_TARGETS = ("majority", "soft", "any")

@@ -34,13 +34,14 @@ import PIL
 import platformdirs
 
 from fer import errors, labels
-from fer.data import container, csv_file, faces, folder
+from fer.data import container, csv_file, duplicates, faces, folder, official
 from fer.data.container import open_container
-from fer.data.faces import SIZE, Faces
+from fer.data.faces import SIZE, Faces, Official
 
 _log = logging.getLogger(__name__)
 
-_CODE = (errors, labels, container, csv_file, faces, folder)  # what decides how a source's bytes become faces
+# What decides how a source's bytes become faces.
+_CODE = (errors, labels, container, csv_file, duplicates, faces, folder, official)
 
 
 def cache_directory() -> Path:
@@ -86,7 +87,9 @@ def load(source: Path, key: str, memory: float = math.inf) -> tuple[Faces, list[
             if entry["key"] != key:
                 return None
             images = _map_images(path) if SIZE * SIZE * len(entry["labels"]) > memory else entry["images"]
-            return Faces(images, entry["labels"], entry["splits"], entry["rows"]), entry["notes"].tolist()
+            rows, splits, sure = entry["official"]
+            found = Official(rows, splits.astype(np.int8), sure.astype(np.bool_)) if len(rows) else None
+            return Faces(images, entry["labels"], entry["splits"], entry["rows"], found), entry["notes"].tolist()
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged .npz raises a dozen kinds
@@ -112,6 +115,7 @@ def _map_images(path: Path) -> npt.NDArray[np.uint8]:
 def save(source: Path, key: str, faces: Faces, notes: list[str]) -> None:
     """Stores faces and notes for `source` under `key`, in place of what was stored for it. A failure is only logged."""
     path = _entry(source)
+    found = faces.official
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(suffix=".tmp", prefix=f"{path.stem}-", dir=path.parent)
@@ -125,6 +129,7 @@ def save(source: Path, key: str, faces: Faces, notes: list[str]) -> None:
                     splits=faces.splits,
                     rows=faces.rows,
                     notes=np.array(notes, np.str_),
+                    official=np.empty((3, 0)) if found is None else np.stack([found.rows, found.splits, found.sure]),
                 )
                 file.flush()
                 os.fsync(file.fileno())

@@ -20,6 +20,7 @@ from fer.data.exclude import Exclusion, check_reasons, read_list
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL, Faces
 from fer.data.ferplus import distribution, download_votes, read_votes, voted, votes_of, winner
 from fer.data.loader import FaceLoader
+from fer.data.official import use_official
 from fer.data.reader import read
 from fer.data.splits import assign_splits
 from fer.data.synthetic import make_faces
@@ -162,15 +163,19 @@ class FER2013DataModule(L.LightningDataModule):
             faces = read(self.path, memory=self.memory)
         else:
             faces = make_faces(**self.synthetic, seed=self.split_seed)
+        known = np.ones(len(faces), np.bool_)
+        if self.split["split"] in ("official", "holdout"):
+            faces, known = use_official(faces, str(self.path))
         labels = {"fer2013": faces.labels}
         votes = None
         if self._needs_votes:
             votes = votes_of(faces, read_votes(self.ferplus_path), self.ferplus_path)
             labels["ferplus"] = winner(votes)
+            known &= votes.any(axis=1)
         exclusion = None if self.exclude is None else read_list(self.exclude, faces, self.exclude_reasons)
 
         codes = [ALL_EMOTIONS.index(name) for name in self.classes]
-        wanted = np.isin(labels[self.labels], codes) | np.isin(labels[self.eval_labels], codes)
+        wanted = known & (np.isin(labels[self.labels], codes) | np.isin(labels[self.eval_labels], codes))
         # Divided before anything is relabelled or excluded: runs with other labels are judged on the same rows.
         divided = assign_splits(faces.select(wanted), **self.split, seed=self.split_seed)  # type: ignore[arg-type]
         train = divided.splits == TRAIN

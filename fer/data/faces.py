@@ -18,6 +18,25 @@ SPLIT_NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
 
 
 @dataclass(frozen=True)
+class Official:
+    """Where faces stand in FER2013, as their pictures tell (see `fer.data.official`).
+
+    Attributes:
+        rows: int32 (N,), the row of `fer2013.csv`; -1 where it is not known.
+        splits: int8 (N,), TRAIN, VAL or TEST; UNSPLIT where it is not known.
+        sure: bool (N,), all pixels are those of a row.
+    """
+
+    rows: npt.NDArray[np.int32]
+    splits: npt.NDArray[np.int8]
+    sure: npt.NDArray[np.bool_]
+
+    def select(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Official":
+        """The rows that `index` picks."""
+        return Official(self.rows[index], self.splits[index], self.sure[index])
+
+
+@dataclass(frozen=True)
 class Faces:
     """All faces of a data set, row by row in the source's order.
 
@@ -26,12 +45,14 @@ class Faces:
         labels: int64 (N,), positions in `fer.labels.ALL_EMOTIONS`.
         splits: int8 (N,), one of UNSPLIT, TRAIN, VAL, TEST.
         rows: str (N,), each row's name in its source: the row number of a CSV, the path inside a folder or archive.
+        official: where the faces stand in FER2013; None where the source says so itself, or is another data set.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     splits: npt.NDArray[np.int8]
     rows: npt.NDArray[np.str_]
+    official: Official | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -45,7 +66,8 @@ class Faces:
 
     def select(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Faces":
         """The rows that `index` picks (positions or mask), in its order. On disk as well, if the images are."""
-        return Faces(_pick(self.images, index), self.labels[index], self.splits[index], self.rows[index])
+        official = None if self.official is None else self.official.select(index)
+        return Faces(_pick(self.images, index), self.labels[index], self.splits[index], self.rows[index], official)
 
 
 def _pick(images: npt.NDArray[np.uint8], index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 Finds out by content what a path is, and asks the cache first. Knows nothing of columns, of pictures or of torch.
 """
 
+import dataclasses
 import gzip
 import io
 import logging
@@ -20,8 +21,9 @@ from typing import IO, cast
 from fer.data import cache
 from fer.data.container import Container, decompressed, open_container
 from fer.data.csv_file import read_csv
-from fer.data.faces import Faces
+from fer.data.faces import UNSPLIT, Faces
 from fer.data.folder import has_class_folders, read_folder
+from fer.data.official import find_official
 from fer.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -90,7 +92,8 @@ def _parse(source: Path) -> tuple[Faces, list[str]]:
     with container:
         csv = _find_csv(container, source)
         if csv is None:
-            return read_folder(container, str(source))
+            faces, notes = read_folder(container, str(source))
+            return dataclasses.replace(faces, official=find_official(faces)), notes
         with container.open(csv) as file:
             return _parse_csv(file, f"{source}: {csv}"), []
 
@@ -98,7 +101,10 @@ def _parse(source: Path) -> tuple[Faces, list[str]]:
 def _parse_csv(file: IO[bytes], name: str) -> Faces:
     # In large pieces: the streams that decompress are slow line by line.
     with io.BufferedReader(cast(io.RawIOBase, decompressed(file)), 1 << 20) as stream:
-        return read_csv(stream, name)
+        faces = read_csv(stream, name)
+    if (faces.splits == UNSPLIT).all():
+        return dataclasses.replace(faces, official=find_official(faces))
+    return faces
 
 
 def _find_csv(container: Container, source: Path) -> str | None:

@@ -5,6 +5,8 @@ over a thousand) stay on one side, because a copy in the validation rows measure
 together too.
 """
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,8 +28,9 @@ def assign_splits(
     """The same faces with every row in train, val or test.
 
     Args:
-        faces: rows of the wanted classes, with the splits of their source.
-        split: "official" keeps the source's splits, and divides only what it left open: a source without a
+        faces: rows of the wanted classes, with the splits of their source, or with those that
+            `fer.data.official.use_official` found.
+        split: "official" and "source" keep these splits, and divide only what they leave open: a source without a
             validation split gives `val_fraction` of its training rows, a source without any split `test_fraction`
             too. "holdout" validates on the source's validation and test rows together and has no test. "random"
             pools all rows and divides them by the two fractions.
@@ -56,7 +59,7 @@ def assign_splits(
         splits[development] = np.where(_fold_of(faces.select(development), folds, seed) == fold, VAL, TRAIN)
     if not (splits == TRAIN).any():
         raise UserError("the data set holds no training rows of the chosen classes; check data.path and data.classes")
-    return Faces(faces.images, faces.labels, splits, faces.rows)
+    return dataclasses.replace(faces, splits=splits)
 
 
 def _exact_copies(faces: Faces) -> npt.NDArray[np.intp]:

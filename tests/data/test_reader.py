@@ -21,6 +21,9 @@ TREE = ["train/happy/Training_1.png", "test/sad/PublicTest_2.png", "test/sad/Pri
 def assert_same(found, expected):
     for field in ("images", "labels", "splits", "rows"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+    if expected.official is not None:
+        for field in ("rows", "splits", "sure"):
+            np.testing.assert_array_equal(getattr(found.official, field), getattr(expected.official, field))
 
 
 def pack(path: Path, *files: Path, inside: str = "") -> Path:
@@ -286,5 +289,9 @@ def test_the_real_rows(fer2013_zip):
     assert np.bincount(faces.labels[faces.splits == TRAIN]).tolist() == [3995, 436, 4097, 7215, 4830, 3171, 4965]
     assert np.count_nonzero(faces.splits == VAL) == 3589
     assert len(faces) == 28709 + 3589
+    found = faces.official
+    assert found.sure.all()
+    assert (found.splits == faces.splits).all()
+    assert found.rows.tolist() == [int(Path(name).stem.rpartition("_")[2]) for name in faces.rows]
     again = read(fer2013_zip)
     assert_same(again, faces)
