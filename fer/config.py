@@ -81,6 +81,9 @@ class DataConfig:
     exclude_action: str = "drop"
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     memory_gb: float = 1.0
+    size: int = 48
+    layout: str | None = None
+    names: list[str] | None = None
 
 
 @dataclass
@@ -132,6 +135,7 @@ class TrainConfig:
     callbacks: dict[str, Any] = field(default_factory=dict)
 
 
+LAYOUTS = ("fer2013", "raf-db", "affectnet", "fer+", "kdef", "folders")
 SPLITS = ("official", "source", "holdout", "random")
 BALANCE = ("none", "loss", "sampler")
 LABELS = ("fer2013", "ferplus")
@@ -446,6 +450,7 @@ def validate(cfg: DictConfig) -> list[str]:
         *_one_of("tta", cfg.tta, TTA),
         *_one_of("test_split", cfg.test_split, ("test", "val")),
         *_one_of("data.split", data.split, SPLITS),
+        *(_one_of("data.layout", data.layout, LAYOUTS) if data.layout is not None else []),
         *_one_of("data.balance", data.balance, BALANCE),
         *_one_of("optim.schedule", optim.schedule, SCHEDULES),
         *_between("label_smoothing", cfg.label_smoothing, 0, 1),
@@ -455,6 +460,7 @@ def validate(cfg: DictConfig) -> list[str]:
         *_between("data.test_fraction", data.test_fraction, 0, 1),
         *_between("data.mixup_alpha", data.mixup_alpha, 0, None),
         *_between("data.memory_gb", data.memory_gb, 0, None),
+        *_between("data.size", data.size, 16, 224),
         *_between("optim.lr", optim.lr, 0, None),
         *_between("optim.weight_decay", optim.weight_decay, 0, None),
         *_between("model.image_size", model.image_size, 16, None),
@@ -501,8 +507,8 @@ def _mistaken_labels(cfg: DictConfig) -> list[str]:
         )
     if data.labels == "fer2013" and (data.ferplus_target != "majority" or data.fer2013_weight > 0):
         found.append("data.ferplus_target and data.fer2013_weight are of training with data.labels=ferplus; add that")
-    if data.labels != "ferplus" and CONTEMPT in _classes(data.classes):
-        found.append(f"data.classes: only FER+ votes for {CONTEMPT}; add data.labels=ferplus, or leave it out")
+    if data.path is None and CONTEMPT in _classes(data.classes):
+        found.append(f"data.classes: drawn faces show no {CONTEMPT}; leave it out, or give data.path")
     if data.ferplus_target == "any" and (data.mixup_alpha > 0 or data.fer2013_weight > 0):
         found.append("data.ferplus_target=any takes one label per face; leave data.mixup_alpha and fer2013_weight at 0")
     if data.exclude is None:

@@ -166,7 +166,7 @@ def test_folds_and_trainer_arguments_are_checked(settings: Callable[..., DictCon
         (["data.fer2013_weight=0.5"], "add that"),
         (["data.ferplus_auxiliary=-1"], "data.ferplus_auxiliary"),
         (["data.ferplus_auxiliary=1", "data=synthetic"], "no votes on drawn faces"),
-        (["data.classes=8"], "only FER+ votes for contempt"),
+        (["data.classes=8", "data=synthetic"], "drawn faces show no contempt"),
         (["data.labels=ferplus", "data.ferplus_target=any", "data.mixup_alpha=0.2"], "one label per face"),
         (["data.exclude_reasons=[blank]"], "need data.exclude"),
         (["data.exclude=none.csv"], "does not exist; python -m fer.data.clean"),

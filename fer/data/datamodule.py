@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from fer.data.augment import Augment, mixup
 from fer.data.download import download
 from fer.data.exclude import Exclusion, check_reasons, read_list
-from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL, Faces
+from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, VAL, Faces
 from fer.data.ferplus import distribution, download_votes, read_votes, voted, votes_of, winner
+from fer.data.folder import resized
 from fer.data.loader import FaceLoader
 from fer.data.official import use_official
 from fer.data.reader import read
@@ -66,6 +67,8 @@ class FER2013DataModule(L.LightningDataModule):
             pictures.
         exclude_action: "drop" trains without the listed rows; "relabel" gives them the label that the list suggests,
             and drops those for which it suggests none. Validation and test rows all stay; `clean` tells them apart.
+        size: pixels per side at which faces are stored.
+        layout, names: what the source is where it does not show it (see `fer.data.layouts`).
     """
 
     def __init__(
@@ -95,6 +98,9 @@ class FER2013DataModule(L.LightningDataModule):
         exclude: str | Path | None = None,
         exclude_reasons: Sequence[str] | None = None,
         exclude_action: str = "drop",
+        size: int = SIZE,
+        layout: str | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.path = None if path is None else Path(path).expanduser()
@@ -114,6 +120,9 @@ class FER2013DataModule(L.LightningDataModule):
         self.synthetic = dict(synthetic or {})
         self.split_seed = split_seed
         self.memory = memory_gb * 1e9
+        self.size = size
+        self.layout = layout
+        self.names = names
         self.seed = seed
         self.labels = labels
         self.eval_labels = eval_labels or labels
@@ -124,8 +133,6 @@ class FER2013DataModule(L.LightningDataModule):
         self.exclude = exclude
         self.exclude_reasons = None if exclude is None else check_reasons(exclude_reasons)
         self.exclude_action = exclude_action
-        if CONTEMPT in self.classes and labels != "ferplus":
-            raise UserError(f"data.classes: only FER+ votes for {CONTEMPT}; add data.labels=ferplus, or leave it out")
         self._faces: Faces | None = None
         self._listed: npt.NDArray[np.bool_] | None = None
         self._soft_targets: Tensor | None = None
@@ -160,9 +167,9 @@ class FER2013DataModule(L.LightningDataModule):
         if self._faces is not None:
             return
         if self.path is not None:
-            faces = read(self.path, memory=self.memory)
+            faces = read(self.path, memory=self.memory, size=self.size, layout=self.layout, names=self.names)
         else:
-            faces = make_faces(**self.synthetic, seed=self.split_seed)
+            faces = resized(make_faces(**self.synthetic, seed=self.split_seed), self.size)
         known = np.ones(len(faces), np.bool_)
         if self.split["split"] in ("official", "holdout"):
             faces, known = use_official(faces, str(self.path))
@@ -175,6 +182,11 @@ class FER2013DataModule(L.LightningDataModule):
         exclusion = None if self.exclude is None else read_list(self.exclude, faces, self.exclude_reasons)
 
         codes = [ALL_EMOTIONS.index(name) for name in self.classes]
+        if CONTEMPT in self.classes and not (labels[self.labels] == ALL_EMOTIONS.index(CONTEMPT)).any():
+            raise UserError(
+                f"data.classes: {self.path or 'drawn faces'} has no {CONTEMPT}; for FER2013 add data.labels=ferplus, "
+                "which votes for it, or leave it out"
+            )
         wanted = known & (np.isin(labels[self.labels], codes) | np.isin(labels[self.eval_labels], codes))
         # Divided before anything is relabelled or excluded: runs with other labels are judged on the same rows.
         divided = assign_splits(faces.select(wanted), **self.split, seed=self.split_seed)  # type: ignore[arg-type]
@@ -254,7 +266,7 @@ class FER2013DataModule(L.LightningDataModule):
         return self.faces.select(self.faces.splits == code)
 
     def tensors(self, code: int) -> tuple[Tensor, Tensor]:
-        """One split as faces uint8 (N, 1, 48, 48) and targets int64 (N,), positions in `classes`."""
+        """One split as faces uint8 (N, 1, S, S) and targets int64 (N,), positions in `classes`."""
         rows = self.rows(code)
         return torch.from_numpy(rows.images).unsqueeze(1), torch.from_numpy(self._class_of_emotion()[rows.labels])
 

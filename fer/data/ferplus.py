@@ -201,9 +201,9 @@ def _failure(target: Path, what: str) -> UserError:
 
 def _position(column: str) -> int:
     """Where a column of the file stands in `Votes.counts`."""
-    others = {"contempt": ALL_EMOTIONS.index("contempt"), "unknown": UNKNOWN, "NF": NOT_A_FACE}
+    others = {"unknown": UNKNOWN, "NF": NOT_A_FACE}
     emotion = emotion_from_spelling(column)
-    return others[column] if emotion is None else EMOTIONS.index(emotion)
+    return others[column] if emotion is None else ALL_EMOTIONS.index(emotion)
 
 
 def _parse(text: str, name: str) -> Votes:
