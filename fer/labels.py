@@ -11,7 +11,8 @@ from fer.errors import UserError
 # FER2013's own order: the position is the code in the CSV's `emotion` column (Goodfellow et al., arXiv 1307.0414).
 EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
-# FER+ has votes for one more (Barsoum et al., arXiv 1608.01041); FER2013's own labels never say it.
+# FER+ has votes for one more (Barsoum et al., arXiv 1608.01041), AffectNet and CK+ have faces of it; FER2013's own
+# labels never say it.
 CONTEMPT = "contempt"
 ALL_EMOTIONS: tuple[str, ...] = (*EMOTIONS, CONTEMPT)
 
@@ -31,10 +32,11 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "angry": ("anger",),
     "disgust": ("disgusted",),
     "fear": ("fearful", "afraid", "scared"),
-    "happy": ("happiness", "joy"),
+    "happy": ("happiness", "joy", "joyful"),
     "sad": ("sadness",),
     "surprise": ("surprised",),
-    "neutral": ("neutrality",),
+    "neutral": ("neutrality", "calm", "normal"),
+    CONTEMPT: ("contemptuous",),
 }
 _EMOTION_OF_SPELLING = {spelling: emotion for emotion, others in _SPELLINGS.items() for spelling in (emotion, *others)}
 
@@ -64,7 +66,7 @@ def resolve_classes(classes: int | str | Sequence[str]) -> tuple[str, ...]:
         return subset
     names: list[str] = []
     for given in classes:
-        emotion = CONTEMPT if str(given).strip().lower() == CONTEMPT else emotion_from_spelling(str(given))
+        emotion = emotion_from_spelling(str(given))
         if emotion is None:
             near = get_close_matches(str(given).lower(), ALL_EMOTIONS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the emotions are {', '.join(ALL_EMOTIONS)}"

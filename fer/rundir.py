@@ -121,6 +121,7 @@ def refuse_occupied(run: Path) -> None:
 def write_settings(run: Path, settings: TrainSettings, words: Sequence[str], secret: bool = False) -> None:
     """Writes config.yaml: every setting, resolved, and what made them."""
     content = settings.plain() | {"name": settings.run_name}
+    content["model"]["image_size"] = settings.image_size
     content["run"] = {"overrides": list(words), "version": fer.__version__, "commit": commit()}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_whole(run / SETTINGS, text.encode(), mode=0o600 if secret else None)
@@ -148,7 +149,8 @@ def same(one: TrainSettings, two: TrainSettings) -> bool:
 
 def _asked_for(settings: TrainSettings) -> dict[str, Any]:
     left_out = ("name", "ckpt") if settings.mode == "train" else ("name",)
-    return {key: value for key, value in settings.plain().items() if key not in left_out}
+    asked = {key: value for key, value in settings.plain().items() if key not in left_out}
+    return asked | {"model": {**asked["model"], "image_size": settings.image_size}}
 
 
 def saved_values(run: Path) -> dict[str, Any]:

@@ -34,7 +34,17 @@ def test_a_mistake_names_the_way_out(classes: object, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "emotion"),
-    [("Anger", "angry"), ("0_fearful", "fear"), (" surprised ", "surprise"), ("3-Happy", "happy"), ("contempt", None)],
+    [
+        ("Anger", "angry"),
+        ("0_fearful", "fear"),
+        (" surprised ", "surprise"),
+        ("3-Happy", "happy"),
+        ("JOY", "happy"),
+        ("Afraid", "fear"),
+        ("calm", "neutral"),
+        ("Contempt", "contempt"),
+        ("bored", None),
+    ],
 )
 def test_folder_spellings(name: str, emotion: str | None) -> None:
     assert emotion_from_spelling(name) == emotion

@@ -3,10 +3,11 @@
 There is one entry per source path, a plain .npz in the user's cache directory (`FER_CACHE` names another). It is used
 only when its key equals the key of the source as it is now. The key is a BLAKE2b digest of
 
-- every byte of the source: the file, or of a directory the paths of all folders and images and the images' bytes. Size
-  and time would be cheaper, but they miss an edit within the clock's resolution or under a restored time stamp, and
-  call a mere copy or `touch` a change. Hashing FER2013 takes 0.2 s (CSV, 271 MB) to 0.3 s (32,298 image files), a
-  small part of what reading it takes;
+- every byte of the source: the file, or of a directory the paths of all folders and of the files that are read
+  (images, labels, parquet), and these files' bytes. Size and time would be cheaper, but they miss an edit within the
+  clock's resolution or under a restored time stamp, and call a mere copy or `touch` a change. Hashing FER2013 takes
+  0.2 s (CSV, 271 MB) to 0.3 s (32,298 image files), a small part of what reading it takes;
+- the settings that decide what is read;
 - the source code of the readers and Pillow's version, so that a corrected reader does not hand out what the old one
   read.
 
@@ -34,13 +35,15 @@ import PIL
 import platformdirs
 
 from fer import errors, labels
-from fer.data import container, csv_file, faces, folder
+from fer.data import container, csv_file, duplicates, folder, layouts, official, parquet
+from fer.data import faces as faces_module
 from fer.data.container import open_container
-from fer.data.faces import SIZE, Faces
+from fer.data.faces import Faces, Official
 
 _log = logging.getLogger(__name__)
 
-_CODE = (errors, labels, container, csv_file, faces, folder)  # what decides how a source's bytes become faces
+# What decides how a source's bytes become faces.
+_CODE = (errors, labels, container, csv_file, duplicates, faces_module, folder, layouts, official, parquet)
 
 
 def cache_directory() -> Path:
@@ -48,13 +51,17 @@ def cache_directory() -> Path:
     return Path(os.environ.get("FER_CACHE") or platformdirs.user_cache_path("fer-lightning"))
 
 
-def source_key(source: Path) -> str:
+def source_key(source: Path, how: object = None) -> str:
     """The digest that an entry must carry to stand for `source` as it is now.
+
+    Args:
+        source: a file or directory.
+        how: the settings that decide what is read; their `repr` counts.
 
     Raises:
         OSError: the source cannot be read.
     """
-    digest = hashlib.blake2b(PIL.__version__.encode(), digest_size=32)
+    digest = hashlib.blake2b(f"{PIL.__version__} {how!r}".encode(), digest_size=32)
     for module in _CODE:
         assert module.__file__ is not None
         digest.update(Path(module.__file__).read_bytes())
@@ -64,12 +71,16 @@ def source_key(source: Path) -> str:
         return digest.hexdigest()
     tree = open_container(source)
     assert tree is not None  # a directory
-    names = sorted(name for name in tree.names if name.endswith("/") or folder.is_image(name))
+    names = sorted(name for name in tree.names if name.endswith("/") or _is_read(name))
     digest.update("\0".join(names).encode(errors="surrogateescape"))
     for _, content in tree.read([name for name in names if not name.endswith("/")]):
         digest.update(len(content).to_bytes(8))
         digest.update(content)
     return digest.hexdigest()
+
+
+def _is_read(name: str) -> bool:
+    return folder.is_image(name) or layouts.is_label_file(name) or parquet.is_parquet(name)
 
 
 def load(source: Path, key: str, memory: float = math.inf) -> tuple[Faces, list[str]] | None:
@@ -85,8 +96,22 @@ def load(source: Path, key: str, memory: float = math.inf) -> tuple[Faces, list[
         with path.open("rb") as file, np.load(file, allow_pickle=False) as entry:
             if entry["key"] != key:
                 return None
-            images = _map_images(path) if SIZE * SIZE * len(entry["labels"]) > memory else entry["images"]
-            return Faces(images, entry["labels"], entry["splits"], entry["rows"]), entry["notes"].tolist()
+            images = _map_images(path)
+            if images.nbytes <= memory:
+                images = entry["images"]
+            persons = entry["persons"]
+            rows, splits, sure = entry["official"]
+            found = Official(rows, splits.astype(np.int8), sure.astype(np.bool_)) if len(rows) else None
+            faces = Faces(
+                images,
+                entry["labels"],
+                entry["splits"],
+                entry["rows"],
+                found,
+                persons if len(persons) else None,
+                str(entry["form"]),
+            )
+            return faces, entry["notes"].tolist()
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged .npz raises a dozen kinds
@@ -112,6 +137,7 @@ def _map_images(path: Path) -> npt.NDArray[np.uint8]:
 def save(source: Path, key: str, faces: Faces, notes: list[str]) -> None:
     """Stores faces and notes for `source` under `key`, in place of what was stored for it. A failure is only logged."""
     path = _entry(source)
+    found = faces.official
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(suffix=".tmp", prefix=f"{path.stem}-", dir=path.parent)
@@ -125,6 +151,9 @@ def save(source: Path, key: str, faces: Faces, notes: list[str]) -> None:
                     splits=faces.splits,
                     rows=faces.rows,
                     notes=np.array(notes, np.str_),
+                    form=np.array(faces.form),
+                    persons=np.empty(0, np.str_) if faces.persons is None else faces.persons,
+                    official=np.empty((3, 0)) if found is None else np.stack([found.rows, found.splits, found.sure]),
                 )
                 file.flush()
                 os.fsync(file.fileno())

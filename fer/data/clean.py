@@ -23,6 +23,7 @@ from fer.data.exclude import DEFAULT_REASONS, REASONS, Finding, write_list
 from fer.data.faces import SPLIT_NAMES, UNSPLIT, Faces
 from fer.data.ferplus import NOT_A_FACE, UNKNOWN, download_votes, read_votes, votes_of, winner
 from fer.data.label_errors import find_label_errors
+from fer.data.official import use_official
 from fer.data.reader import read
 from fer.errors import UserError
 from fer.files import write_whole
@@ -61,7 +62,7 @@ def clean(settings: CleanSettings) -> Path:
     """
     console = Console()
     begin = time.perf_counter()
-    faces = read(Path(settings.data.path))
+    faces, _ = use_official(read(Path(settings.data.path)), settings.data.path)
     votes = None
     if settings.data.ferplus_path is not None:
         votes_file = Path(settings.data.ferplus_path)
@@ -198,7 +199,7 @@ def _suggest(
     Not by the whole group: copies of copies may have nothing to do with each other.
     """
     if votes is not None:
-        labels = {row: int(winner(votes[[row]])[0]) for row in rows}
+        labels = {row: int(winner(votes[[row]])[0]) for row in rows if votes[row].any()}
         return {row: label for row, label in labels.items() if label < len(ALL_EMOTIONS)}
     found = {}
     for row in rows:
@@ -211,7 +212,7 @@ def _suggest(
 
 def find_by_votes(faces: Faces, votes: npt.NDArray[np.int64]) -> list[Finding]:
     """Rows that FER+ calls no face or unknown, and rows with more than half of the votes for another emotion."""
-    total = votes.sum(axis=1)
+    total = np.maximum(votes.sum(axis=1), 1)
     found = winner(votes)
     top = votes[np.arange(len(votes)), found]
     findings = [

@@ -21,7 +21,7 @@ class Cell:
     """One face on a sheet.
 
     Attributes:
-        image: uint8 (48, 48).
+        image: uint8 (S, S).
         lines: at most three lines of about 18 letters.
         marked: whether they are red.
     """

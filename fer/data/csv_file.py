@@ -12,22 +12,23 @@ import numpy.typing as npt
 
 from fer.data.faces import SIZE, TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.errors import UserError
-from fer.labels import EMOTIONS
+from fer.labels import ALL_EMOTIONS, emotion_from_spelling
 
 USAGES = {b"Training": TRAIN, b"PublicTest": VAL, b"PrivateTest": TEST}
 
 _PIXELS = SIZE * SIZE
 _BLOCK = 64  # rows parsed at once: 0.5 MB of text, so that a block's arrays stay in the processor's cache
 _HEADER_LIMIT = 4096  # bytes; a longer first line is no header, and perhaps no text
-_CODES = {str(code).encode(): code for code in range(len(EMOTIONS))}
+_CODES = {str(code).encode(): code for code in range(len(ALL_EMOTIONS))}
 _AROUND = b' "\t\r\n'  # what may stand around a field
 
 
 def read_csv(stream: IO[bytes], name: str) -> Faces:
     """All faces of a FER2013 CSV.
 
-    The columns `emotion` (0 to 6), `pixels` (2,304 whole numbers from 0 to 255, row by row) and `Usage` may come in any
-    order; without `Usage` every row is UNSPLIT. Blank lines are skipped.
+    The columns `emotion` (0 to 6, 7 for contempt as in CK+'s `ckextended.csv`, also as 3.0 or by name), `pixels` (2,304
+    whole numbers from 0 to 255, row by row) and `Usage` may come in any order; without `Usage` every row is UNSPLIT.
+    Blank lines are skipped.
 
     Args:
         stream: the text as bytes (UTF-8), from its beginning.
@@ -56,7 +57,9 @@ def read_csv(stream: IO[bytes], name: str) -> Faces:
                 _refuse(name, number, row, f"has {len(fields)} columns where the header has {len(header)}")
             code = _CODES.get(fields[emotion])
             if code is None:
-                codes = ", ".join(f"{code} {emotion}" for code, emotion in enumerate(EMOTIONS))
+                code = _emotion(fields[emotion])
+            if code is None:
+                codes = ", ".join(f"{code} {emotion}" for code, emotion in enumerate(ALL_EMOTIONS))
                 _refuse(name, number, row, f"has the label {_shown(fields[emotion])}, which is none of {codes}")
             split = UNSPLIT if usage is None else USAGES.get(fields[usage])
             if split is None:
@@ -79,6 +82,14 @@ def read_csv(stream: IO[bytes], name: str) -> Faces:
         np.array(splits, np.int8),
         np.arange(len(labels)).astype(np.str_),
     )
+
+
+def _emotion(text: bytes) -> int | None:
+    """The code of an emotion's name, or of a number with a decimal point, as pandas writes it; None for others."""
+    if text.endswith(b".0"):
+        return _CODES.get(text[:-2])
+    emotion = emotion_from_spelling(text.decode(errors="replace"))
+    return None if emotion is None else ALL_EMOTIONS.index(emotion)
 
 
 def _read_header(stream: IO[bytes], name: str) -> list[str]:

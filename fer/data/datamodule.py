@@ -22,12 +22,14 @@ from fer.data.download import download
 from fer.data.exclude import Exclusion, check_reasons, read_list
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL, Faces
 from fer.data.ferplus import distribution, download_votes, read_votes, voted, votes_of, winner
+from fer.data.folder import resized
 from fer.data.loader import FaceLoader
+from fer.data.official import use_official
 from fer.data.reader import read
 from fer.data.splits import assign_splits
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.labels import ALL_EMOTIONS, resolve_classes
+from fer.labels import ALL_EMOTIONS, CONTEMPT, resolve_classes
 from fer.settings.train import DataSettings
 
 OWN_LABELS = "the given labels"
@@ -85,24 +87,42 @@ class FER2013DataModule(L.LightningDataModule):
         if self._faces is not None:
             return
         if self.path is not None:
-            faces = read(self.path, memory=self.settings.memory_gb * 1e9)
+            faces = read(
+                self.path,
+                memory=self.settings.memory_gb * 1e9,
+                size=self.settings.size,
+                layout=self.settings.layout,
+                names=self.settings.names,
+            )
         else:
-            faces = make_faces(**self.settings.synthetic.model_dump(), seed=self.settings.split_seed)
+            drawn = make_faces(**self.settings.synthetic.model_dump(), seed=self.settings.split_seed)
+            faces = resized(drawn, self.settings.size)
+        known = np.ones(len(faces), np.bool_)
+        if self.settings.split in ("official", "holdout"):
+            faces, known = use_official(faces, str(self.path))
         labels = {"fer2013": faces.labels}
         votes = None
         if self._needs_votes:
             votes = votes_of(faces, read_votes(self.ferplus_path), self.ferplus_path)
             labels["ferplus"] = winner(votes)
+            known &= votes.any(axis=1)
         exclusion = None
         if self.settings.exclude is not None and self.exclude_reasons is not None:
             exclusion = read_list(self.settings.exclude, faces, self.exclude_reasons)
 
         codes = [ALL_EMOTIONS.index(name) for name in self.classes]
-        wanted = np.isin(labels[self.settings.labels], codes) | np.isin(labels[self.eval_labels], codes)
+        own, judged = labels[self.settings.labels], labels[self.eval_labels]
+        asked = CONTEMPT in self.classes and self.settings.labels != "ferplus"
+        if asked and not (own == ALL_EMOTIONS.index(CONTEMPT)).any():
+            raise UserError(
+                f"data.classes: {self.path or 'drawn faces'} has no {CONTEMPT}; for FER2013 add data.labels=ferplus, "
+                "which votes for it, or leave it out"
+            )
+        wanted = known & (np.isin(own, codes) | np.isin(judged, codes))
         # Divided before anything is relabelled or excluded: runs with other labels are judged on the same rows.
         divided = self._divide(faces.select(wanted))
         train = divided.splits == TRAIN
-        label = np.where(train, labels[self.settings.labels][wanted], labels[self.eval_labels][wanted])
+        label = np.where(train, own[wanted], judged[wanted])
         kept = np.ones(len(divided), np.bool_)
         if exclusion is not None:
             exclusion = Exclusion(exclusion.listed[wanted], exclusion.suggested[wanted])
@@ -112,14 +132,14 @@ class FER2013DataModule(L.LightningDataModule):
         kept &= np.isin(label, codes)
         if not (train & kept).any():
             raise UserError("no training rows are left; check data.classes, data.labels and data.exclude_reasons")
-        own = divided.labels[kept]
+        given = divided.labels[kept]
         self._faces = dataclasses.replace(divided.select(kept), labels=label[kept])
         self._listed = None if exclusion is None else exclusion.listed[kept]
         if votes is not None:
             train = self._faces.splits == TRAIN
             votes = votes[wanted][kept][train]
             if self.settings.labels == "ferplus":
-                self._soft_targets = self._make_soft_targets(votes, own[train])
+                self._soft_targets = self._make_soft_targets(votes, given[train])
             if self.settings.ferplus_auxiliary > 0:
                 self._vote_shares = torch.from_numpy(votes / votes.sum(axis=1, keepdims=True)).float()
 
@@ -201,7 +221,7 @@ class FER2013DataModule(L.LightningDataModule):
         return self.faces.select(self.faces.splits == code)
 
     def tensors(self, code: int) -> tuple[Tensor, Tensor]:
-        """One split as faces uint8 (N, 1, 48, 48) and targets int64 (N,), positions in `classes`."""
+        """One split as faces uint8 (N, 1, S, S) and targets int64 (N,), positions in `classes`."""
         rows = self.rows(code)
         return torch.from_numpy(rows.images).unsqueeze(1), torch.from_numpy(self._class_of_emotion()[rows.labels])
 

@@ -50,8 +50,8 @@ def find_copies(images: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8]) ->
     comes in both orders.
 
     Args:
-        images: uint8 (N, 48, 48).
-        others: uint8 (M, 48, 48).
+        images: uint8 (N, S, S).
+        others: uint8 (M, S, S).
 
     Takes about 0.2 s per orientation and 100 million pairs.
     """
@@ -74,7 +74,7 @@ def group_copies(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """For each face the position of the first face in its group; copies of copies are in one group.
 
     Args:
-        images: uint8 (N, 48, 48).
+        images: uint8 (N, S, S).
     """
     return connect(find_copies(images, images), len(images))
 

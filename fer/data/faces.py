@@ -18,24 +18,50 @@ SPLIT_NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
 
 
 @dataclass(frozen=True)
+class Official:
+    """Where faces stand in FER2013, as their pictures tell (see `fer.data.official`).
+
+    Attributes:
+        rows: int32 (N,), the row of `fer2013.csv`; -1 where it is not known.
+        splits: int8 (N,), TRAIN, VAL or TEST; UNSPLIT where it is not known.
+        sure: bool (N,), all pixels are those of a row.
+    """
+
+    rows: npt.NDArray[np.int32]
+    splits: npt.NDArray[np.int8]
+    sure: npt.NDArray[np.bool_]
+
+    def select(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Official":
+        """The rows that `index` picks."""
+        return Official(self.rows[index], self.splits[index], self.sure[index])
+
+
+@dataclass(frozen=True)
 class Faces:
     """All faces of a data set, row by row in the source's order.
 
     Attributes:
-        images: uint8 (N, 48, 48), gray values. A `np.memmap` where they are too many for the memory.
+        images: uint8 (N, S, S), gray values; S is 48 unless the source was read at another size. A `np.memmap` where
+            they are too many for the memory.
         labels: int64 (N,), positions in `fer.labels.ALL_EMOTIONS`.
         splits: int8 (N,), one of UNSPLIT, TRAIN, VAL, TEST.
         rows: str (N,), each row's name in its source: the row number of a CSV, the path inside a folder or archive.
+        official: where the faces stand in FER2013; None where the source says so itself, or is another data set.
+        persons: str (N,), who is shown; "" where the source does not say it. None: it says it nowhere.
+        form: what the source was taken for, in words.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     splits: npt.NDArray[np.int8]
     rows: npt.NDArray[np.str_]
+    official: Official | None = None
+    persons: npt.NDArray[np.str_] | None = None
+    form: str = ""
 
     def __post_init__(self) -> None:
         count = len(self.images)
-        assert self.images.shape == (count, SIZE, SIZE)
+        assert self.images.shape == (count, *2 * self.images.shape[1:2])
         assert self.images.dtype == np.uint8
         assert self.labels.shape == self.splits.shape == self.rows.shape == (count,)
         assert count == 0 or 0 <= self.labels.min() <= self.labels.max() < len(ALL_EMOTIONS)
@@ -45,7 +71,17 @@ class Faces:
 
     def select(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Faces":
         """The rows that `index` picks (positions or mask), in its order. On disk as well, if the images are."""
-        return Faces(_pick(self.images, index), self.labels[index], self.splits[index], self.rows[index])
+        official = None if self.official is None else self.official.select(index)
+        persons = None if self.persons is None else self.persons[index]
+        return Faces(
+            _pick(self.images, index),
+            self.labels[index],
+            self.splits[index],
+            self.rows[index],
+            official,
+            persons,
+            self.form,
+        )
 
 
 def _pick(images: npt.NDArray[np.uint8], index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
@@ -55,7 +91,7 @@ def _pick(images: npt.NDArray[np.uint8], index: npt.NDArray[np.intp] | npt.NDArr
     assert images.filename is not None
     # Beside the cache's entry, because /tmp may itself be memory. The file has no name and goes with the process.
     with tempfile.TemporaryFile(dir=Path(images.filename).parent) as file:
-        picked = np.memmap(file, np.uint8, "w+", shape=(len(positions), SIZE, SIZE))
+        picked = np.memmap(file, np.uint8, "w+", shape=(len(positions), *images.shape[1:]))
         picked.filename = images.filename
     for start in range(0, len(positions), _CHUNK):
         picked[start : start + _CHUNK] = images[positions[start : start + _CHUNK]]

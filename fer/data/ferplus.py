@@ -7,7 +7,6 @@ torch. The data are Microsoft's, under the MIT licence: https://github.com/micro
 import csv
 import io
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from fer.data.csv_file import USAGES
 from fer.data.faces import SPLIT_NAMES, UNSPLIT, Faces
+from fer.data.official import row_in_name
 from fer.errors import UserError
 from fer.files import write_whole
 from fer.labels import ALL_EMOTIONS, EMOTIONS, VOTED_ON, emotion_from_spelling
@@ -41,7 +41,6 @@ _COLUMNS = (
     *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF"),
 )
 _CODES = {usage.decode(): code for usage, code in USAGES.items()}
-_ROW_IN_NAME = re.compile(r"(?:Training|PublicTest|PrivateTest)_(\d+)\.\w+$")
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,12 @@ def read_votes(path: str | Path) -> Votes:
 
 
 def votes_of(faces: Faces, votes: Votes, path: str | Path) -> npt.NDArray[np.int64]:
-    """Each face's votes, int64 (N, 10) as in `Votes.counts`.
+    """Each face's votes, int64 (N, 10) as in `Votes.counts`; zeros for a face of which `Faces.official` knows no row.
 
-    A face of a CSV is found by its row number. A file of a folder or archive is found by the number in its name where
-    all are called Training_<row>, PublicTest_<row> or PrivateTest_<row>. That the votes are those of these faces is
-    checked by the split of every row and by the share of labels on which FER2013 and FER+ agree.
+    A face of a CSV is found by its row number; one whose place in FER2013 its picture tells by `Faces.official`; else a
+    file of a folder or archive by the number in its name where all are called Training_<row>, PublicTest_<row> or
+    PrivateTest_<row>. That the votes are those of these faces is checked by the split of every row and by the share of
+    labels on which FER2013 and FER+ agree.
 
     Args:
         faces: all rows of the source, before any is left out.
@@ -94,9 +94,13 @@ def votes_of(faces: Faces, votes: Votes, path: str | Path) -> npt.NDArray[np.int
         UserError: the files do not belong together.
     """
     wrong = "the votes must be those of this data set, in the order of fer2013.csv"
-    numbered = bool(len(faces)) and all(name.isdecimal() for name in faces.rows.tolist())
-    row = np.array([_row_number(name) for name in faces.rows.tolist()], np.int64)
-    if (row < 0).any():
+    if faces.official is None:
+        row, splits = np.array([row_in_name(name) for name in faces.rows.tolist()], np.int64), faces.splits
+    else:
+        row, splits = faces.official.rows.astype(np.int64), faces.official.splits
+    numbered = faces.official is None and bool(len(faces)) and all(name.isdecimal() for name in faces.rows.tolist())
+    known = row >= 0
+    if faces.official is None and not known.all():
         name = faces.rows[np.flatnonzero(row < 0)[0]]
         raise UserError(
             f"{path}: the votes are by row of fer2013.csv, and {name} does not say its row; give fer2013.csv as "
@@ -107,16 +111,16 @@ def votes_of(faces: Faces, votes: Votes, path: str | Path) -> npt.NDArray[np.int
     if numbered and len(faces) < len(votes) and votes.splits[len(faces)] == votes.splits[len(faces) - 1]:
         # The first splits alone are fine: the challenge's train.csv, or a file without the rows for the last test.
         raise UserError(f"{path} has {len(votes):,} rows, the data {len(faces):,}; {wrong}")
-    other = (faces.splits != UNSPLIT) & (faces.splits != votes.splits[row])
+    other = known & (splits != UNSPLIT) & (splits != votes.splits[row])
     if other.any():
         first = int(np.flatnonzero(other)[0])
         raise UserError(
             f"{path}: row {row[first]:,} is of the {SPLIT_NAMES[int(votes.splits[row[first]])]} split, in the data "
-            f"{faces.rows[first]} is of {SPLIT_NAMES[int(faces.splits[first])]}; {wrong}"
+            f"{faces.rows[first]} is of {SPLIT_NAMES[int(splits[first])]}; {wrong}"
         )
-    found = votes.counts[row]
+    found: npt.NDArray[np.int64] = np.where(known[:, None], votes.counts[row], 0)
     label = winner(found)
-    seven = label < len(EMOTIONS)
+    seven = known & (label < len(EMOTIONS))
     agreement = float((label == faces.labels)[seven].mean()) if seven.any() else 1.0
     if agreement < _AGREEMENT:
         raise UserError(
@@ -197,17 +201,9 @@ def _failure(target: Path, what: str) -> UserError:
 
 def _position(column: str) -> int:
     """Where a column of the file stands in `Votes.counts`."""
-    others = {"contempt": ALL_EMOTIONS.index("contempt"), "unknown": UNKNOWN, "NF": NOT_A_FACE}
+    others = {"unknown": UNKNOWN, "NF": NOT_A_FACE}
     emotion = emotion_from_spelling(column)
-    return others[column] if emotion is None else EMOTIONS.index(emotion)
-
-
-def _row_number(name: str) -> int:
-    """The row of fer2013.csv that a face's name says, or -1."""
-    if name.isdecimal():
-        return int(name)
-    found = _ROW_IN_NAME.search(name)
-    return int(found[1]) if found else -1
+    return others[column] if emotion is None else ALL_EMOTIONS.index(emotion)
 
 
 def _parse(text: str, name: str) -> Votes:

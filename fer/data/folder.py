@@ -1,14 +1,14 @@
-"""Reads the class-folder form of FER2013: a folder per emotion, usually inside `train/`, `test/` and `validation/`.
+"""Trees of pictures: a folder per emotion, usually inside `train/`, `test/` and `validation/`.
 
-Decides from the names alone which image is what (`place`), and turns any picture into a 48x48 gray face (`to_face`).
+Decides from the names alone which image is what (`place`), and turns any picture into a gray face (`to_face`).
 Knows nothing of where the files lie: a directory and an archive are the same `Container`.
 """
 
 import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from textwrap import shorten
@@ -20,15 +20,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fer.data.container import Container
 from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.errors import UserError
-from fer.labels import EMOTIONS, emotion_from_spelling
+from fer.labels import ALL_EMOTIONS, emotion_from_spelling
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 # Folder names, in lower case and without "_", "-" and blanks.
 _SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "publictest"), VAL),
-    **dict.fromkeys(("test", "testing", "privatetest"), TEST),
+    **dict.fromkeys(("train", "training", "trainset", "fer2013train"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "valset", "publictest", "fer2013valid"), VAL),
+    **dict.fromkeys(("test", "testing", "testset", "privatetest", "fer2013test"), TEST),
 }
 
 
@@ -39,14 +39,16 @@ class Place:
     Attributes:
         name: the path in its container.
         row: the path below the folder that holds the splits or classes, so that wrapping folders change no name.
-        label: position in `fer.labels.EMOTIONS`.
+        label: position in `fer.labels.ALL_EMOTIONS`.
         split: UNSPLIT, TRAIN, VAL or TEST.
+        person: who is shown, "" where nothing says it.
     """
 
     name: str
     row: str
     label: int
     split: int
+    person: str = ""
 
 
 def is_image(name: str) -> bool:
@@ -59,45 +61,52 @@ def has_class_folders(names: Iterable[str]) -> bool:
     return any(_meaning(folder).emotion for folder in {name.rpartition("/")[0] for name in names})
 
 
-def read_folder(container: Container, name: str) -> tuple[Faces, list[str]]:
-    """All faces of a tree of class folders.
+def split_of_folder(folder: str) -> int:
+    """The split that the innermost folder of a path named after one says; UNSPLIT where none is."""
+    for part in reversed(folder.split("/")):
+        known = _SPLIT_FOLDERS.get(re.sub("[-_ ]", "", part.lower()))
+        if known is not None:
+            return known
+    return UNSPLIT
+
+
+def read_places(container: Container, places: Sequence[Place], name: str, size: int = SIZE) -> Faces:
+    """The pictures at the given places as faces.
 
     Args:
-        container: where the tree lies; other folders may be wrapped around it.
-        name: what messages call it.
-
-    Returns:
-        The faces in the natural order of their paths (`2.png` before `10.png`), and what the user should be told.
+        container: where they lie.
+        places: the pictures, in the order of the faces.
+        name: what messages call the container.
+        size: pixels per side of the faces.
 
     Raises:
-        UserError: as `place` does, or pictures that cannot be read, by name.
+        UserError: pictures that cannot be read, by name.
     """
-    places, notes = place(container.names, name)
     row_of = {place.name: row for row, place in enumerate(places)}
-    images = np.empty((len(places), SIZE, SIZE), np.uint8)
+    images = np.empty((len(places), size, size), np.uint8)
     broken = {}
     # No threads: at 48x48 most of the time is Python's own, and two threads took 1.3 times as long as one.
     for file, content in container.read(list(row_of)):
         try:
             with Image.open(io.BytesIO(content)) as image:
-                images[row_of[file]] = to_face(image)
+                images[row_of[file]] = to_face(image, size)
         except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
             known = not isinstance(error, UnidentifiedImageError)
             broken[file] = shorten(str(error), 80) if known else "no known image format"
     if broken:
-        shown = "; ".join(f"{file} ({broken[file]})" for file in sorted(broken, key=_natural)[:5])
+        shown = "; ".join(f"{file} ({broken[file]})" for file in sorted(broken, key=natural)[:5])
         more = f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""
         raise UserError(
             f"{name}: {len(broken):,} of {len(places):,} images cannot be read: {shown}{more}; "
             "replace or delete them, or download the data again"
         )
-    faces = Faces(
+    return Faces(
         images,
         np.array([place.label for place in places], np.int64),
         np.array([place.split for place in places], np.int8),
         np.array([place.row for place in places], np.str_),
+        persons=np.array([place.person for place in places], np.str_) if places and places[0].person else None,
     )
-    return faces, notes
 
 
 def place(names: Iterable[str], source: str) -> tuple[list[Place], list[str]]:
@@ -125,8 +134,8 @@ def place(names: Iterable[str], source: str) -> tuple[list[Place], list[str]]:
     _refuse_empty(folders, placed, source)
     if not placed:
         raise UserError(
-            f"{source} holds neither a FER2013 CSV nor class folders ({_listed(EMOTIONS)}) with images; "
-            f"it holds {_listed(sorted({name.split('/')[0] for name in names if name}, key=_natural)) or 'nothing'}: "
+            f"{source} holds neither a FER2013 CSV nor class folders ({listed(ALL_EMOTIONS)}) with images; "
+            f"it holds {listed(sorted({name.split('/')[0] for name in names if name}, key=natural)) or 'nothing'}: "
             "name the CSV, the archive or the folder above the classes in data.path"
         )
     root, notes = _choose_root(placed, source)
@@ -135,7 +144,7 @@ def place(names: Iterable[str], source: str) -> tuple[list[Place], list[str]]:
 
     found = {_meaning(folder).split for folder, _ in placed}
     if UNSPLIT in found and len(found) > 1:
-        inside = _listed(SPLIT_NAMES[split] for split in sorted(found - {UNSPLIT}))
+        inside = listed(SPLIT_NAMES[split] for split in sorted(found - {UNSPLIT}))
         outside = next(folder for folder, _ in placed if _meaning(folder).split == UNSPLIT)
         raise UserError(
             f"{source} has class folders inside its {inside} folder and others outside, such as {outside}; "
@@ -150,21 +159,21 @@ def place(names: Iterable[str], source: str) -> tuple[list[Place], list[str]]:
         if split == TEST and VAL not in found and file.lower().startswith("publictest"):
             split = VAL
         path = f"{folder}/{file}"
-        places.append(Place(path, path[len(root) :], EMOTIONS.index(meaning.emotion), split))
-    return sorted(places, key=lambda place: _natural(place.row)), notes
+        places.append(Place(path, path[len(root) :], ALL_EMOTIONS.index(meaning.emotion), split))
+    return sorted(places, key=lambda place: natural(place.row)), notes
 
 
-def to_face(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Any picture as uint8 (48, 48) gray values.
+def to_face(image: Image.Image, size: int = SIZE) -> npt.NDArray[np.uint8]:
+    """Any picture as uint8 (size, size) gray values.
 
-    Turned upright by its EXIF tag, transparent parts laid over white, 16 bits reduced to 8, then scaled to 48x48
-    (bicubic over the area of each new pixel, without regard to the aspect ratio). A 48x48 gray picture stays as it is.
+    Turned upright by its EXIF tag, transparent parts laid over white, 16 bits reduced to 8, then scaled (bicubic over
+    the area of each new pixel, without regard to the aspect ratio). A gray picture of that size stays as it is.
 
     Raises:
         ValueError: floating-point or 32-bit integer pixels, whose black and white nobody can know.
         Exception: whatever Pillow raises on damaged data.
     """
-    image.draft("L", (4 * SIZE, 4 * SIZE))  # a large JPEG is decoded at a fraction of its size; no effect on others
+    image.draft("L", (4 * size, 4 * size))  # a large JPEG is decoded at a fraction of its size; no effect on others
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -175,9 +184,16 @@ def to_face(image: Image.Image) -> npt.NDArray[np.uint8]:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if image.mode != "L":
         image = image.convert("RGB").convert("L")  # by way of RGB: Pillow knows no direct way from CMYK and others
-    if image.size != (SIZE, SIZE):
-        image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)
+
+
+def resized(faces: Faces, size: int) -> Faces:
+    """The same faces with `size` pixels per side; as they are where they have it."""
+    if faces.images.shape[1] == size:
+        return faces
+    return replace(faces, images=np.stack([to_face(Image.fromarray(face), size) for face in faces.images]))
 
 
 @dataclass(frozen=True)
@@ -208,14 +224,14 @@ def _refuse_empty(folders: set[str], placed: list[tuple[str, str]], source: str)
     full = {folder for folder, _ in placed}
     empty = [
         folder
-        for folder in sorted(folders, key=_natural)
+        for folder in sorted(folders, key=natural)
         if emotion_from_spelling(folder.rpartition("/")[2])
         and not any(other == folder or other.startswith(f"{folder}/") for other in full)
     ]
     if empty:
         raise UserError(
             f"{source}: no images ({', '.join(_SUFFIXES)}) in the class folder{'s' if len(empty) > 1 else ''} "
-            f"{_listed(empty)}; fill or delete the folder, or download the data again"
+            f"{listed(empty)}; fill or delete the folder, or download the data again"
         )
 
 
@@ -229,7 +245,7 @@ def _choose_root(placed: list[tuple[str, str]], source: str) -> tuple[str, list[
     first, *others = roots
     for other in others:
         if not other.startswith(first) or rows_of[other] != rows_of[first]:
-            where = _listed(root or "its top" for root in roots)
+            where = listed(root or "its top" for root in roots)
             raise UserError(f"{source} holds more than one data set, in {where}; name one of them in data.path")
     notes = [f"{source}: {other} repeats what is above it and is left out" for other in others]
     return first, notes
@@ -239,21 +255,21 @@ def _others(files: list[tuple[str, str]], root: str, source: str) -> list[str]:
     """A note on images outside the class folders. A folder that is probably a misspelt class is refused."""
     counts = Counter(folder for folder, _ in files if not _meaning(folder).emotion)
     for folder in counts:
-        near = get_close_matches(folder.rpartition("/")[2].lower(), EMOTIONS, n=1, cutoff=0.8)
+        near = get_close_matches(folder.rpartition("/")[2].lower(), ALL_EMOTIONS, n=1, cutoff=0.8)
         if near:
             raise UserError(f"{source}: is the folder {folder} meant to be {near[0]}? Then rename it, else delete it")
     if not counts:
         return []
-    shown = _listed(f"{folder or root or 'its top'} ({count:,})" for folder, count in sorted(counts.items()))
-    return [f"{source}: left out {counts.total():,} images that are in none of the seven classes' folders: {shown}"]
+    shown = listed(f"{folder or root or 'its top'} ({count:,})" for folder, count in sorted(counts.items()))
+    return [f"{source}: left out {counts.total():,} images that are in no class's folder: {shown}"]
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """The first eight of the names, separated by commas."""
     names = list(names)
     return ", ".join(names[:8]) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
 
 
-def _natural(text: str) -> list[str | int]:
+def natural(text: str) -> list[str | int]:
     """Sorts numbers inside a name by their value."""
     return [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", text)]

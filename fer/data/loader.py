@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class FaceLoader:
-    """Iterates over (faces, targets): uint8 (B, 1, 48, 48) and int64 (B,) or float (B, C), where `images` are.
+    """Iterates over (faces, targets): uint8 (B, 1, S, S) and int64 (B,) or float (B, C), where `images` are.
 
     A training loader shuffles. Its order, and every random number that is drawn while a batch is worked on
     (augmentation, dropout), depend only on seed, epoch, batch number and rank: before each batch it seeds torch. A run
@@ -21,7 +21,7 @@ class FaceLoader:
     evaluation gives every row to exactly one process, so that nothing is counted twice.
 
     Args:
-        images: uint8 (N, 1, 48, 48).
+        images: uint8 (N, 1, S, S).
         targets: int64 (N,), or float (N, C) where they are distributions; on the device of `images`.
         batch_size: rows per batch and process.
         shuffle: whether this is a training loader.

@@ -3,6 +3,7 @@
 Finds out by content what a path is, and asks the cache first. Knows nothing of columns, of pictures or of torch.
 """
 
+import dataclasses
 import gzip
 import io
 import logging
@@ -11,18 +12,24 @@ import math
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import IO, cast
 
+import numpy as np
+
 from fer.data import cache
 from fer.data.container import Container, decompressed, open_container
 from fer.data.csv_file import read_csv
-from fer.data.faces import Faces
-from fer.data.folder import has_class_folders, read_folder
+from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces
+from fer.data.folder import has_class_folders, is_image, read_places, resized
+from fer.data.layouts import find, is_label_table
+from fer.data.official import find_official
+from fer.data.parquet import is_parquet, read_parquet
 from fer.errors import UserError
+from fer.labels import ALL_EMOTIONS
 
 _log = logging.getLogger(__name__)
 
@@ -41,21 +48,33 @@ _DAMAGE = (
 _OFFICIAL_CSVS = ("fer2013.csv", "icml_face_data.csv")
 
 
-def read(path: str | Path, use_cache: bool = True, memory: float = math.inf) -> Faces:
-    """All faces of a data set.
+def read(
+    path: str | Path,
+    use_cache: bool = True,
+    memory: float = math.inf,
+    size: int = SIZE,
+    layout: str | None = None,
+    names: Sequence[str] | None = None,
+) -> Faces:
+    """All faces of a data set. Says in the log what the source was taken for, and what was left out.
 
     Args:
-        path: FER2013's CSV (plain, .gz, .xz or .zip); a directory of class folders, or one that holds the CSV; a .zip,
-            .tar, .tar.gz or .tar.xz of either, which is read without unpacking it to disk.
+        path: FER2013's CSV (plain, .gz, .xz or .zip); a directory of pictures (see `fer.data.layouts`) or of parquet
+            files, or one that holds the CSV; a .zip, .tar, .tar.gz or .tar.xz of any, which is read without unpacking
+            it to disk; a parquet file.
         use_cache: return what an earlier call has read when the source is still the same to the byte (see
             `fer.data.cache`), and keep what this call reads.
         memory: bytes; images that take more are left on the disk, in the cache, and mapped into memory. The call that
             reads them for the first time holds them all.
+        size: pixels per side at which faces are stored; larger and smaller pictures are scaled.
+        layout: one of `fer.data.layouts.LAYOUTS` where the source does not show what it is.
+        names: the emotions of numbered classes, from the smallest number on.
 
     Raises:
-        UserError: `path` does not exist or cannot be read, holds no FER2013, or holds a fault; names it.
+        UserError: `path` does not exist or cannot be read, holds no faces with labels, or holds a fault; names it.
     """
     source = Path(path).expanduser()
+    how = _How(size, layout, None if names is None else tuple(names))
     with _damage_in_words(source):
         if not source.exists():
             raise UserError(
@@ -66,43 +85,84 @@ def read(path: str | Path, use_cache: bool = True, memory: float = math.inf) -> 
         csv = _find_csv(tree, source) if tree else None
         source = source / csv if csv else source
 
-        key = cache.source_key(source) if use_cache else ""
+        key = cache.source_key(source, how) if use_cache else ""
         found = cache.load(source, key, memory) if use_cache else None
         if found is None:
             _log.info("reading %s", source)
-            found = _parse(source)
-            if use_cache and cache.source_key(source) == key:
+            found = _parse(source, how)
+            if use_cache and cache.source_key(source, how) == key:
                 cache.save(source, key, *found)
                 if found[0].images.nbytes > memory:
                     found = cache.load(source, key, memory) or found
     faces, notes = found
-    for note in notes:
-        _log.warning(note)
+    told = "; ".join([_summary(faces), *(note.removeprefix(f"{source}: ") for note in notes)])
+    _log.log(logging.WARNING if notes else logging.INFO, f"{source}: {told}")
     return faces
 
 
-def _parse(source: Path) -> tuple[Faces, list[str]]:
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """Settings that decide what is read; part of the cache's key."""
+
+    size: int
+    layout: str | None
+    names: tuple[str, ...] | None
+
+
+def _parse(source: Path, how: _How) -> tuple[Faces, list[str]]:
     """The faces, and what the user should be told."""
+    if source.name.lower().endswith((".pt", ".pth", ".pkl", ".pickle")):
+        raise UserError(
+            f"{source} is a pickle, which may run code when it is opened, and is not read; "
+            "give the CSV, pictures or parquet that it was made from"
+        )
+    if source.is_file() and is_parquet(source.name):
+        folder = open_container(source.parent)
+        assert folder is not None  # a directory
+        faces, notes = read_parquet(folder, [source.name], str(source), how.size, how.layout, how.names)
+        return dataclasses.replace(faces, official=find_official(faces)), notes
     container = open_container(source)
     if container is None:
         with source.open("rb") as file:
-            return _parse_csv(file, str(source)), []
+            return _parse_csv(file, str(source), how.size), []
     with container:
         csv = _find_csv(container, source)
-        if csv is None:
-            return read_folder(container, str(source))
-        with container.open(csv) as file:
-            return _parse_csv(file, f"{source}: {csv}"), []
+        if csv is not None:
+            with container.open(csv) as file:
+                return _parse_csv(file, f"{source}: {csv}", how.size), []
+        files = [name for name in container.names if is_parquet(name)]
+        if files:
+            faces, notes = read_parquet(container, files, str(source), how.size, how.layout, how.names)
+        else:
+            tree = find(container, str(source), how.layout, how.names)
+            faces, notes = read_places(container, tree.places, str(source), how.size), tree.notes
+            faces = dataclasses.replace(faces, form=tree.form)
+        return dataclasses.replace(faces, official=find_official(faces)), notes
 
 
-def _parse_csv(file: IO[bytes], name: str) -> Faces:
+def _parse_csv(file: IO[bytes], name: str, size: int) -> Faces:
     # In large pieces: the streams that decompress are slow line by line.
     with io.BufferedReader(cast(io.RawIOBase, decompressed(file)), 1 << 20) as stream:
-        return read_csv(stream, name)
+        faces = dataclasses.replace(read_csv(stream, name), form="CSV of pixels")
+    if (faces.splits == UNSPLIT).all():
+        faces = dataclasses.replace(faces, official=find_official(faces))
+    return resized(faces, size)
+
+
+def _summary(faces: Faces) -> str:
+    """What the source was taken for, and its rows by split and class."""
+    parts = []
+    for code in (TRAIN, VAL, TEST, UNSPLIT):
+        labels = faces.labels[faces.splits == code]
+        if len(labels):
+            counts = np.bincount(labels, minlength=len(ALL_EMOTIONS))
+            classes = ", ".join(f"{name} {count:,}" for name, count in zip(ALL_EMOTIONS, counts, strict=True) if count)
+            parts.append(f"{SPLIT_NAMES.get(code, 'undivided')} {len(labels):,} ({classes})")
+    return f"{faces.form}: {', '.join(parts)}"
 
 
 def _find_csv(container: Container, source: Path) -> str | None:
-    """The CSV to read; None when the container holds none, or class folders instead.
+    """The CSV to read; None when the container holds none, or pictures instead.
 
     Raises:
         UserError: several CSV files, none of them known.
@@ -112,8 +172,12 @@ def _find_csv(container: Container, source: Path) -> str | None:
         named = sorted(name for name in csvs if name.rpartition("/")[2].lower().startswith(official))
         if named:
             return min(named, key=len)
-    if not csvs or has_class_folders(container.names):
+    if not csvs or has_class_folders(container.names) or any(map(is_parquet, container.names)):
         return None
+    if any(map(is_image, container.names)):
+        csvs = [name for name in csvs if not is_label_table(name)]
+        if not csvs:
+            return None
     if len(csvs) > 1:
         raise UserError(
             f"{source} holds several CSV files ({', '.join(sorted(csvs))}); "

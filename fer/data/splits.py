@@ -2,16 +2,22 @@
 
 Whenever rows are divided here, the division is stratified by class and exact copies of one picture (FER2013 holds
 over a thousand) stay on one side, because a copy in the validation rows measures memory. Folds keep near copies
-together too.
+together too. Where the source names the persons, all faces of one stay on one side instead, and each side gets its
+share of the rows, not of every class.
 """
+
+import dataclasses
+import logging
 
 import numpy as np
 import numpy.typing as npt
 
 from fer.data.duplicates import group_copies
-from fer.data.faces import SIZE, TEST, TRAIN, UNSPLIT, VAL, Faces
+from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.errors import UserError
-from fer.labels import EMOTIONS
+from fer.labels import ALL_EMOTIONS
+
+_log = logging.getLogger(__name__)
 
 
 def assign_splits(
@@ -26,8 +32,9 @@ def assign_splits(
     """The same faces with every row in train, val or test.
 
     Args:
-        faces: rows of the wanted classes, with the splits of their source.
-        split: "official" keeps the source's splits, and divides only what it left open: a source without a
+        faces: rows of the wanted classes, with the splits of their source, or with those that
+            `fer.data.official.use_official` found.
+        split: "official" and "source" keep these splits, and divide only what they leave open: a source without a
             validation split gives `val_fraction` of its training rows, a source without any split `test_fraction`
             too. "holdout" validates on the source's validation and test rows together and has no test. "random"
             pools all rows and divides them by the two fractions.
@@ -56,12 +63,25 @@ def assign_splits(
         splits[development] = np.where(_fold_of(faces.select(development), folds, seed) == fold, VAL, TRAIN)
     if not (splits == TRAIN).any():
         raise UserError("the data set holds no training rows of the chosen classes; check data.path and data.classes")
-    return Faces(faces.images, faces.labels, splits, faces.rows)
+    _say_who_is_on_both_sides(faces, splits)
+    return dataclasses.replace(faces, splits=splits)
+
+
+def _say_who_is_on_both_sides(faces: Faces, splits: npt.NDArray[np.int8]) -> None:
+    """Warns of persons that the source itself has in training and elsewhere; rows divided here have none."""
+    if faces.persons is None:
+        return
+    both = sorted(set(faces.persons[splits == TRAIN]) & set(faces.persons[splits != TRAIN]) - {""})
+    if both:
+        _log.warning(
+            f"{len(both):,} persons stand in the training rows and in others too ({', '.join(both[:8])}): the source "
+            "divides them so, and its numbers are of faces that the network knows; data.split=random divides by person"
+        )
 
 
 def _exact_copies(faces: Faces) -> npt.NDArray[np.intp]:
     """For each row a number that exact copies share."""
-    flat = np.ascontiguousarray(faces.images).reshape(len(faces), SIZE * SIZE)
+    flat = np.ascontiguousarray(faces.images).reshape(len(faces), -1)
     return np.unique(flat.view(f"V{flat.shape[1]}").ravel(), return_inverse=True)[1]
 
 
@@ -72,7 +92,7 @@ def _shuffled_pictures_by_class(
     order = np.argsort(picture, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(picture[order])) + 1)
     rng = np.random.default_rng(seed)
-    by_class: list[list[npt.NDArray[np.intp]]] = [[] for _ in EMOTIONS]
+    by_class: list[list[npt.NDArray[np.intp]]] = [[] for _ in ALL_EMOTIONS]
     # The numbers may follow the pictures' bytes; shuffle from the source's own order so that a reader can follow it.
     for group in sorted(groups, key=lambda rows: int(rows[0])):
         by_class[faces.labels[group[0]]].append(group)
@@ -81,9 +101,27 @@ def _shuffled_pictures_by_class(
     return by_class
 
 
+def _shuffled_people(faces: Faces, seed: int) -> list[npt.NDArray[np.intp]]:
+    """The rows of each person, persons in random order; a row that names nobody stands for a person of its own."""
+    assert faces.persons is not None
+    names = np.where(faces.persons == "", faces.rows, faces.persons)
+    order = np.argsort(names, kind="stable")
+    people = np.split(order, np.flatnonzero(names[order][1:] != names[order][:-1]) + 1)
+    return [people[number] for number in np.random.default_rng(seed).permutation(len(people))]
+
+
 def _divide(faces: Faces, fractions: dict[int, float], seed: int) -> npt.NDArray[np.int8]:
     """Split codes of the rows: `fractions` of each class to the codes named, the rest to TRAIN."""
     splits = np.full(len(faces), TRAIN, np.int8)
+    if faces.persons is not None:
+        people = _shuffled_people(faces, seed)
+        for code, fraction in fractions.items():
+            wanted = round(fraction * len(faces))
+            while people and wanted > 0:
+                rows = people.pop()
+                splits[rows] = code
+                wanted -= len(rows)
+        return splits
     for pictures in _shuffled_pictures_by_class(faces, _exact_copies(faces), seed):
         start = 0
         for code, fraction in fractions.items():
@@ -96,8 +134,17 @@ def _divide(faces: Faces, fractions: dict[int, float], seed: int) -> npt.NDArray
 
 def _fold_of(faces: Faces, folds: int, seed: int) -> npt.NDArray[np.int8]:
     fold = np.zeros(len(faces), np.int8)
+    if faces.persons is not None:
+        people = _shuffled_people(faces, seed)
+        if len(people) < folds:
+            raise UserError(f"data.folds={folds}: the data set shows only {len(people)} different persons")
+        sizes = np.zeros(folds, np.int64)
+        for rows in sorted(people, key=len, reverse=True):  # always to the fold that is smallest so far
+            fold[rows] = sizes.argmin()
+            sizes[sizes.argmin()] += len(rows)
+        return fold
     by_class = _shuffled_pictures_by_class(faces, group_copies(faces.images), seed)
-    for emotion, pictures in zip(EMOTIONS, by_class, strict=True):
+    for emotion, pictures in zip(ALL_EMOTIONS, by_class, strict=True):
         if 0 < len(pictures) < folds:
             raise UserError(f"data.folds={folds}: the class {emotion} has only {len(pictures)} different pictures")
         for position, rows in enumerate(pictures):

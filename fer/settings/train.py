@@ -67,10 +67,16 @@ class DataSettings(Settings):
 
     path: PathText | None = setting("data/fer2013.csv", "CSV, archive or class folders; null draws faces")
     download: bool = setting(True, "fetch FER2013 from Kaggle when path does not exist")
-    classes: Classes = setting(7, "4, 5, 7, 5-surprise, 8 with FER+'s labels, or a list: [happy,sad,neutral]")
+    classes: Classes = setting(7, "4, 5, 7, 5-surprise, 8 with contempt, or a list: [happy,sad,neutral]")
     batch_size: Whole = setting(128, "faces per training batch and process", ge=1, le=65536)
-    split: Literal["official", "holdout", "random"] = setting(
-        "official", "the data set's own splits; holdout: val and test together validate; random"
+    layout: Literal["fer2013", "raf-db", "affectnet", "fer+", "kdef", "folders"] | None = setting(
+        None, "what the source is, where folders with numbers do not show it; null finds out"
+    )
+    names: list[str] | None = setting(None, "[surprise,fear,...]: the emotions of number folders, smallest first")
+    size: Whole = setting(48, "pixels per side at which faces are stored", ge=16, le=224)
+    split: Literal["official", "source", "holdout", "random"] = setting(
+        "official",
+        "FER2013's official splits; source: as the source divides it; holdout: val and test validate; random",
     )
     val_fraction: Real = setting(0.1, "share of rows that validate, where rows have to be divided", ge=0, lt=1)
     test_fraction: Real = setting(0.1, "share of rows that test, where rows have to be divided", ge=0, lt=1)
@@ -103,7 +109,7 @@ class ModelSettings(Settings):
     """Which network, and where its weights come from."""
 
     name: str = setting("senet", "net, senet, cnn, any network of timm, or one of your own: package.module:Class")
-    image_size: Whole = setting(48, "pixels per side that the network sees", ge=16, le=1024)
+    image_size: Whole | None = setting(None, "pixels per side that the network sees; null: data.size", ge=16, le=1024)
     stem_stride: Whole | None = setting(None, "stride of a timm network's first convolution", ge=1, le=16)
     standardise: bool = setting(True, "bring every face to mean 0 and deviation 1 by its own pixels")
     pretrained: bool = setting(False, "start a timm network from its ImageNet weights")
@@ -158,6 +164,11 @@ class TrainSettings(Settings):
         return [resolve(path) for path in named]
 
     @property
+    def image_size(self) -> int:
+        """Pixels per side that the network sees."""
+        return self.model.image_size or self.data.size
+
+    @property
     def run_name(self) -> str:
         """What the run is called."""
         classes = self.data.classes
@@ -188,8 +199,8 @@ class TrainSettings(Settings):
             )
         if data.labels == "fer2013" and (data.ferplus_target != "majority" or data.fer2013_weight > 0):
             yield "data.ferplus_target and data.fer2013_weight are of training with data.labels=ferplus; add that"
-        if data.labels != "ferplus" and CONTEMPT in resolve_classes(data.classes):
-            yield f"data.classes: only FER+ votes for {CONTEMPT}; add data.labels=ferplus, or leave it out"
+        if data.path is None and CONTEMPT in resolve_classes(data.classes):
+            yield f"data.classes: drawn faces show no {CONTEMPT}; leave it out, or give data.path"
         if data.ferplus_target == "any" and (data.mixup_alpha > 0 or data.fer2013_weight > 0):
             yield "data.ferplus_target=any takes one label per face; leave data.mixup_alpha and fer2013_weight at 0"
         yield from self._exclusion_contradictions()

@@ -86,7 +86,7 @@ def check(settings: TrainSettings) -> None:
     if model.weights is not None and not resolve(model.weights).is_file():
         raise UserError(f"model.weights={model.weights} does not exist")
     classes = len(resolve_classes(settings.data.classes))
-    network = create(model.name, classes, model.image_size, False, model.stem_stride, model.kwargs)
+    network = create(model.name, classes, settings.image_size, False, model.stem_stride, model.kwargs)
     build_optimizer(network, settings.optim)
     _callbacks(settings, Path())
     _loggers(settings, Path(), None)
@@ -282,7 +282,8 @@ def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> 
     spec = NetworkSpec(
         name=model.name,
         classes=datamodule.classes,
-        image_size=model.image_size,
+        image_size=settings.image_size,
+        size=settings.data.size,
         stem_stride=model.stem_stride,
         kwargs=dict(model.kwargs),
         mean=mean,

@@ -94,7 +94,7 @@ def test_unusual_but_plain_text(some_faces, csv_text, change):
         ({"pixels": pixels("1_0")}, "has '1_0' as pixel 0"),
         ({"pixels": pixels("x" * 100)}, "has 'xxxx"),
         ({"pixels": pixels("nan")}, "has 'nan' as pixel 0"),
-        ({"emotion": "7"}, "has the label '7', which is none of 0 angry, 1 disgust"),
+        ({"emotion": "8"}, "has the label '8', which is none of 0 angry, 1 disgust"),
         ({"emotion": ""}, "has the label ''"),
         ({"Usage": "Train"}, "has the Usage 'Train', which is none of Training, PublicTest, PrivateTest"),
         ({"Usage": "Training,1"}, "has 4 columns where the header has 3"),

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import TRAIN, VAL
@@ -97,3 +98,47 @@ def test_the_real_rows_of_every_subset(fer2013_zip: Path) -> None:
         assert counts["train"] == {name: per_class[name] for name in datamodule.classes}
         assert sum(counts["val"].values()) == others
         assert "test" not in counts
+
+
+@pytest.mark.parametrize("size", [64, 96, 112])
+def test_faces_are_stored_at_the_size_that_is_asked_for(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "faces"
+    for number in range(30):
+        for name in ("happy", "sad"):
+            (path / name).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 256, (size, size), np.uint8)
+            Image.fromarray(pixels).save(path / name / f"{number}.png")
+    chosen = {"classes": ["happy", "sad"], "batch_size": 8, "split": "random", "size": size}
+    mapped = of(path, **chosen, memory_gb=0, augment={})
+    held = of(path, **chosen)
+    for data in (mapped, held):
+        data.setup()
+        faces, _ = next(iter(data.val_dataloader()))
+        assert (faces.dtype, tuple(faces.shape[1:])) == (torch.uint8, (1, size, size))
+        for image, row in zip(data.faces.images, data.faces.rows, strict=True):
+            with Image.open(path / row) as picture:
+                assert np.array_equal(image, np.asarray(picture))  # nothing is scaled that has the size
+    assert np.array_equal(mapped.faces.images, held.faces.images)
+    faces, _ = next(iter(mapped.train_dataloader()))
+    assert mapped.augment is not None
+    assert tuple(mapped.augment(faces).shape[1:]) == (1, size, size)
+    assert held.statistics() == pytest.approx(mapped.statistics())
+    small = of(path, classes=["happy", "sad"], split="random")
+    small.setup()
+    assert small.faces.images.shape[1:] == (48, 48)  # the other size's cache entry is not handed out
+
+
+def test_drawn_faces_and_those_of_a_csv_are_scaled(tmp_path: Path, csv_text: Callable[..., str]) -> None:
+    drawn = ready(size=64)
+    assert drawn.faces.images.shape[1:] == (64, 64)
+    faces = drawn.rows(TRAIN)
+    kept = ready()
+    (tmp_path / "fer2013.csv").write_text(csv_text(kept.rows(TRAIN)))
+    csv = of(tmp_path / "fer2013.csv", size=64, split="random", val_fraction=0.0, test_fraction=0.0)
+    csv.setup()
+    assert np.array_equal(csv.faces.images, faces.images)
+
+
+def test_contempt_needs_rows_of_it() -> None:
+    with pytest.raises(UserError, match=r"drawn faces has no contempt; for FER2013 add data\.labels=ferplus"):
+        ready(classes=8)

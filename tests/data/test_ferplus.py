@@ -334,7 +334,8 @@ def test_rows_won_by_contempt_need_the_eighth_class(data: Callable[..., Path]) -
     eight = ready(votes, classes=8)
     assert eight.class_counts()["train"]["contempt"] == 1
     assert len(eight.classes) == 8
-    assert ready(votes, classes=8, labels="fer2013").class_counts()["train"]["contempt"] == 0  # refused before training
+    with pytest.raises(UserError, match=r"has no contempt; for FER2013 add data\.labels=ferplus"):
+        ready(votes, classes=8, labels="fer2013")
 
 
 def test_the_sampler_balances_the_hard_labels(data: Callable[..., Path]) -> None:

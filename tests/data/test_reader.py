@@ -21,6 +21,9 @@ TREE = ["train/happy/Training_1.png", "test/sad/PublicTest_2.png", "test/sad/Pri
 def assert_same(found, expected):
     for field in ("images", "labels", "splits", "rows"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+    if expected.official is not None:
+        for field in ("rows", "splits", "sure"):
+            np.testing.assert_array_equal(getattr(found.official, field), getattr(expected.official, field))
 
 
 def pack(path: Path, *files: Path, inside: str = "") -> Path:
@@ -142,7 +145,7 @@ def parses(monkeypatch) -> list[Path]:
     """The sources that are parsed from here on."""
     seen = []
     original = reader._parse
-    monkeypatch.setattr(reader, "_parse", lambda source: seen.append(source) or original(source))
+    monkeypatch.setattr(reader, "_parse", lambda source, how: seen.append(source) or original(source, how))
     return seen
 
 
@@ -170,8 +173,8 @@ def test_a_source_that_changes_while_it_is_read_is_not_cached(csv, csv_text, som
     original = reader._parse
     other = some_faces(30, seed=1)
 
-    def parse(source):
-        found = original(source)
+    def parse(source, how):
+        found = original(source, how)
         csv.write_text(csv_text(other))
         return found
 
@@ -195,14 +198,14 @@ def test_a_mistake_is_not_cached(csv, faces, csv_text, cache_directory):
 
 
 def test_notes_are_repeated_at_each_start(tmp_path, write_tree, monkeypatch, caplog):
-    top = write_tree(tmp_path / "tree", [*TREE, "train/contempt/1.png"])
+    top = write_tree(tmp_path / "tree", [*TREE, "train/bored/1.png"])
     seen = parses(monkeypatch)
     for _ in range(2):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert len(read(top)) == 3
         assert "left out 1 images" in caplog.text
-        assert "train/contempt (1)" in caplog.text
+        assert "train/bored (1)" in caplog.text
     assert len(seen) == 1
 
 
@@ -286,5 +289,9 @@ def test_the_real_rows(fer2013_zip):
     assert np.bincount(faces.labels[faces.splits == TRAIN]).tolist() == [3995, 436, 4097, 7215, 4830, 3171, 4965]
     assert np.count_nonzero(faces.splits == VAL) == 3589
     assert len(faces) == 28709 + 3589
+    found = faces.official
+    assert found.sure.all()
+    assert (found.splits == faces.splits).all()
+    assert found.rows.tolist() == [int(Path(name).stem.rpartition("_")[2]) for name in faces.rows]
     again = read(fer2013_zip)
     assert_same(again, faces)

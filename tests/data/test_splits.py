@@ -1,3 +1,6 @@
+import dataclasses
+import logging
+
 import numpy as np
 import pytest
 
@@ -95,3 +98,44 @@ def test_mirrored_and_changed_copies_stay_in_one_fold() -> None:
     divided = assign_splits(doubled, folds=4, fold=1)
     assert (divided.splits[120:] == divided.splits[:40]).sum() >= 38
     assert (divided.splits == VAL).any()
+
+
+def with_persons(code: int = UNSPLIT) -> Faces:
+    """A hundred rows of twenty persons with one to nine faces each."""
+    faces = make(code=code)
+    sizes = [1, 9, 4, 6, 5, 5, 2, 8, 7, 3] * 2
+    return dataclasses.replace(faces, persons=np.repeat([f"S{number:03}" for number in range(20)], sizes))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"split": "random", "val_fraction": 0.3}, {"folds": 4, "fold": 2}, {"folds": 4, "fold": 0, "seed": 5}],
+)
+def test_a_person_stays_on_one_side(arguments: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
+    faces = with_persons(TRAIN if "folds" in arguments else UNSPLIT)
+    divided = assign_splits(faces, **arguments)  # type: ignore[arg-type]
+    assert divided.persons is not None
+    sides = [set(divided.persons[divided.splits == code]) for code in (TRAIN, VAL, TEST)]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 20
+    share = {"split": 30, "folds": 25}.get(next(iter(arguments), ""), 10)
+    assert abs(int((divided.splits == VAL).sum()) - share) <= 5
+    assert not caplog.records
+
+
+def test_every_person_is_validated_in_one_fold() -> None:
+    validated = np.zeros(100, int)
+    for fold in range(5):
+        divided = assign_splits(with_persons(TRAIN), folds=5, fold=fold)
+        validated += divided.splits == VAL
+    assert (validated == 1).all()
+    with pytest.raises(UserError, match="shows only 20 different persons"):
+        assign_splits(with_persons(TRAIN), folds=21)
+
+
+def test_a_given_split_with_persons_on_both_sides_is_said_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+    faces = with_persons()
+    faces.splits[:] = np.where(np.arange(100) < 48, TRAIN, VAL)  # row 47 to 49 are of S009
+    with caplog.at_level(logging.WARNING):
+        divided = assign_splits(faces)
+    assert (divided.splits == faces.splits).all()
+    assert "1 persons stand in the training rows and in others too (S009)" in caplog.text

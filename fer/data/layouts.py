@@ -1,0 +1,436 @@
+"""Which data set a tree of pictures is, and each picture's emotion, split and person.
+
+Labels come from a label file where there is one, from the pictures' names in KDEF, and else from folder names
+(`fer.data.folder.place`). Emotions are mapped by name; numbers only by a layout that is known: because the user says
+which (`data.layout`, `data.names`), because the files are called as only one data set calls them, or because the
+classes have exactly the sizes that it has. Knows nothing of pixels.
+"""
+
+import csv
+import io
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+import numpy as np
+
+from fer.data.container import Container
+from fer.data.faces import TEST, TRAIN, UNSPLIT
+from fer.data.folder import Place, has_class_folders, is_image, listed, natural, place, split_of_folder
+from fer.errors import UserError
+from fer.labels import ALL_EMOTIONS, EMOTIONS, emotion_from_spelling
+
+# What each data set's numbers stand for; None: no emotion, left out. FER2013: Goodfellow et al., arXiv 1307.0414.
+# RAF-DB: its readme, whdeng.cn/RAF/model1.html. AffectNet: Mollahosseini et al., arXiv 1708.03985, section 3.
+CODES: dict[str, dict[int, str | None]] = {
+    "fer2013": dict(enumerate(EMOTIONS)),
+    "raf-db": dict(enumerate(("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"), start=1)),
+    "affectnet": dict(
+        enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt", None, None, None))
+    ),
+}
+
+# `data.layout`: the data sets that are told apart. "folders" is a folder per emotion, whatever else lies there.
+LAYOUTS = (*CODES, "fer+", "kdef", "folders")
+
+# Rows per class that give a data set away though its classes are numbers: training rows, by ascending number.
+FINGERPRINTS: dict[tuple[int, ...], str] = {
+    (3995, 436, 4097, 7215, 4830, 3171, 4965): "fer2013",
+    (4953, 547, 5121, 8989, 6077, 4002, 6198): "fer2013",  # in one part
+    (1290, 281, 717, 4772, 1982, 705, 2524): "raf-db",
+    (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750): "affectnet",
+}
+
+_NAMES = {"fer2013": "FER2013", "raf-db": "RAF-DB", "affectnet": "AffectNet", "fer+": "FER+", "kdef": "KDEF"}
+
+# The order of FER+'s votes (microsoft/FERPlus, README.md); the last two are "unknown" and "not a face".
+_FERPLUS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt", None, None)
+
+_RAFDB_LIST = "list_patition_label.txt"  # spelt so by its authors
+_RAFDB_PICTURE = re.compile(r"(train|test)_\d+_aligned\.\w+$")
+_LABEL_TABLE = re.compile(r"(?:(train|val|valid|validation|test)_)?labels?\.csv$", re.IGNORECASE)
+_PICTURE_COLUMNS = ("image", "pth", "path", "file", "filename", "image_path")
+_LABEL_COLUMNS = ("label", "emotion", "expression")
+_AFFECTNET_LABEL = re.compile(r"^(.*)annotations/(\d+)_exp\.npy$")
+_KDEF_PICTURE = re.compile(r"^[AB]([FM]\d\d)(AF|AN|DI|HA|NE|SA|SU)(?:S|HL|HR|FL|FR)\.\w+$", re.IGNORECASE)
+_KDEF = {"AF": "fear", "AN": "angry", "DI": "disgust", "HA": "happy", "NE": "neutral", "SA": "sad", "SU": "surprise"}
+_CK_PICTURE = re.compile(r"^(S\d{3})_\d{3}_\d{8}\.\w+$", re.IGNORECASE)
+
+
+def is_label_table(name: str) -> bool:
+    """Whether a CSV's name says that it holds the labels of pictures beside it."""
+    file = name.rpartition("/")[2]
+    return file == "fer2013new.csv" or bool(_LABEL_TABLE.match(file))
+
+
+def is_label_file(name: str) -> bool:
+    """Whether a file's name says that it holds labels of pictures."""
+    file = name.rpartition("/")[2]
+    return is_label_table(name) or file == _RAFDB_LIST or bool(_AFFECTNET_LABEL.match(name))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a tree of pictures was taken for.
+
+    Attributes:
+        form: in words.
+        places: its pictures, in the natural order of their paths.
+        notes: what the user should be told.
+    """
+
+    form: str
+    places: list[Place]
+    notes: list[str]
+
+
+def find(container: Container, source: str, layout: str | None = None, names: Sequence[str] | None = None) -> Tree:
+    """What lies in a directory or archive of pictures.
+
+    Args:
+        container: the tree; other folders may be wrapped around it.
+        source: what messages call it.
+        layout: one of `LAYOUTS`, or None to find out.
+        names: the emotions of number folders, from the smallest number on; None where the layout knows them.
+
+    Raises:
+        UserError: nothing that is known; numbers that nobody explains; label files and pictures that do not belong
+            together; whatever `fer.data.folder.place` refuses.
+    """
+    pictures = [name for name in container.names if is_image(name)]
+    finders: tuple[tuple[str, Callable[[], Tree | None]], ...] = (
+        ("raf-db", lambda: _rafdb(container, pictures, source)),
+        ("affectnet", lambda: _affectnet(container, pictures, source)),
+        ("fer+", lambda: _ferplus(container, pictures, source)),
+        ("kdef", lambda: _kdef(pictures, source)),
+    )
+    if layout not in ("folders", "fer2013") and names is None:
+        for name, finder in finders:
+            if layout in (None, name) and (tree := finder()) is not None:
+                return tree
+    if layout in ("kdef", "fer+"):
+        raise UserError(f"{source} holds no pictures as {_NAMES[layout]} has them; leave data.layout={layout} out")
+    if layout != "folders" and (tree := _label_table(container, pictures, source, layout, names)) is not None:
+        return tree
+    if layout in (None, "folders") and has_class_folders(container.names):
+        places, notes = place(container.names, source)
+        return _with_persons("class folders", places, notes)
+    if (tree := _number_folders(pictures, source, layout, names)) is not None:
+        return tree
+    places, notes = place(container.names, source)  # says what is missing
+    return Tree("class folders", places, notes)
+
+
+def emotions_of_codes(
+    rows: Mapping[int, int], train: Mapping[int, int], what: str, layout: str | None, names: Sequence[str] | None
+) -> tuple[dict[int, int | None], str]:
+    """What numbers stand for: for each a position in `fer.labels.ALL_EMOTIONS` or None, and the layout's name.
+
+    Args:
+        rows: how many rows each number has.
+        train: the same of the training rows alone.
+        what: where the numbers stand, for messages: "data: the folders".
+        layout, names: as `find` has them.
+
+    Raises:
+        UserError: nothing says what they stand for, or there are others than the layout has.
+    """
+    found = ", ".join(map(str, sorted(rows)))
+    if names is not None:
+        start = min(min(rows), 1)
+        table: dict[int, str | None] = {}
+        for code, given in enumerate(names, start=start):
+            table[code] = emotion_from_spelling(str(given))
+            if table[code] is None:
+                raise UserError(f"data.names: {given!r} is no emotion; they are {', '.join(ALL_EMOTIONS)}")
+        form = "data.names"
+    else:
+        if layout is None:
+            counts = [tuple(count[code] for code in sorted(count)) for count in (train, rows)]
+            layout = next((FINGERPRINTS[count] for count in counts if count in FINGERPRINTS), None)
+        if layout is None:
+            ways = [
+                f"data.layout={name} ({', '.join(f'{code} {emotion}' for code, emotion in codes.items() if emotion)})"
+                for name, codes in CODES.items()
+                if set(rows) <= set(codes)
+            ]
+            example = "data.names=[surprise,fear,...] (their emotions, from the smallest number on)"
+            choice = " or ".join([*ways, example])
+            raise UserError(f"{what} are called {found}, and nothing says which emotion is which; set {choice}")
+        table, form = CODES[layout], _NAMES[layout]
+    unknown = sorted(set(rows) - set(table))
+    if unknown:
+        known = ", ".join(f"{code} {emotion or 'no emotion'}" for code, emotion in table.items())
+        raise UserError(f"{what} hold the number {unknown[0]}, which is none of {form}'s: {known}")
+    return {code: _position(table[code]) for code in rows}, form
+
+
+# Label files
+
+
+def _rafdb(container: Container, pictures: list[str], source: str) -> Tree | None:
+    """RAF-DB's `EmoLabel/list_patition_label.txt` with `Image/aligned/` or `Image/original/` beside it."""
+    lists = [name for name in container.names if name.rpartition("/")[2] == _RAFDB_LIST]
+    if not lists:
+        return None
+    if len(lists) > 1:
+        raise UserError(f"{source} holds {_RAFDB_LIST} more than once ({listed(lists)}); name one folder in data.path")
+    with container.open(lists[0]) as file:
+        lines = file.read().decode(errors="replace").splitlines()
+    root = lists[0].removesuffix(_RAFDB_LIST).removesuffix("EmoLabel/")
+    below = set(pictures)
+    labels = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words:
+            continue
+        code = int(words[1]) if len(words) == 2 and words[1].isdecimal() else -1
+        if code not in CODES["raf-db"]:
+            _refuse(lists[0], source, number, f"{line.strip()!r} is no picture and number from 1 to 7")
+        stem, _, suffix = words[0].rpartition(".")
+        ways = (f"{root}Image/aligned/{stem}_aligned.{suffix}", f"{root}Image/original/{words[0]}")
+        path = next((way for way in ways if way in below), ways[0])
+        split = TRAIN if words[0].startswith("train") else TEST
+        labels.append((path, _position(CODES["raf-db"][code]), split))
+    of_data = [name for name in pictures if name.startswith(f"{root}Image/{_folder_of(labels)}/")]
+    return _labelled("RAF-DB (its label list)", labels, of_data, root, lists[0], source)
+
+
+def _folder_of(labels: list[tuple[str, int | None, int]]) -> str:
+    """aligned or original: where most of RAF-DB's pictures lie."""
+    return Counter(path.split("/")[-2] for path, _, _ in labels).most_common(1)[0][0] if labels else "aligned"
+
+
+def _affectnet(container: Container, pictures: list[str], source: str) -> Tree | None:
+    """AffectNet's `{train_set,val_set}/images/N.jpg` with `annotations/N_exp.npy`, one label in each."""
+    found = {name: match for name in container.names if (match := _AFFECTNET_LABEL.match(name))}
+    if not found:
+        return None
+    picture_of = {name.rpartition(".")[0]: name for name in pictures}
+    labels = []
+    for name, content in container.read(list(found)):
+        try:
+            value = np.load(io.BytesIO(content), allow_pickle=False)
+            code = int(value)
+        except (ValueError, TypeError, EOFError, OSError) as error:
+            raise UserError(
+                f"{source}: {name} is no .npy of one number ({error}); files that hold Python objects are not opened, "
+                "as they may run code: copy the data again"
+            ) from error
+        if code not in CODES["affectnet"]:
+            raise UserError(f"{source}: {name} holds the number {code}, which is none of AffectNet's 0 to 10")
+        parent, number = found[name].groups()
+        path = picture_of.get(f"{parent}images/{number}", f"{parent}images/{number}.jpg")
+        labels.append((path, _position(CODES["affectnet"][code]), split_of_folder(path.rpartition("/")[0])))
+    parents = {match[1] for match in found.values()}
+    of_data = [name for name in pictures if name.rpartition("images/")[0] in parents]
+    return _labelled("AffectNet (.npy labels)", labels, of_data, "", "annotations", source)
+
+
+def _ferplus(container: Container, pictures: list[str], source: str) -> Tree | None:
+    """FER+'s `FER2013{Train,Valid,Test}/fer0000000.png` with `label.csv`, or beside `fer2013new.csv`."""
+    of_data = [name for name in pictures if name.split("/")[-2:-1] and name.split("/")[-2].startswith("FER2013")]
+    if not of_data:
+        return None
+    tables = [name for name in container.names if name.rpartition("/")[2] in ("label.csv", "fer2013new.csv")]
+    beside = [name for name in tables if name.endswith("label.csv")] or tables
+    if not beside:
+        folders = listed(sorted({name.split("/")[-2] for name in of_data}))
+        raise UserError(
+            f"{source} holds FER+'s folders ({folders}) without their labels; put fer2013new.csv beside them "
+            "(https://github.com/microsoft/FERPlus)"
+        )
+    by_name = defaultdict(list)
+    for name in of_data:
+        by_name[name.rpartition("/")[2]].append(name)
+    labels = []
+    for table in beside:
+        folder = table.rpartition("/")[0]
+        for number, row in enumerate(_rows(container, table), start=1):
+            name = row[1] if table.endswith("fer2013new.csv") and len(row) == 12 else row[0]
+            if not is_image(name):  # a header, or a row that FER+ gives no picture
+                continue
+            votes = row[-len(_FERPLUS) :]
+            if len(row) < 11 or not all(vote.strip().isdecimal() for vote in votes):
+                _refuse(table, source, number, "has no ten vote counts")
+            counts = [int(vote) for vote in votes]
+            path = f"{folder}/{name}" if table.endswith("label.csv") else _one(by_name[name], name, source)
+            split = split_of_folder(path.rpartition("/")[0])
+            labels.append((path, _position(_FERPLUS[counts.index(max(counts))]), split))
+    return _labelled("FER+ (label with most votes)", labels, of_data, "", beside[0].rpartition("/")[2], source)
+
+
+def _label_table(
+    container: Container, pictures: list[str], source: str, layout: str | None, names: Sequence[str] | None
+) -> Tree | None:
+    """`labels.csv`, or one for each split (`train_labels.csv`), with a picture and a label in each row."""
+    tables = {}
+    for name in container.names:
+        match = _LABEL_TABLE.match(name.rpartition("/")[2])
+        if match:
+            rows = _rows(container, name)
+            header = [column.strip().lower() for column in rows[0]] if rows else []
+            picture = next((header.index(column) for column in _PICTURE_COLUMNS if column in header), None)
+            label = next((header.index(column) for column in _LABEL_COLUMNS if column in header), None)
+            if picture is not None and label is not None:
+                tables[name] = (match[1] or "", picture, label, rows[1:])
+    if not tables or not pictures:
+        return None
+    by_name = defaultdict(list)
+    for name in pictures:
+        by_name[name.rpartition("/")[2]].append(name)
+    listing: list[tuple[str, str, int]] = []  # picture, label, split
+    for table, (part, picture, label, rows) in tables.items():
+        for number, row in enumerate(rows, start=2):
+            if len(row) <= max(picture, label):
+                _refuse(table, source, number, "has too few columns")
+            tail = row[picture].strip().replace("\\", "/").removeprefix("./")
+            ways = [name for name in by_name[tail.rpartition("/")[2]] if f"/{name}".endswith(f"/{tail}")]
+            if len(ways) > 1 and part:
+                ways = [name for name in ways if split_of_folder(name.rpartition("/")[0]) == split_of_folder(part)]
+            path = _one(ways, tail, source)
+            split = split_of_folder(part) if part else split_of_folder(path.rpartition("/")[0])
+            listing.append((path, row[label].strip(), split))
+    shown = listed(sorted(tables))
+    if all(label.removesuffix(".0").isdecimal() for _, label, _ in listing):
+        codes = [int(label.removesuffix(".0")) for _, label, _ in listing]
+        if layout is None and all(_RAFDB_PICTURE.search(path) for path, _, _ in listing):
+            layout = "raf-db"
+        train = Counter(code for code, (_, _, split) in zip(codes, listing, strict=True) if split == TRAIN)
+        table_of, form = emotions_of_codes(Counter(codes), train, f"{source}: the labels in {shown}", layout, names)
+        emotions = [table_of[code] for code in codes]
+    else:
+        emotions = [_position(emotion_from_spelling(label)) for _, label, _ in listing]
+        form = _NAMES.get(layout or "", "label table")
+    labels = [(path, emotion, split) for (path, _, split), emotion in zip(listing, emotions, strict=True)]
+    return _labelled(f"{form} ({shown})", labels, pictures, "", shown, source)
+
+
+def _labelled(
+    form: str, labels: list[tuple[str, int | None, int]], pictures: list[str], root: str, table: str, source: str
+) -> Tree:
+    """The tree that a label file describes: (picture, position in `ALL_EMOTIONS` or None, split) each.
+
+    Raises:
+        UserError: a picture is missing, or is named twice with different labels.
+    """
+    have = set(pictures)
+    missing = [path for path, _, _ in labels if path not in have]
+    if missing:
+        raise UserError(
+            f"{source}: {table} names {len(missing):,} pictures that are not there ({listed(missing)}); copy the data "
+            "again, or delete these lines"
+        )
+    places: dict[str, Place] = {}
+    none = 0
+    seen: dict[str, int | None] = {}
+    for path, emotion, split in labels:
+        if seen.setdefault(path, emotion) != emotion:
+            raise UserError(f"{source}: {table} names {path} twice, with different labels; delete one of the lines")
+        if emotion is None:
+            none += 1
+        else:
+            places[path] = Place(path, path.removeprefix(root), emotion, split)
+    notes = []
+    if none:
+        notes.append(f"{source}: left out {none:,} pictures that {table} gives no emotion")
+    unlabelled = [name for name in pictures if name not in seen]
+    if unlabelled:
+        shown = listed(unlabelled)
+        notes.append(f"{source}: left out {len(unlabelled):,} pictures without a label in {table}: {shown}")
+    if not places:
+        raise UserError(f"{source}: {table} gives no picture an emotion; name another folder in data.path")
+    return _with_persons(form, sorted(places.values(), key=lambda place: natural(place.row)), notes)
+
+
+# Names of files and folders
+
+
+def _kdef(pictures: list[str], source: str) -> Tree | None:
+    """KDEF's names: session, sex, number, emotion, angle, as AF01ANS.JPG; the person is sex and number."""
+    found = {name: match for name in pictures if (match := _KDEF_PICTURE.match(name.rpartition("/")[2]))}
+    if 2 * len(found) <= len(pictures) or not pictures:
+        return None
+    places = [
+        Place(
+            name,
+            name,
+            _position(_KDEF[match[2].upper()]) or 0,
+            split_of_folder(name.rpartition("/")[0]),
+            match[1].upper(),
+        )
+        for name, match in found.items()
+    ]
+    others = [name for name in pictures if name not in found]
+    notes = (
+        [f"{source}: left out {len(others):,} pictures that are not called as KDEF's: {listed(others)}"]
+        if others
+        else []
+    )
+    return Tree("KDEF", sorted(places, key=lambda place: natural(place.row)), notes)
+
+
+def _number_folders(pictures: list[str], source: str, layout: str | None, names: Sequence[str] | None) -> Tree | None:
+    """Class folders that are called by numbers, `train/5/`."""
+    found = []
+    for name in pictures:
+        parts = name.split("/")
+        index = next((i for i in reversed(range(len(parts) - 1)) if parts[i].isdecimal()), None)
+        if index is not None:
+            split = split_of_folder("/".join(parts[:index]))
+            found.append((name, int(parts[index]), split, parts[:index]))
+    if not found:
+        return None
+    if layout is None and all(_RAFDB_PICTURE.search(name) for name, *_ in found):
+        layout = "raf-db"
+    codes = Counter(code for _, code, _, _ in found)
+    train = Counter(code for _, code, split, _ in found if split == TRAIN)
+    table, form = emotions_of_codes(codes, train, f"{source}: the class folders", layout, names)
+    roots = {"/".join(parts[:-1] if split != UNSPLIT else parts) for _, _, split, parts in found}
+    if len(roots) > 1:
+        raise UserError(f"{source} holds more than one data set, in {listed(sorted(roots))}; name one in data.path")
+    root = f"{root}/" if (root := roots.pop()) else ""
+    places = [
+        Place(name, name.removeprefix(root), emotion, split)
+        for name, code, split, _ in found
+        if (emotion := table[code]) is not None
+    ]
+    notes = []
+    if len(places) < len(found):
+        notes.append(f"{source}: left out {len(found) - len(places):,} pictures in folders that are no emotion's")
+    if len(found) < len(pictures):
+        notes.append(f"{source}: left out {len(pictures) - len(found):,} pictures outside the class folders")
+    return _with_persons(f"{form} (number folders)", sorted(places, key=lambda place: natural(place.row)), notes)
+
+
+def _with_persons(form: str, places: list[Place], notes: list[str]) -> Tree:
+    """Persons by the names of files, where all are called as CK+ calls them (S010_004_00000017.png) or as KDEF does."""
+    for data_set, pattern in (("CK+", _CK_PICTURE), ("KDEF", _KDEF_PICTURE)):
+        found = [pattern.match(place.name.rpartition("/")[2]) for place in places]
+        if places and all(found):
+            persons = [match[1].upper() for match in found if match]
+            named = [replace(place, person=person) for place, person in zip(places, persons, strict=True)]
+            return Tree(f"{data_set} ({form})", named, notes)
+    return Tree(form, places, notes)
+
+
+def _rows(container: Container, name: str) -> list[list[str]]:
+    with container.open(name) as file:
+        return list(csv.reader(io.StringIO(file.read().decode("utf-8-sig", errors="replace"))))
+
+
+def _position(emotion: str | None) -> int | None:
+    return None if emotion is None else ALL_EMOTIONS.index(emotion)
+
+
+def _one(ways: list[str], name: str, source: str) -> str:
+    """The only picture that is meant, or the name itself, which then counts as missing."""
+    if len(ways) > 1:
+        raise UserError(f"{source} holds several pictures called {name} ({listed(ways)}); name one folder in data.path")
+    return ways[0] if ways else name
+
+
+def _refuse(table: str, source: str, line: int, fault: str) -> NoReturn:
+    raise UserError(f"{source}: {table}, line {line:,}, {fault}; mend or delete the line, or copy the file again")

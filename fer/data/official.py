@@ -1,0 +1,225 @@
+"""FER2013's official split, found again by the pictures themselves.
+
+Copies of FER2013 as folders or parquet files lose the usage and the row of each face, and are often divided anew. The
+package holds, for every row of `fer2013.csv`, 64 bits of the SHA-256 of its pixels and its difference hash
+(`fer2013_digests.npy`; no face can be seen in either). `find_official` compares a source's faces with them,
+`use_official` divides the source accordingly. Knows nothing of files or labels.
+"""
+
+import dataclasses
+import hashlib
+import logging
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fer.data.duplicates import difference_hash
+from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces, Official
+
+_log = logging.getLogger(__name__)
+
+# The rows of Kaggle's fer2013.csv at which PublicTest and PrivateTest begin; its splits stand one after the other.
+_BEGIN_OF_TESTS = (28709, 32298)
+
+# A face is taken for a picture of FER2013 when their difference hashes are at most NEAR of 64 bits apart, and those of
+# all other pictures at least MARGIN bits farther. Of the 32,298 rows of Training and PublicTest, saved as JPEG of
+# quality 75, these limits give one a wrong row and none a wrong split, and leave 650 without a place; a margin of 2
+# gives three a wrong row and leaves 383, a margin of 4 none and 1,108. NEAR may be 6 or 10 as well.
+NEAR = 8
+MARGIN = 3
+
+TABLE = Path(__file__).with_name("fer2013_digests.npy")
+_ROW_IN_NAME = re.compile(r"(?:Training|PublicTest|PrivateTest)_(\d+)\.\w+$")
+
+_SAMPLE = 256  # faces that are tried by likeness before all are
+_BLOCK = 16  # faces compared with all pictures at once: their bit counts stay in the processor's cache
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pictures:
+    """The different pictures of FER2013, and where each stands.
+
+    Attributes:
+        sha256: uint64 (P,), the first 64 bits of the SHA-256 of the 2,304 pixel bytes, ascending.
+        hashes: uint64 (P,), of `fer.data.duplicates.difference_hash`.
+        rows: for each picture its rows of `fer2013.csv`, ascending.
+    """
+
+    sha256: npt.NDArray[np.uint64]
+    hashes: npt.NDArray[np.uint64]
+    rows: list[npt.NDArray[np.int64]]
+
+
+def row_in_name(name: str) -> int:
+    """The row of fer2013.csv that a face's name says (see `Faces.rows`), or -1."""
+    if name.isdecimal():
+        return int(name)
+    found = _ROW_IN_NAME.search(name)
+    return int(found[1]) if found else -1
+
+
+def find_official(faces: Faces) -> Official | None:
+    """Where the faces stand in FER2013; None unless at least half of them are FER2013's.
+
+    First by the digest of all pixels, then by likeness (copies that were saved as JPEG, or scaled): by the difference
+    hash, where one picture is near and clearly nearer than all others that are left. Where several are about as near
+    and all are of one split, the split is known and the row is not. Pictures that FER2013 holds several times are given
+    out as often as they stand there, first to the faces that the source has in the same split.
+
+    Args:
+        faces: all faces of a source, with the splits that the source gives them.
+    """
+    pictures = _pictures()
+    chosen = np.full(len(faces), -1, np.int64)  # each face's picture
+    if faces.images.shape[1] == SIZE:
+        digests = np.array([_sha256(image) for image in faces.images], np.uint64)
+        at = np.searchsorted(pictures.sha256, digests).clip(max=len(pictures.sha256) - 1)
+        chosen = np.where(pictures.sha256[at] == digests, at, -1)
+    sure = chosen >= 0
+    others = np.flatnonzero(~sure)
+    if 2 * sure.sum() < len(faces):
+        sample = np.random.default_rng(0).permutation(others)[:_SAMPLE]
+        face, _, distance = _near_pairs(faces.images[sample], pictures)
+        if 2 * len(np.unique(face[distance <= NEAR // 2])) < len(sample):  # of other faces about a twentieth
+            return None
+
+    stands = np.array([len(rows) for rows in pictures.rows])
+    face, picture, distance = _near_pairs(faces.images[others], pictures)
+    face = others[face]
+    while True:
+        # With every face that is placed there are fewer pictures left, and others become clearly the nearest.
+        taken = np.bincount(chosen[chosen >= 0], minlength=len(stands))
+        left = (chosen[face] < 0) & (taken < stands)[picture]
+        face, picture, distance = face[left], picture[left], distance[left]
+        nearest = np.full(len(faces), 64)
+        np.minimum.at(nearest, face, distance)
+        rival = (distance < nearest[face] + MARGIN) & (nearest[face] <= NEAR)
+        clear = rival & (np.bincount(face[rival], minlength=len(faces)) == 1)[face]
+        if not clear.any():
+            break
+        chosen[face[clear]] = picture[clear]
+
+    rows = _give_out(chosen, sure, pictures, faces)
+    splits = np.array([UNSPLIT if row < 0 else _split_of(row) for row in rows.tolist()], np.int8)
+    # Without a row: faces that the source has more often than FER2013, and those that several pictures are near to.
+    extra = np.flatnonzero((chosen >= 0) & (rows < 0))
+    for position, numbers in _grouped(np.append(extra, face[rival]), np.append(chosen[extra], picture[rival])).items():
+        possible = {_split_of(row) for number in numbers for row in pictures.rows[number].tolist()}
+        if len(possible) == 1:
+            splits[position] = possible.pop()
+    return Official(rows, splits, sure) if 2 * (splits != UNSPLIT).sum() >= len(faces) else None
+
+
+def use_official(faces: Faces, name: str) -> tuple[Faces, npt.NDArray[np.bool_]]:
+    """The faces in FER2013's official splits, and which of them have one, bool (N,); says in the log what was found.
+
+    A face that was not found stays in training if the source has it there and is not divided anew (some copies add
+    changed training faces); else nobody knows whether it is one of the official test faces, and it has no split.
+    Faces of which `official` is None are returned as they are, all with a split.
+
+    Args:
+        faces: with `Faces.official`, as `fer.data.reader.read` returns them.
+        name: what messages call the source.
+    """
+    official = faces.official
+    if official is None:
+        return faces, np.ones(len(faces), np.bool_)
+    placed = official.splits != UNSPLIT
+    tests = np.isin(official.splits, (VAL, TEST))
+    leaked = int((tests & (faces.splits == TRAIN)).sum())
+    splits = official.splits.copy()
+    if leaked == 0:
+        splits[~placed & (faces.splits == TRAIN)] = TRAIN
+    known = splits != UNSPLIT
+    counts = ", ".join(f"{split} {int((splits == code).sum()):,}" for code, split in SPLIT_NAMES.items())
+    sure = int((official.sure & placed).sum())
+    _log.info(
+        f"{name}: {int(placed.sum()):,} of {len(faces):,} faces are found in FER2013 ({sure:,} surely, "
+        f"{int(placed.sum()) - sure:,} by likeness); its official split: {counts}"
+    )
+    if leaked:
+        _log.warning(
+            f"{name} is divided anew: {leaked:,} of its {int((faces.splits == TRAIN).sum()):,} training faces are of "
+            "FER2013's official test sets; the official split is used (data.split=source keeps the source's own, and "
+            "its numbers compare with nobody's)"
+        )
+    if not known.all():
+        _log.warning(
+            f"{name}: left out {int((~known).sum()):,} faces that have no place in FER2013's official split; "
+            "data.split=source or data.split=random takes them"
+        )
+    return dataclasses.replace(faces, splits=splits), known
+
+
+@cache
+def _pictures() -> _Pictures:
+    table = np.load(TABLE)  # uint64 (35887, 2)
+    sha256, first, picture = np.unique(table[:, 0], return_index=True, return_inverse=True)
+    order = np.argsort(picture, kind="stable")
+    rows = np.split(order, np.flatnonzero(np.diff(picture[order])) + 1)
+    return _Pictures(sha256, table[first, 1], rows)
+
+
+def _sha256(image: npt.NDArray[np.uint8]) -> int:
+    return int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "little")
+
+
+def _split_of(row: int) -> int:
+    """TRAIN, VAL or TEST of a row of fer2013.csv."""
+    return TRAIN if row < _BEGIN_OF_TESTS[0] else VAL if row < _BEGIN_OF_TESTS[1] else TEST
+
+
+def _near_pairs(
+    images: npt.NDArray[np.uint8], pictures: _Pictures
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The positions of faces and pictures whose hashes are less than NEAR + MARGIN bits apart, and how many."""
+    hashes = difference_hash(images)
+    found = []
+    for start in range(0, len(images), _BLOCK):
+        distance = np.bitwise_count(hashes[start : start + _BLOCK, None] ^ pictures.hashes)
+        face, picture = np.nonzero(distance < NEAR + MARGIN)
+        found.append(np.stack([face + start, picture, distance[face, picture]]))
+    face, picture, distance = np.concatenate([np.empty((3, 0), np.intp), *found], axis=1)
+    return face, picture, distance
+
+
+def _give_out(
+    chosen: npt.NDArray[np.int64], sure: npt.NDArray[np.bool_], pictures: _Pictures, faces: Faces
+) -> npt.NDArray[np.int32]:
+    """A row for each face, int32 (N,); -1 for faces without a picture and for those that are more than its rows.
+
+    Which of several equal pictures is which no one can see: first come the rows that the faces' names say, then those
+    of the split that the source has them in, then those of the same side, as many copies keep both official test sets
+    in one folder.
+    """
+    given = np.full(len(chosen), -1, np.int32)
+    named = [row_in_name(name) for name in faces.rows.tolist()]
+    splits = faces.splits.tolist()
+    free = {number: pictures.rows[number].tolist() for number in np.unique(chosen[chosen >= 0]).tolist()}
+    order = [*np.flatnonzero(sure).tolist(), *np.flatnonzero((chosen >= 0) & ~sure).tolist()]
+    tests: tuple[Callable[[int, int], bool], ...] = (
+        lambda face, row: row == named[face],
+        lambda face, row: _split_of(row) == splits[face],
+        lambda face, row: (_split_of(row) == TRAIN) == (splits[face] == TRAIN) or splits[face] == UNSPLIT,
+        lambda face, row: True,
+    )
+    for fits in tests:
+        for face in order:
+            rows = free[int(chosen[face])]
+            row = next((row for row in rows if fits(face, row)), None) if given[face] < 0 else None
+            if row is not None:
+                rows.remove(row)
+                given[face] = row
+    return given
+
+
+def _grouped(positions: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) -> dict[int, list[int]]:
+    """For each position its numbers."""
+    groups: dict[int, list[int]] = {}
+    for position, number in zip(positions.tolist(), numbers.tolist(), strict=True):
+        groups.setdefault(position, []).append(number)
+    return groups
