@@ -124,6 +124,8 @@ class TrainConfig:
     compile: bool = False
     tta: str = "none"
     test_split: str = "test"
+    robustness: bool = False
+    robustness_faces: int | None = None
     name: str = "run"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -458,6 +460,7 @@ def validate(cfg: DictConfig) -> list[str]:
         *_between("optim.lr", optim.lr, 0, None),
         *_between("optim.weight_decay", optim.weight_decay, 0, None),
         *_between("model.image_size", model.image_size, 16, None),
+        *_between("robustness_faces", cfg.robustness_faces, 1, None),
         *_between("early_stopping", cfg.early_stopping, 1, None),
         *_between("image_sizes", min(cfg.image_sizes or [16]), 16, None),
     ]
@@ -471,6 +474,8 @@ def validate(cfg: DictConfig) -> list[str]:
             found.append(f"data.fold={data.fold}: with data.folds={data.folds} it goes from 0 to {data.folds - 1}")
     if data.val_fraction + data.test_fraction >= 1:
         found.append("data.val_fraction and data.test_fraction leave nothing to train on; their sum must be below 1")
+    if cfg.robustness_faces is not None and not cfg.robustness:
+        found.append("robustness_faces: it is of the report on corrupted faces; add robustness=true")
     if cfg.mode == "test" and cfg.ckpt is None:
         found.append("mode=test needs a checkpoint: ckpt=RUN/checkpoints/best.ckpt")
     if cfg.image_sizes and (cfg.trainer.get("max_epochs") or 0) < 1:

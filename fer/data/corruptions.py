@@ -207,10 +207,10 @@ def _cover_lower(faces: Tensor, height: float, generator: torch.Generator) -> Te
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "gaussian_noise": Corruption("standard deviation, share of white", (0.04, 0.08, 0.12, 0.18, 0.26), _gaussian_noise),
-    "shot_noise": Corruption("photons of a white pixel", (60, 25, 12, 6, 3), _shot_noise),
-    "defocus": Corruption("Gaussian blur, sigma in pixels of 48", (0.8, 1.2, 1.6, 2.2, 3), _defocus),
-    "motion_blur": Corruption("length in pixels of 48", (3, 5, 7, 10, 14), _motion_blur),
+    "gaussian_noise": Corruption("standard deviation, share of white", (0.02, 0.04, 0.06, 0.08, 0.1), _gaussian_noise),
+    "shot_noise": Corruption("photons of a white pixel", (250, 100, 50, 30, 15), _shot_noise),
+    "defocus": Corruption("Gaussian blur, sigma in pixels of 48", (0.5, 0.8, 1.1, 1.5, 2), _defocus),
+    "motion_blur": Corruption("length in pixels of 48", (3, 5, 7, 9, 11), _motion_blur),
     "resolution": Corruption("pixels per side", (32, 24, 16, 12, 8), _resolution),
     "jpeg": Corruption("JPEG quality", (40, 25, 15, 10, 5), _jpeg),
     "brighter": Corruption("times as bright, clipped at white", (1.2, 1.5, 1.9, 2.4, 3), _brightness),
@@ -220,7 +220,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "rotation": Corruption("degrees to either side", (10, 20, 30, 45, 60), _rotation),
     "smaller": Corruption("share of its usual size", (0.9, 0.8, 0.7, 0.625, 0.55), _smaller),
     "larger": Corruption("times its usual size", (1.06, 1.12, 1.18, 1.24, 1.3), _larger),
-    "shift": Corruption("share of the side, in any direction", (0.05, 0.1, 0.15, 0.2, 0.25), _shift),
+    "shift": Corruption("share of the side, in any direction", (0.08, 0.15, 0.22, 0.28, 0.34), _shift),
     "eyes_covered": Corruption("height of the bar, share of the side", (0.08, 0.13, 0.18, 0.23, 0.28), _cover_eyes),
     "mouth_covered": Corruption("height of the bar, share of the side", (0.1, 0.16, 0.22, 0.28, 0.34), _cover_mouth),
     "lower_half_covered": Corruption(

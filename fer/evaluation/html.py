@@ -57,6 +57,12 @@ CAPTIONS = {
         "The mistakes that the network is most sure of, with the row of the source. Some are mistakes of the label.",
     ),
     "predictions": ("Random faces", "A random draw; red is wrong."),
+    "robustness": (
+        "Corrupted faces",
+        "Accuracy by severity; dotted is that of the clean faces. Below each curve, a face at the first, third and "
+        "fifth severity. What each corruption is: fer/data/corruptions.py.",
+    ),
+    "corruptions": ("One face under every corruption", "Clean, then severities 1 to 5."),
     "grad_cam": (
         "Grad-CAM",
         "Red is what speaks for the predicted class. A red caption is a wrong prediction. A map shows where "
@@ -94,6 +100,8 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: s
     ]
     if "members" in report[split]:
         body += ["<h2>Members</h2>", _members(report, split)]
+    if "robustness" in report:
+        body += [f"<h2>Corrupted faces ({split})</h2>", _robustness(report["robustness"])]
     for name, (heading, caption) in CAPTIONS.items():
         for where in (split, *(key for key in ("val", "test") if key != split)):
             if f"{name}_{where}" in pictures:
@@ -181,6 +189,23 @@ def _members(report: Mapping[str, Any], split: str) -> str:
     return _table(["", "accuracy", "F1, macro", "NLL", "ECE"], rows) + (
         f"<p>Not all members agree on {disagreement['any']:.1%} of the images; two members differ on "
         f"{disagreement['mean_of_pairs']:.1%} on average; at least one is right on {disagreement['one_right']:.1%}.</p>"
+    )
+
+
+def _robustness(robustness: Mapping[str, Any]) -> str:
+    rows = []
+    for name, found in robustness["corruptions"].items():
+        means = (sum(found[key]) / len(found[key]) for key in ("accuracy", "f1", "ece", "changed"))
+        accuracies = (f"{value:.3f}" for value in found["accuracy"])
+        amounts = ", ".join(f"{amount:g}" for amount in found["severities"])
+        rows.append([f"{name.replace('_', ' ')}: {amounts}", *accuracies, *(f"{mean:.3f}" for mean in means)])
+    header = ["", *(f"accuracy at {severity}" for severity in range(1, 6)), "mean", "F1", "ECE", "changed"]
+    count = next(iter(robustness["corruptions"].values()))["n"]
+    return _table(header, rows) + (
+        f"<p>Accuracy {robustness['clean_accuracy']:.4f} on the same {count:,} faces as they are, "
+        f"{robustness['mean_accuracy']:.4f} in the mean over corruptions and severities. F1, ECE and the share of "
+        "answers that changed are means over severities. Only results with the same digest of the corruptions, "
+        f"{escape(robustness['digest'])}, can be compared.</p>"
     )
 
 

@@ -307,6 +307,77 @@ def ensemble(accuracies: Sequence[tuple[str, float, Sequence[float]]], disagreem
     return figure
 
 
+def corruption_curves(
+    robustness: Mapping[str, Any],
+    curves: Mapping[str, Mapping[str, Any]],
+    examples: Mapping[str, Images],
+    title: str,
+) -> Figure:
+    """Accuracy by severity, a panel for each corruption with a face under severities 1, 3 and 5; the mean comes first.
+
+    Args:
+        robustness: as in metrics.json.
+        curves: for each network, by its name, "accuracy" (5 numbers) by corruption.
+        examples: by corruption, uint8 (6, S, S): a clean face, and the same at each severity.
+        title: of the picture.
+    """
+    corruptions = robustness["corruptions"]
+    columns = 6
+    rows = -(-(len(corruptions) + 1) // columns)
+    figure = Figure(figsize=(2.5 * columns, 2.9 * rows + 0.6), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axis, name in zip(axes, ["mean", *corruptions], strict=False):
+        axis.axhline(robustness["clean_accuracy"], color="gray", linewidth=0.8, linestyle=":")
+        for index, (label, found) in enumerate(curves.items()):
+            values = found[name]["accuracy"] if name != "mean" else _mean_by_severity(found)
+            colour = "black" if index == 0 else _COLOURS[(index - 1) % 10]
+            axis.plot(range(1, 6), values, ".-", color=colour, linewidth=1.4, label=label if name == "mean" else None)
+        axis.set_title("mean of all" if name == "mean" else name.replace("_", " "), fontsize=10)
+        axis.set_ylim(-0.5, 1)  # the faces lie below zero
+        axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
+        axis.grid(alpha=0.3)
+        amounts = range(1, 6) if name == "mean" else corruptions[name]["severities"]
+        axis.set_xticks(range(1, 6), [f"{amount:g}" for amount in amounts], fontsize=8)
+        if name != "mean":
+            axis.set_xlabel(corruptions[name]["unit"], fontsize=7)
+            inset = axis.inset_axes((0.02, 0.01, 0.96, 0.31))
+            inset.imshow(np.hstack(list(examples[name][[1, 3, 5]])), cmap="gray", vmin=0, vmax=255)
+            inset.axis("off")
+        else:
+            axis.set_xlabel("severity", fontsize=7)
+    for axis in axes[len(corruptions) + 1 :]:
+        axis.axis("off")
+    figure.suptitle(title, fontsize=11)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def corruption_sheet(corruptions: Mapping[str, Any], examples: Mapping[str, Images], title: str) -> Figure:
+    """One face under every corruption: clean, then severities 1 to 5 with their amounts.
+
+    Args:
+        corruptions: by name, with "unit" and "severities", as in metrics.json.
+        examples: by corruption, uint8 (6, S, S).
+        title: of the picture.
+    """
+    columns = 2
+    height, width = next(iter(examples.values())).shape[1:]
+    sheet = _Sheet(columns, -(-len(examples) // columns), (height, 6 * (width + 2)), above=13)
+    for position, (name, faces) in enumerate(examples.items()):
+        framed = np.pad(faces, ((0, 0), (0, 0), (1, 1)), constant_values=255) / 255
+        pixels = np.repeat(np.hstack(list(framed))[..., None], 3, axis=2)
+        amounts = ", ".join(f"{amount:g}" for amount in corruptions[name]["severities"])
+        caption = f"{name.replace('_', ' ')}: {corruptions[name]['unit']}\nclean, {amounts}"
+        sheet.add(*divmod(position, columns), pixels, caption, "black")
+    return sheet.figure(title)
+
+
+def _mean_by_severity(found: Mapping[str, Any]) -> Array:
+    means: Array = np.mean([values["accuracy"] for values in found.values()], axis=0)
+    return means
+
+
 def _square(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.8, 5.2), dpi=_DPI, layout="constrained")
     axis = figure.subplots()

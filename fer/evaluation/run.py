@@ -30,6 +30,7 @@ from torch import Tensor
 import fer
 from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint, write_checkpoint
 from fer.config import TrainConfig, resumed_run
+from fer.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer.data.datamodule import FER2013DataModule
 from fer.data.duplicates import find_copies
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
@@ -38,11 +39,12 @@ from fer.evaluation import html, plots
 from fer.evaluation.grad_cam import grad_cam
 from fer.evaluation.metrics import HEADLINE, compute_metrics, fit_temperature
 from fer.evaluation.predict import Predictions, predict
+from fer.evaluation.robustness import choose_faces, measure_robustness
 from fer.files import write_whole
 from fer.labels import resolve_classes, subset_name
 from fer.models.network import EmotionNetwork
 from fer.training.callbacks import RunLogger
-from fer.training.run import build_datamodule, print_class_counts
+from fer.training.run import build_datamodule, choose_precision, print_class_counts
 
 log = logging.getLogger(__name__)
 
@@ -123,12 +125,17 @@ def evaluate(cfg: DictConfig, checkpoints: Sequence[Path], run_dir: Path, calibr
         "commit": _commit(),
         **{split: outcome.metrics for split, outcome in outcomes.items()},
     }
+    if cfg.robustness:
+        report["robustness"] = _robustness(cfg, members, datamodule, outcomes[reported])
 
     logger = RunLogger(run_dir)
     step = int(members[0].content.get("global_step", 0))
     pictures = {}
     for split, outcome in outcomes.items():
-        for name, figure in _figures(members, datamodule, outcome, split, whole=split == reported).items():
+        figures = _figures(members, datamodule, outcome, split, whole=split == reported)
+        if split == reported and "robustness" in report:
+            figures |= _robustness_figures(report["robustness"], members, datamodule, outcome, split)
+        for name, figure in figures.items():
             pictures[f"{name}_{split}"] = png = _png(figure)
             write_whole(run_dir / "plots" / f"{name}_{split}.png", png)
             pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
@@ -258,6 +265,23 @@ def _measure(
         metrics["disagreement"] = _disagreement(of_members, targets)
     uncalibrated = torch.stack([found.probabilities(1.0) for found in predictions]).mean(dim=0)
     return _Outcome(code, targets, probabilities, uncalibrated, of_members, metrics)
+
+
+def _robustness(
+    cfg: DictConfig, members: Sequence[_Member], datamodule: FER2013DataModule, outcome: _Outcome
+) -> dict[str, Any]:
+    """`measure_robustness` on the reported split, where and as precisely as Lightning would run the networks."""
+    accelerator = cfg.trainer.get("accelerator", "auto")
+    found = measure_robustness(
+        [(member.network, member.temperature) for member in members],
+        *choose_faces(*datamodule.tensors(outcome.code), cfg.robustness_faces),
+        tta=cfg.tta,
+        device="cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu",
+        bf16=choose_precision(cfg.trainer.get("precision", "auto"), accelerator) == "bf16-mixed",
+    )
+    for member, own in zip(members, found.get("members", []), strict=False):
+        own["path"] = str(member.path)
+    return found
 
 
 def _part(
@@ -405,6 +429,34 @@ def _figures(
     if len(members) == 1:
         figures |= _grad_cam_figure(members[0], faces.images, targets, probabilities, classes, split)
     return figures
+
+
+def _robustness_figures(
+    robustness: dict[str, Any],
+    members: Sequence[_Member],
+    datamodule: FER2013DataModule,
+    outcome: _Outcome,
+    split: str,
+) -> dict[str, Figure]:
+    faces, targets = datamodule.tensors(outcome.code)
+    right = outcome.probabilities.argmax(dim=1) == targets
+    surest = int((outcome.probabilities.amax(dim=1) * right).argmax())
+    face = faces[surest : surest + 1]
+    examples = {
+        name: torch.cat([face, *(corrupt(face, name, severity) for severity in SEVERITIES)])[:, 0].numpy()
+        for name in CORRUPTIONS
+    }
+    curves = {"ensemble" if len(members) > 1 else _short(members[0].path): robustness["corruptions"]}
+    for number, (member, own) in enumerate(zip(members, robustness.get("members", []), strict=False), start=1):
+        curves[f"{number}: {_short(member.path)}"] = {
+            name: {"accuracy": accuracies} for name, accuracies in own["corruptions"].items()
+        }
+    clean, mean = robustness["clean_accuracy"], robustness["mean_accuracy"]
+    title = f"{split}: accuracy {clean:.3f} clean, {mean:.3f} in the mean over corruptions"
+    return {
+        "robustness": plots.corruption_curves(robustness, curves, examples, title),
+        "corruptions": plots.corruption_sheet(robustness["corruptions"], examples, f"{split}: one face corrupted"),
+    }
 
 
 def _grad_cam_figure(

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fer.checkpoint import load_network, read_checkpoint, read_spec, write_checkpoint
 from fer.data import datamodule
+from fer.data.corruptions import CORRUPTIONS
 from fer.data.faces import TEST, TRAIN, Faces
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
@@ -211,6 +212,27 @@ def test_an_ensemble_averages_probabilities(
     assert report["test"]["disagreement"]["mean_of_pairs"] == pytest.approx(differ)
     assert (tmp_path / "plots" / "ensemble_test.png").exists()
     assert str(best(runs[1])) in (tmp_path / "report.html").read_text()
+
+
+def test_corrupted_faces_are_reported(
+    trained: Callable[..., Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = {name: CORRUPTIONS[name] for name in ("jpeg", "lower_half_covered")}
+    for module in ("robustness", "run"):
+        monkeypatch.setattr(f"fer.evaluation.{module}.CORRUPTIONS", some)
+    cfg = settings("robustness=true", "robustness_faces=20")
+    evaluate(cfg, [best(trained()), best(trained("seed=1"))], tmp_path, calibrate=False)
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    robustness = report["robustness"]
+    assert {found["n"] for found in robustness["corruptions"].values()} == {20}
+    assert [member["path"] for member in robustness["members"]] == [own["path"] for own in report["checkpoints"]]
+    page = (tmp_path / "report.html").read_text()
+    assert robustness["digest"] in page
+    assert page.count("lower half covered") == 1
+    for name in ("robustness_test.png", "corruptions_test.png"):
+        with Image.open(tmp_path / "plots" / name) as image:
+            assert len(image.convert("L").getcolors()) > 100
+    assert "robustness" not in json.loads((trained() / "metrics.json").read_text())
 
 
 def test_members_of_other_classes_are_refused(trained: Callable[..., Path], settings: Settings, tmp_path: Path) -> None:
