@@ -52,6 +52,11 @@ CAPTIONS = {
         "Of the predictions with a confidence, the share that is right; dotted is perfect calibration. Below, how many "
         "predictions have that confidence. The temperature was fitted on the validation split.",
     ),
+    "abstention": (
+        "Saying nothing when unsure",
+        "Left: the share of wrong answers when only the surest are given; dotted, a network that is surest where it is "
+        "right. Right: what a minimum confidence does. Crosses are the minimum confidences of the table.",
+    ),
     "mistakes": (
         "Most confident mistakes",
         "The mistakes that the network is most sure of, with the row of the source. Some are mistakes of the label.",
@@ -100,6 +105,8 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: s
     ]
     if "members" in report[split]:
         body += ["<h2>Members</h2>", _members(report, split)]
+    if "abstention" in report[split]:
+        body += [f"<h2>Answers from a minimum confidence on ({split})</h2>", _abstention(report[split], split)]
     if "robustness" in report:
         body += [f"<h2>Corrupted faces ({split})</h2>", _robustness(report["robustness"])]
     for name, (heading, caption) in CAPTIONS.items():
@@ -189,6 +196,27 @@ def _members(report: Mapping[str, Any], split: str) -> str:
     return _table(["", "accuracy", "F1, macro", "NLL", "ECE"], rows) + (
         f"<p>Not all members agree on {disagreement['any']:.1%} of the images; two members differ on "
         f"{disagreement['mean_of_pairs']:.1%} on average; at least one is right on {disagreement['one_right']:.1%}.</p>"
+    )
+
+
+def _abstention(metrics: Mapping[str, Any], split: str) -> str:
+    found = metrics["abstention"]
+    rows = []
+    for wanted, judged in found["thresholds"].items():
+        if judged is None:
+            rows.append([f"{float(wanted):.0%}", "not reached", "-", "-"])
+            continue
+        shares = (_number(judged[key], judged["interval95"][key], 3) for key in ("accuracy", "coverage"))
+        rows.append([f"{float(wanted):.0%}", _number(judged["confidence"], digits=3), *shares])
+    where = (
+        "fitted on the validation split; right and answered are of the test split, with Wilson intervals"
+        if split == "test"
+        else "fitted on the validation split; right and answered are of one half of it with what was fitted on the "
+        "other, mean and spread of 95 % of 20 divisions"
+    )
+    return _table(["wanted", "minimum confidence", "right", "answered"], rows) + (
+        f"<p><small>Minimum confidences are {where}. Area under the risk-coverage curve: {found['area']:.4f}, 0 for a "
+        "network without mistakes.</small></p>"
     )
 
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
+from fer.evaluation import abstention
 from fer.evaluation.metrics import ECE_BINS
 
 Array = npt.NDArray[np.float64]
@@ -130,6 +131,50 @@ def reliability(before: Array, after: Array, targets: Labels, temperature: str, 
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("images")
     axes[0, 0].legend(frameon=False, loc="upper left", fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def risk_coverage(confidence: Array, right: npt.NDArray[np.bool_], thresholds: Mapping[str, Any], title: str) -> Figure:
+    """How often answers are wrong when only the surest are given, and what each minimum confidence does.
+
+    Args:
+        confidence: float (N,).
+        right: (N,).
+        thresholds: as in metrics.json: by share of right answers, None or "confidence", "accuracy" and "coverage".
+        title: of the picture.
+    """
+    confidences, coverage, risk = abstention.risk_coverage(confidence, right)
+    figure = Figure(figsize=(9.6, 4.4), dpi=_DPI, layout="constrained")
+    left, axis = figure.subplots(1, 2)
+    left.plot(coverage, risk, color="tab:blue", linewidth=1.3)
+    best = np.maximum(0, 1 - right.mean() / np.maximum(coverage, 1e-9))
+    left.plot(coverage, best, color="gray", linewidth=0.8, linestyle=":")
+    left.set_xlabel("answered (coverage)")
+    left.set_ylabel("wrong among the answers (risk)")
+    axis.plot(confidences, 1 - risk, color="tab:blue", linewidth=1.3, label="right among the answers")
+    axis.plot(confidences, coverage, color="tab:orange", linewidth=1.3, label="answered")
+    axis.set_xlabel("minimum confidence")
+    axis.legend(frameon=False, loc="lower left", fontsize=9)
+    for wanted, found in thresholds.items():
+        if found is not None and found["accuracy"] is not None:
+            left.plot(found["coverage"], 1 - found["accuracy"], "x", color="black")
+            left.annotate(
+                f"{float(wanted):.0%} right",
+                (found["coverage"], 1 - found["accuracy"]),
+                (5, -9),
+                textcoords="offset points",
+                fontsize=8,
+            )
+            axis.plot(found["confidence"], found["accuracy"], "x", color="black")
+            axis.plot(found["confidence"], found["coverage"], "x", color="black")
+    for each in (left, axis):
+        each.set_xlim(0, 1)
+        each.grid(alpha=0.3)
+        each.xaxis.set_major_formatter(PercentFormatter(1))
+        each.yaxis.set_major_formatter(PercentFormatter(1))
+    left.set_ylim(0, max(0.05, 1.1 * float(risk.max())))
+    axis.set_ylim(0, 1.02)
     figure.suptitle(title, fontsize=11)
     return figure
 

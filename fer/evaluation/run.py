@@ -36,6 +36,7 @@ from fer.data.duplicates import find_copies
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
 from fer.errors import UserError
 from fer.evaluation import html, plots
+from fer.evaluation.abstention import answers, measure_abstention
 from fer.evaluation.grad_cam import grad_cam
 from fer.evaluation.metrics import HEADLINE, compute_metrics, fit_temperature
 from fer.evaluation.predict import Predictions, predict
@@ -105,6 +106,11 @@ def evaluate(cfg: DictConfig, checkpoints: Sequence[Path], run_dir: Path, calibr
     for code in _splits(cfg, members, datamodule):
         outcomes[SPLIT_NAMES[code]] = _measure(cfg, members, datamodule, code, calibrate and code == VAL)
     reported = "test" if "test" in outcomes else "val"
+    said = {split: answers(found.probabilities.numpy(), found.targets.numpy()) for split, found in outcomes.items()}
+    if "val" in outcomes:  # minimum confidences are fitted on it
+        for split, outcome in outcomes.items():
+            fitted_on = None if split == "val" else said["val"]
+            outcome.metrics["abstention"] = measure_abstention(*said[split], fitted_on)
     report: dict[str, Any] = {
         "checkpoints": [_describe(member) for member in members],
         "classes": list(classes),
@@ -410,6 +416,12 @@ def _figures(
         ", ".join(f"{member.temperature:.2f}" for member in members),
         f"{split}: reliability",
     )
+    if "abstention" in metrics:
+        figures["abstention"] = plots.risk_coverage(
+            *answers(probabilities, targets),
+            metrics["abstention"]["thresholds"],
+            f"{split}: saying nothing when unsure",
+        )
     figures["per_class"] = plots.per_class_bars(metrics["per_class"], headline)
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != targets)
     worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:_GALLERY]
