@@ -79,6 +79,7 @@ class DataConfig:
     exclude: str | None = None
     exclude_reasons: list[str] | None = None
     exclude_action: str = "drop"
+    groups: str | None = None
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     memory_gb: float = 1.0
 
@@ -510,6 +511,8 @@ def _mistaken_labels(cfg: DictConfig) -> list[str]:
         found.append(f"data.classes: only FER+ votes for {CONTEMPT}; add data.labels=ferplus, or leave it out")
     if data.ferplus_target == "any" and (data.mixup_alpha > 0 or data.fer2013_weight > 0):
         found.append("data.ferplus_target=any takes one label per face; leave data.mixup_alpha and fer2013_weight at 0")
+    if data.groups is not None and not Path(data.groups).expanduser().exists():
+        found.append(f"data.groups={data.groups} does not exist; give a CSV with the columns id,group, or leave it out")
     if data.exclude is None:
         if data.exclude_reasons is not None or data.exclude_action != "drop":
             found.append("data.exclude_reasons and data.exclude_action need data.exclude=cleaning.csv")

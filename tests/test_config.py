@@ -170,6 +170,7 @@ def test_folds_and_trainer_arguments_are_checked(settings: Callable[..., DictCon
         (["data.classes=8"], "only FER+ votes for contempt"),
         (["data.labels=ferplus", "data.ferplus_target=any", "data.mixup_alpha=0.2"], "one label per face"),
         (["data.exclude_reasons=[blank]"], "need data.exclude"),
+        (["data.groups=none.csv"], "columns id,group"),
         (["data.exclude=none.csv"], "does not exist; python -m fer.data.clean"),
     ],
 )

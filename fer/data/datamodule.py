@@ -19,6 +19,7 @@ from fer.data.download import download
 from fer.data.exclude import Exclusion, check_reasons, read_list
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL, Faces
 from fer.data.ferplus import distribution, download_votes, read_votes, voted, votes_of, winner
+from fer.data.group_file import Groups, read_groups
 from fer.data.loader import FaceLoader
 from fer.data.reader import read
 from fer.data.splits import assign_splits
@@ -63,6 +64,7 @@ class FER2013DataModule(L.LightningDataModule):
         exclude: a `cleaning.csv` of `fer.data.clean`; None keeps every row.
         exclude_reasons: why rows are left out (keys of `fer.data.exclude.REASONS`); None for those that are facts about
             pictures.
+        groups: what `fer.data.group_file.read_groups` reads: the groups of people that the report tells apart.
         exclude_action: "drop" trains without the listed rows; "relabel" gives them the label that the list suggests,
             and drops those for which it suggests none. Validation and test rows all stay; `clean` tells them apart.
     """
@@ -94,6 +96,7 @@ class FER2013DataModule(L.LightningDataModule):
         exclude: str | Path | None = None,
         exclude_reasons: Sequence[str] | None = None,
         exclude_action: str = "drop",
+        groups: str | Path | None = None,
     ) -> None:
         super().__init__()
         self.path = None if path is None else Path(path).expanduser()
@@ -123,10 +126,12 @@ class FER2013DataModule(L.LightningDataModule):
         self.exclude = exclude
         self.exclude_reasons = None if exclude is None else check_reasons(exclude_reasons)
         self.exclude_action = exclude_action
+        self.groups = groups
         if CONTEMPT in self.classes and labels != "ferplus":
             raise UserError(f"data.classes: only FER+ votes for {CONTEMPT}; add data.labels=ferplus, or leave it out")
         self._faces: Faces | None = None
         self._listed: npt.NDArray[np.bool_] | None = None
+        self._groups: dict[str, Groups] = {}
         self._soft_targets: Tensor | None = None
         self._vote_shares: Tensor | None = None
         self._train_loader: FaceLoader | None = None
@@ -167,6 +172,7 @@ class FER2013DataModule(L.LightningDataModule):
         if self._needs_votes:
             votes = votes_of(faces, read_votes(self.ferplus_path), self.ferplus_path)
             labels["ferplus"] = winner(votes)
+        groups = {} if self.groups is None else read_groups(self.groups, faces.rows)
         exclusion = None if self.exclude is None else read_list(self.exclude, faces, self.exclude_reasons)
 
         codes = [ALL_EMOTIONS.index(name) for name in self.classes]
@@ -187,6 +193,7 @@ class FER2013DataModule(L.LightningDataModule):
         own = divided.labels[kept]
         self._faces = dataclasses.replace(divided.select(kept), labels=label[kept])
         self._listed = None if exclusion is None else exclusion.listed[kept]
+        self._groups = {name: group[wanted][kept] for name, group in groups.items()}
         if votes is not None:
             train = self._faces.splits == TRAIN
             votes = votes[wanted][kept][train]
@@ -220,6 +227,10 @@ class FER2013DataModule(L.LightningDataModule):
     def clean(self, code: int) -> npt.NDArray[np.bool_] | None:
         """For each row of a split whether it is not on the list of `exclude`; None without one."""
         return None if self._listed is None else ~self._listed[self.faces.splits == code]
+
+    def groups_of(self, code: int) -> dict[str, Groups]:
+        """The group of each row of a split, by grouping; nothing without `groups`."""
+        return {name: groups[self.faces.splits == code] for name, groups in self._groups.items()}
 
     def describe_labels(self) -> dict[str, str]:
         """In words, whose labels the rows of training and of evaluation have: keys "train" and "evaluation"."""

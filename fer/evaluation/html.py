@@ -52,6 +52,10 @@ CAPTIONS = {
         "Of the predictions with a confidence, the share that is right; dotted is perfect calibration. Below, how many "
         "predictions have that confidence. The temperature was fitted on the validation split.",
     ),
+    "groups": (
+        "Accuracy by group",
+        "With 95 % intervals; dotted is the accuracy of all. Gray groups have too few rows to read a gap from.",
+    ),
     "abstention": (
         "Saying nothing when unsure",
         "Left: the share of wrong answers when only the surest are given; dotted, a network that is surest where it is "
@@ -105,6 +109,8 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: s
     ]
     if "members" in report[split]:
         body += ["<h2>Members</h2>", _members(report, split)]
+    for name, grouping in report[split].get("groups", {}).items():
+        body += [f"<h2>By {escape(name)} ({split})</h2>", _groups(grouping)]
     if "abstention" in report[split]:
         body += [f"<h2>Answers from a minimum confidence on ({split})</h2>", _abstention(report[split], split)]
     if "robustness" in report:
@@ -197,6 +203,31 @@ def _members(report: Mapping[str, Any], split: str) -> str:
         f"<p>Not all members agree on {disagreement['any']:.1%} of the images; two members differ on "
         f"{disagreement['mean_of_pairs']:.1%} on average; at least one is right on {disagreement['one_right']:.1%}.</p>"
     )
+
+
+def _groups(grouping: Mapping[str, Any]) -> str:
+    groups = grouping["groups"]
+    classes = list(next(iter(groups.values()))["recall"]) if groups else []
+    rows = [
+        [
+            name,
+            f"{own['images']:,}",
+            _number(own["accuracy"], own["interval95"], 3),
+            *(_number(of["recall"], of["interval95"], 3) for of in own["recall"].values()),
+        ]
+        for name, own in groups.items()
+    ]
+    gap, text = grouping["largest_gap"], ""
+    if gap is not None:
+        text = (
+            f"Largest gap in accuracy: {gap['better']} over {gap['worse']} by "
+            f"{_number(gap['accuracy'], gap['interval95'], 3)}. "
+        )
+    if grouping["few"]:
+        text += f"Too few rows to read a gap from: {', '.join(grouping['few'])}. "
+    if grouping["without"]:
+        text += f"{grouping['without']:,} rows are in no group."
+    return _table(["", "images", "accuracy", *(f"recall, {name}" for name in classes)], rows) + f"<p>{escape(text)}</p>"
 
 
 def _abstention(metrics: Mapping[str, Any], split: str) -> str:

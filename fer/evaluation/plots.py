@@ -212,6 +212,34 @@ def per_class_bars(per_class: Mapping[str, Any], title: str) -> Figure:
     return figure
 
 
+def group_bars(groupings: Mapping[str, Any], accuracy: float, title: str) -> Figure:
+    """The accuracy of each group with its 95 % interval.
+
+    Args:
+        groupings: as in metrics.json.
+        accuracy: of all rows.
+        title: of the picture.
+    """
+    names, colours, rows = [], [], []
+    for grouping, found in groupings.items():
+        for group, own in found["groups"].items():
+            if own["images"]:
+                names.append(f"{grouping}: {group}\n{own['images']:,} images")
+                colours.append("tab:gray" if group in found["few"] else "tab:blue")
+                rows.append((own["accuracy"], *own["interval95"]))
+    figure = Figure(figsize=(8, 0.5 * len(rows) + 1.4), dpi=_DPI, layout="constrained")
+    axis = figure.subplots()
+    for position, (colour, (value, low, high)) in enumerate(zip(colours, rows, strict=True)):
+        axis.errorbar(value, position, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)
+    axis.axvline(accuracy, color="gray", linewidth=0.8, linestyle=":")
+    axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)  # names are of the user
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axis.grid(axis="x", alpha=0.3)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
 def gallery(
     images: Images, targets: Labels, probabilities: Array, classes: Sequence[str], title: str, names: Sequence[str] = ()
 ) -> Figure:

@@ -38,6 +38,7 @@ from fer.errors import UserError
 from fer.evaluation import html, plots
 from fer.evaluation.abstention import answers, measure_abstention
 from fer.evaluation.grad_cam import grad_cam
+from fer.evaluation.groups import FEWEST, measure_groups
 from fer.evaluation.metrics import HEADLINE, compute_metrics, fit_temperature
 from fer.evaluation.predict import Predictions, predict
 from fer.evaluation.robustness import choose_faces, measure_robustness
@@ -263,6 +264,15 @@ def _measure(
         "exact": len(np.unique(copies.first[copies.exact])),
         **_part(probabilities, targets, classes, clean),
     }
+    groups = datamodule.groups_of(code)
+    if groups:
+        metrics["groups"] = measure_groups(probabilities.argmax(dim=1).numpy(), targets.numpy(), classes, groups)
+        for grouping, own in metrics["groups"].items():
+            if own["few"]:
+                few = f"{grouping} {', '.join(own['few'])}"
+                log.warning(
+                    "data.groups: under %d %s rows in %s: no gap is read from them", FEWEST, SPLIT_NAMES[code], few
+                )
     if len(members) > 1:
         metrics["members"] = [
             {"path": str(member.path), **_headline(own, targets, classes)}
@@ -423,6 +433,8 @@ def _figures(
             f"{split}: saying nothing when unsure",
         )
     figures["per_class"] = plots.per_class_bars(metrics["per_class"], headline)
+    if "groups" in metrics:
+        figures["groups"] = plots.group_bars(metrics["groups"], metrics["accuracy"], f"{split}: accuracy by group")
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != targets)
     worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:_GALLERY]
     figures["mistakes"] = plots.gallery(

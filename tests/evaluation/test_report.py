@@ -74,7 +74,7 @@ def test_a_report_is_whole(trained: Callable[..., Path]) -> None:
 
     names = {
         *("confusion_matrix", "roc", "precision_recall", "reliability"),
-        *("per_class", "mistakes", "predictions", "grad_cam"),
+        *("per_class", "mistakes", "predictions", "grad_cam", "abstention"),
     }
     expected = {f"{name}_test.png" for name in names} | {"confusion_matrix_val.png"}
     pictures = {file.name for file in (run / "plots").iterdir()}
@@ -212,6 +212,26 @@ def test_an_ensemble_averages_probabilities(
     assert report["test"]["disagreement"]["mean_of_pairs"] == pytest.approx(differ)
     assert (tmp_path / "plots" / "ensemble_test.png").exists()
     assert str(best(runs[1])) in (tmp_path / "report.html").read_text()
+
+
+def test_groups_are_reported(
+    trained: Callable[..., Path], settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row["row"] for row in read_predictions(trained(), "test")]
+    groups = [("$<a", row) for row in rows[:40]] + [("b$", row) for row in rows[40:60]]
+    (tmp_path / "groups.csv").write_text("id,group\n" + "".join(f"{row},{group}\n" for group, row in groups))
+    cfg = settings(f"data.groups={tmp_path}/groups.csv", "data.classes=7")
+    report = evaluate(cfg, [best(trained())], tmp_path / "run", calibrate=False)
+    found = report["test"]["groups"]["group"]
+    assert {name: own["images"] for name, own in found["groups"].items()} == {"$<a": 40, "b$": 20}
+    assert (found["without"], found["few"]) == (10, ["$<a", "b$"])
+    rows = read_predictions(tmp_path / "run", "test")[:40]
+    right = np.mean([row["target"] == row["prediction"] for row in rows])
+    assert found["groups"]["$<a"]["accuracy"] == pytest.approx(right)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "$&lt;a" in page
+    assert "$<a" not in page
+    assert (tmp_path / "run" / "plots" / "groups_test.png").is_file()
 
 
 def test_corrupted_faces_are_reported(
