@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "fer"
 
 # For each part of the package the parts that it may import.
 GROUND = {"errors", "files", "labels", "machine", "settings", "weights"}
+JUDGING = {*GROUND, "rundir", "data", "models", "checkpoint", "predict", "tensorboard", "abstention"}
 ALLOWED = {
     "errors": set(),
     "files": set(),
@@ -24,9 +25,20 @@ ALLOWED = {
     "checkpoint": {"errors", "files", "models"},
     "classifier": {"checkpoint", "errors", "labels", "models"},
     "predict": {"machine", "models"},
+    "abstention": set(),
     "tensorboard": set(),
-    "training": {*GROUND, "rundir", "data", "models", "checkpoint", "classifier", "predict", "tensorboard"},
-    "evaluation": {*GROUND, "rundir", "data", "models", "checkpoint", "predict", "tensorboard"},
+    "training": {
+        *GROUND,
+        "rundir",
+        "data",
+        "models",
+        "checkpoint",
+        "classifier",
+        "predict",
+        "tensorboard",
+        "abstention",
+    },
+    "evaluation": {*GROUND, "rundir", "data", "models", "checkpoint", "predict", "tensorboard", "abstention"},
     "inference": {*GROUND, "models", "checkpoint"},
     "export": {*GROUND, "data", "models", "checkpoint", "inference"},
     "commands": {

@@ -23,6 +23,7 @@ from fer.data.exclude import Exclusion, check_reasons, read_list
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL, Faces
 from fer.data.ferplus import distribution, download_votes, read_votes, voted, votes_of, winner
 from fer.data.folder import resized
+from fer.data.group_file import Groups, read_groups
 from fer.data.loader import FaceLoader
 from fer.data.official import use_official
 from fer.data.reader import read
@@ -55,6 +56,7 @@ class FER2013DataModule(L.LightningDataModule):
         self.exclude_reasons = None if settings.exclude is None else check_reasons(settings.exclude_reasons)
         self._faces: Faces | None = None
         self._listed: npt.NDArray[np.bool_] | None = None
+        self._groups: dict[str, Groups] = {}
         self._soft_targets: Tensor | None = None
         self._vote_shares: Tensor | None = None
         self._train_loader: FaceLoader | None = None
@@ -106,6 +108,7 @@ class FER2013DataModule(L.LightningDataModule):
             votes = votes_of(faces, read_votes(self.ferplus_path), self.ferplus_path)
             labels["ferplus"] = winner(votes)
             known &= votes.any(axis=1)
+        groups = {} if self.settings.groups is None else read_groups(self.settings.groups, faces.rows)
         exclusion = None
         if self.settings.exclude is not None and self.exclude_reasons is not None:
             exclusion = read_list(self.settings.exclude, faces, self.exclude_reasons)
@@ -135,6 +138,7 @@ class FER2013DataModule(L.LightningDataModule):
         given = divided.labels[kept]
         self._faces = dataclasses.replace(divided.select(kept), labels=label[kept])
         self._listed = None if exclusion is None else exclusion.listed[kept]
+        self._groups = {name: group[wanted][kept] for name, group in groups.items()}
         if votes is not None:
             train = self._faces.splits == TRAIN
             votes = votes[wanted][kept][train]
@@ -192,6 +196,10 @@ class FER2013DataModule(L.LightningDataModule):
     def clean(self, code: int) -> npt.NDArray[np.bool_] | None:
         """For each row of a split whether it is not on the list of `exclude`; None without one."""
         return None if self._listed is None else ~self._listed[self.faces.splits == code]
+
+    def groups_of(self, code: int) -> dict[str, Groups]:
+        """The group of each row of a split, by grouping; nothing without `groups`."""
+        return {name: groups[self.faces.splits == code] for name, groups in self._groups.items()}
 
     def describe_labels(self) -> dict[str, str]:
         """In words, whose labels the rows of training and of evaluation have: keys "train" and "evaluation"."""

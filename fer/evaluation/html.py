@@ -52,11 +52,26 @@ CAPTIONS = {
         "Of the predictions with a confidence, the share that is right; dotted is perfect calibration. Below, how many "
         "predictions have that confidence. The temperature was fitted on the validation split.",
     ),
+    "groups": (
+        "Accuracy by group",
+        "With 95 % intervals; dotted is the accuracy of all. Gray groups have too few rows to read a gap from.",
+    ),
+    "abstention": (
+        "Saying nothing when unsure",
+        "Left: the share of wrong answers when only the surest are given; dotted, a network that is surest where it is "
+        "right. Right: what a minimum confidence does. Crosses are the minimum confidences of the table.",
+    ),
     "mistakes": (
         "Most confident mistakes",
         "The mistakes that the network is most sure of, with the row of the source. Some are mistakes of the label.",
     ),
     "predictions": ("Random faces", "A random draw; red is wrong."),
+    "robustness": (
+        "Corrupted faces",
+        "Accuracy by severity; dotted is that of the clean faces. Below each curve, a face at the first, third and "
+        "fifth severity. What each corruption is: fer/data/corruptions.py.",
+    ),
+    "corruptions": ("One face under every corruption", "Clean, then severities 1 to 5."),
     "grad_cam": (
         "Grad-CAM",
         "Red is what speaks for the predicted class. A red caption is a wrong prediction. A map shows where "
@@ -94,6 +109,12 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: s
     ]
     if "members" in report[split]:
         body += ["<h2>Members</h2>", _members(report, split)]
+    for name, grouping in report[split].get("groups", {}).items():
+        body += [f"<h2>By {escape(name)} ({split})</h2>", _groups(grouping)]
+    if "abstention" in report[split]:
+        body += [f"<h2>Answers from a minimum confidence on ({split})</h2>", _abstention(report[split], split)]
+    if "robustness" in report:
+        body += [f"<h2>Corrupted faces ({split})</h2>", _robustness(report["robustness"])]
     for name, (heading, caption) in CAPTIONS.items():
         for where in (split, *(key for key in ("val", "test") if key != split)):
             if f"{name}_{where}" in pictures:
@@ -181,6 +202,69 @@ def _members(report: Mapping[str, Any], split: str) -> str:
     return _table(["", "accuracy", "F1, macro", "NLL", "ECE"], rows) + (
         f"<p>Not all members agree on {disagreement['any']:.1%} of the images; two members differ on "
         f"{disagreement['mean_of_pairs']:.1%} on average; at least one is right on {disagreement['one_right']:.1%}.</p>"
+    )
+
+
+def _groups(grouping: Mapping[str, Any]) -> str:
+    groups = grouping["groups"]
+    classes = list(next(iter(groups.values()))["recall"]) if groups else []
+    rows = [
+        [
+            name,
+            f"{own['images']:,}",
+            _number(own["accuracy"], own["interval95"], 3),
+            *(_number(of["recall"], of["interval95"], 3) for of in own["recall"].values()),
+        ]
+        for name, own in groups.items()
+    ]
+    gap, text = grouping["largest_gap"], ""
+    if gap is not None:
+        text = (
+            f"Largest gap in accuracy: {gap['better']} over {gap['worse']} by "
+            f"{_number(gap['accuracy'], gap['interval95'], 3)}. "
+        )
+    if grouping["few"]:
+        text += f"Too few rows to read a gap from: {', '.join(grouping['few'])}. "
+    if grouping["without"]:
+        text += f"{grouping['without']:,} rows are in no group."
+    return _table(["", "images", "accuracy", *(f"recall, {name}" for name in classes)], rows) + f"<p>{escape(text)}</p>"
+
+
+def _abstention(metrics: Mapping[str, Any], split: str) -> str:
+    found = metrics["abstention"]
+    rows = []
+    for wanted, judged in found["thresholds"].items():
+        if judged is None:
+            rows.append([f"{float(wanted):.0%}", "not reached", "-", "-"])
+            continue
+        shares = (_number(judged[key], judged["interval95"][key], 3) for key in ("accuracy", "coverage"))
+        rows.append([f"{float(wanted):.0%}", _number(judged["confidence"], digits=3), *shares])
+    where = (
+        "fitted on the validation split; right and answered are of the test split, with Wilson intervals"
+        if split == "test"
+        else "fitted on the validation split; right and answered are of one half of it with what was fitted on the "
+        "other, mean and spread of 95 % of 20 divisions"
+    )
+    return _table(["wanted", "minimum confidence", "right", "answered"], rows) + (
+        f"<p><small>Minimum confidences are {where}. Area under the risk-coverage curve: {found['area']:.4f}, 0 for a "
+        "network without mistakes.</small></p>"
+    )
+
+
+def _robustness(robustness: Mapping[str, Any]) -> str:
+    rows = []
+    for name, found in robustness["corruptions"].items():
+        means = (sum(found[key]) / len(found[key]) for key in ("accuracy", "f1", "ece", "changed"))
+        accuracies = (f"{value:.3f}" for value in found["accuracy"])
+        amounts = ", ".join(f"{amount:g}" for amount in found["severities"])
+        rows.append([f"{name.replace('_', ' ')}: {amounts}", *accuracies, *(f"{mean:.3f}" for mean in means)])
+    header = ["", *(f"accuracy at {severity}" for severity in range(1, 6)), "mean", "F1", "ECE", "changed"]
+    count = next(iter(robustness["corruptions"].values()))["n"]
+    return _table(header, rows) + (
+        f"<p>Accuracy {robustness['clean_accuracy']:.4f} on the same {count:,} faces as they are, "
+        f"{robustness['mean_accuracy']:.4f} in the mean over corruptions and severities. F1, ECE and the share of "
+        "answers that changed are means over severities. Only results with the same digest of the corruptions, "
+        f"{escape(robustness['digest'])}, can be compared.</p>"
     )
 
 

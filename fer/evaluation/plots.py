@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
+from fer import abstention
 from fer.evaluation.metrics import ECE_BINS
 
 Array = npt.NDArray[np.float64]
@@ -134,6 +135,50 @@ def reliability(before: Array, after: Array, targets: Labels, temperature: str, 
     return figure
 
 
+def risk_coverage(confidence: Array, right: npt.NDArray[np.bool_], thresholds: Mapping[str, Any], title: str) -> Figure:
+    """How often answers are wrong when only the surest are given, and what each minimum confidence does.
+
+    Args:
+        confidence: float (N,).
+        right: (N,).
+        thresholds: as in metrics.json: by share of right answers, None or "confidence", "accuracy" and "coverage".
+        title: of the picture.
+    """
+    confidences, coverage, risk = abstention.risk_coverage(confidence, right)
+    figure = Figure(figsize=(9.6, 4.4), dpi=_DPI, layout="constrained")
+    left, axis = figure.subplots(1, 2)
+    left.plot(coverage, risk, color="tab:blue", linewidth=1.3)
+    best = np.maximum(0, 1 - right.mean() / np.maximum(coverage, 1e-9))
+    left.plot(coverage, best, color="gray", linewidth=0.8, linestyle=":")
+    left.set_xlabel("answered (coverage)")
+    left.set_ylabel("wrong among the answers (risk)")
+    axis.plot(confidences, 1 - risk, color="tab:blue", linewidth=1.3, label="right among the answers")
+    axis.plot(confidences, coverage, color="tab:orange", linewidth=1.3, label="answered")
+    axis.set_xlabel("minimum confidence")
+    axis.legend(frameon=False, loc="lower left", fontsize=9)
+    for wanted, found in thresholds.items():
+        if found is not None and found["accuracy"] is not None:
+            left.plot(found["coverage"], 1 - found["accuracy"], "x", color="black")
+            left.annotate(
+                f"{float(wanted):.0%} right",
+                (found["coverage"], 1 - found["accuracy"]),
+                (5, -9),
+                textcoords="offset points",
+                fontsize=8,
+            )
+            axis.plot(found["confidence"], found["accuracy"], "x", color="black")
+            axis.plot(found["confidence"], found["coverage"], "x", color="black")
+    for each in (left, axis):
+        each.set_xlim(0, 1)
+        each.grid(alpha=0.3)
+        each.xaxis.set_major_formatter(PercentFormatter(1))
+        each.yaxis.set_major_formatter(PercentFormatter(1))
+    left.set_ylim(0, max(0.05, 1.1 * float(risk.max())))
+    axis.set_ylim(0, 1.02)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
 def per_class_bars(per_class: Mapping[str, Any], title: str) -> Figure:
     """Precision, recall and F1 of each class with their 95 % intervals.
 
@@ -163,6 +208,34 @@ def per_class_bars(per_class: Mapping[str, Any], title: str) -> Figure:
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def group_bars(groupings: Mapping[str, Any], accuracy: float, title: str) -> Figure:
+    """The accuracy of each group with its 95 % interval.
+
+    Args:
+        groupings: as in metrics.json.
+        accuracy: of all rows.
+        title: of the picture.
+    """
+    names, colours, rows = [], [], []
+    for grouping, found in groupings.items():
+        for group, own in found["groups"].items():
+            if own["images"]:
+                names.append(f"{grouping}: {group}\n{own['images']:,} images")
+                colours.append("tab:gray" if group in found["few"] else "tab:blue")
+                rows.append((own["accuracy"], *own["interval95"]))
+    figure = Figure(figsize=(8, 0.5 * len(rows) + 1.4), dpi=_DPI, layout="constrained")
+    axis = figure.subplots()
+    for position, (colour, (value, low, high)) in enumerate(zip(colours, rows, strict=True)):
+        axis.errorbar(value, position, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)
+    axis.axvline(accuracy, color="gray", linewidth=0.8, linestyle=":")
+    axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)  # names are of the user
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axis.grid(axis="x", alpha=0.3)
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -305,6 +378,77 @@ def ensemble(accuracies: Sequence[tuple[str, float, Sequence[float]]], disagreem
     figure.colorbar(image, ax=right, shrink=0.8, format=PercentFormatter(1))
     figure.suptitle(title, fontsize=11)
     return figure
+
+
+def corruption_curves(
+    robustness: Mapping[str, Any],
+    curves: Mapping[str, Mapping[str, Any]],
+    examples: Mapping[str, Images],
+    title: str,
+) -> Figure:
+    """Accuracy by severity, a panel for each corruption with a face under severities 1, 3 and 5; the mean comes first.
+
+    Args:
+        robustness: as in metrics.json.
+        curves: for each network, by its name, "accuracy" (5 numbers) by corruption.
+        examples: by corruption, uint8 (6, S, S): a clean face, and the same at each severity.
+        title: of the picture.
+    """
+    corruptions = robustness["corruptions"]
+    columns = 6
+    rows = -(-(len(corruptions) + 1) // columns)
+    figure = Figure(figsize=(2.5 * columns, 2.9 * rows + 0.6), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axis, name in zip(axes, ["mean", *corruptions], strict=False):
+        axis.axhline(robustness["clean_accuracy"], color="gray", linewidth=0.8, linestyle=":")
+        for index, (label, found) in enumerate(curves.items()):
+            values = found[name]["accuracy"] if name != "mean" else _mean_by_severity(found)
+            colour = "black" if index == 0 else _COLOURS[(index - 1) % 10]
+            axis.plot(range(1, 6), values, ".-", color=colour, linewidth=1.4, label=label if name == "mean" else None)
+        axis.set_title("mean of all" if name == "mean" else name.replace("_", " "), fontsize=10)
+        axis.set_ylim(-0.5, 1)  # the faces lie below zero
+        axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
+        axis.grid(alpha=0.3)
+        amounts = range(1, 6) if name == "mean" else corruptions[name]["severities"]
+        axis.set_xticks(range(1, 6), [f"{amount:g}" for amount in amounts], fontsize=8)
+        if name != "mean":
+            axis.set_xlabel(corruptions[name]["unit"], fontsize=7)
+            inset = axis.inset_axes((0.02, 0.01, 0.96, 0.31))
+            inset.imshow(np.hstack(list(examples[name][[1, 3, 5]])), cmap="gray", vmin=0, vmax=255)
+            inset.axis("off")
+        else:
+            axis.set_xlabel("severity", fontsize=7)
+    for axis in axes[len(corruptions) + 1 :]:
+        axis.axis("off")
+    figure.suptitle(title, fontsize=11)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def corruption_sheet(corruptions: Mapping[str, Any], examples: Mapping[str, Images], title: str) -> Figure:
+    """One face under every corruption: clean, then severities 1 to 5 with their amounts.
+
+    Args:
+        corruptions: by name, with "unit" and "severities", as in metrics.json.
+        examples: by corruption, uint8 (6, S, S).
+        title: of the picture.
+    """
+    columns = 2
+    height, width = next(iter(examples.values())).shape[1:]
+    sheet = _Sheet(columns, -(-len(examples) // columns), (height, 6 * (width + 2)), above=13)
+    for position, (name, faces) in enumerate(examples.items()):
+        framed = np.pad(faces, ((0, 0), (0, 0), (1, 1)), constant_values=255) / 255
+        pixels = np.repeat(np.hstack(list(framed))[..., None], 3, axis=2)
+        amounts = ", ".join(f"{amount:g}" for amount in corruptions[name]["severities"])
+        caption = f"{name.replace('_', ' ')}: {corruptions[name]['unit']}\nclean, {amounts}"
+        sheet.add(*divmod(position, columns), pixels, caption, "black")
+    return sheet.figure(title)
+
+
+def _mean_by_severity(found: Mapping[str, Any]) -> Array:
+    means: Array = np.mean([values["accuracy"] for values in found.values()], axis=0)
+    return means
 
 
 def _square(title: str) -> tuple[Figure, Axes]:

@@ -26,14 +26,18 @@ from torch import Tensor
 
 import fer
 from fer import rundir
+from fer.abstention import answers, measure_abstention
 from fer.checkpoint import load_network, read_checkpoint
+from fer.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.data.duplicates import find_copies
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
 from fer.errors import UserError
 from fer.evaluation import html, plots
 from fer.evaluation.grad_cam import grad_cam
+from fer.evaluation.groups import FEWEST, measure_groups
 from fer.evaluation.metrics import HEADLINE, compute_metrics
+from fer.evaluation.robustness import choose_faces, measure_robustness
 from fer.files import write_whole
 from fer.labels import resolve_classes, subset_name
 from fer.models.network import EmotionNetwork
@@ -104,6 +108,11 @@ def evaluate(
     for code in _splits(settings, members, datamodule):
         outcomes[SPLIT_NAMES[code]] = _measure(settings, members, datamodule, code)
     reported = "test" if "test" in outcomes else "val"
+    said = {split: answers(found.probabilities.numpy(), found.targets.numpy()) for split, found in outcomes.items()}
+    if "val" in outcomes:  # minimum confidences are fitted on it
+        for split, outcome in outcomes.items():
+            fitted_on = None if split == "val" else said["val"]
+            outcome.metrics["abstention"] = measure_abstention(*said[split], fitted_on)
     report: dict[str, Any] = {
         "checkpoints": [_describe(member) for member in members],
         "classes": list(classes),
@@ -124,6 +133,8 @@ def evaluate(
         "commit": rundir.commit(),
         **{split: outcome.metrics for split, outcome in outcomes.items()},
     }
+    if settings.robustness:
+        report["robustness"] = _robustness(settings, members, datamodule, outcomes[reported])
 
     _write_predictions(run_dir / rundir.PREDICTIONS, datamodule, outcomes)
     write_whole(run_dir / rundir.METRICS, json.dumps(report, indent=2, allow_nan=False).encode())
@@ -133,7 +144,10 @@ def evaluate(
     step = int(members[0].content.get("global_step", 0))
     pictures = {}
     for split, outcome in outcomes.items():
-        for name, figure in _figures(members, datamodule, outcome, split, whole=split == reported).items():
+        figures = _figures(members, datamodule, outcome, split, whole=split == reported)
+        if split == reported and "robustness" in report:
+            figures |= _robustness_figures(report["robustness"], members, datamodule, outcome, split)
+        for name, figure in figures.items():
             pictures[f"{name}_{split}"] = png = _png(figure)
             write_whole(run_dir / rundir.PLOTS / f"{name}_{split}.png", png)
             pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
@@ -244,6 +258,15 @@ def _measure(settings: TrainSettings, members: Sequence[_Member], datamodule: FE
         "exact": len(np.unique(copies.first[copies.exact])),
         **_part(probabilities, targets, classes, clean),
     }
+    groups = datamodule.groups_of(code)
+    if groups:
+        metrics["groups"] = measure_groups(probabilities.argmax(dim=1).numpy(), targets.numpy(), classes, groups)
+        for grouping, own in metrics["groups"].items():
+            if own["few"]:
+                few = f"{grouping} {', '.join(own['few'])}"
+                log.warning(
+                    "data.groups: under %d %s rows in %s: no gap is read from them", FEWEST, SPLIT_NAMES[code], few
+                )
     if len(members) > 1:
         metrics["members"] = [
             {"path": str(member.path), **_headline(own, targets, classes)}
@@ -252,6 +275,21 @@ def _measure(settings: TrainSettings, members: Sequence[_Member], datamodule: FE
         metrics["disagreement"] = _disagreement(of_members, targets)
     uncalibrated = torch.stack([found.probabilities(1.0) for found in predictions]).mean(dim=0)
     return _Outcome(code, targets, probabilities, uncalibrated, of_members, metrics)
+
+
+def _robustness(
+    settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule, outcome: _Outcome
+) -> dict[str, Any]:
+    """`measure_robustness` on the reported split."""
+    found = measure_robustness(
+        [(member.network, member.temperature) for member in members],
+        *choose_faces(*datamodule.tensors(outcome.code), settings.robustness_faces),
+        trainer=settings.trainer,
+        tta=settings.tta,
+    )
+    for member, own in zip(members, found.get("members", []), strict=False):
+        own["path"] = str(member.path)
+    return found
 
 
 def _part(
@@ -366,7 +404,15 @@ def _figures(
         ", ".join(f"{member.temperature:.2f}" for member in members),
         f"{split}: reliability",
     )
+    if "abstention" in metrics:
+        figures["abstention"] = plots.risk_coverage(
+            *answers(probabilities, targets),
+            metrics["abstention"]["thresholds"],
+            f"{split}: saying nothing when unsure",
+        )
     figures["per_class"] = plots.per_class_bars(metrics["per_class"], headline)
+    if "groups" in metrics:
+        figures["groups"] = plots.group_bars(metrics["groups"], metrics["accuracy"], f"{split}: accuracy by group")
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != targets)
     worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:_GALLERY]
     figures["mistakes"] = plots.gallery(
@@ -385,6 +431,34 @@ def _figures(
     if len(members) == 1:
         figures |= _grad_cam_figure(members[0], faces.images, targets, probabilities, classes, split)
     return figures
+
+
+def _robustness_figures(
+    robustness: dict[str, Any],
+    members: Sequence[_Member],
+    datamodule: FER2013DataModule,
+    outcome: _Outcome,
+    split: str,
+) -> dict[str, Figure]:
+    faces, targets = datamodule.tensors(outcome.code)
+    right = outcome.probabilities.argmax(dim=1) == targets
+    surest = int((outcome.probabilities.amax(dim=1) * right).argmax())
+    face = faces[surest : surest + 1]
+    examples = {
+        name: torch.cat([face, *(corrupt(face, name, severity) for severity in SEVERITIES)])[:, 0].numpy()
+        for name in CORRUPTIONS
+    }
+    curves = {"ensemble" if len(members) > 1 else _short(members[0].path): robustness["corruptions"]}
+    for number, (member, own) in enumerate(zip(members, robustness.get("members", []), strict=False), start=1):
+        curves[f"{number}: {_short(member.path)}"] = {
+            name: {"accuracy": accuracies} for name, accuracies in own["corruptions"].items()
+        }
+    clean, mean = robustness["clean_accuracy"], robustness["mean_accuracy"]
+    title = f"{split}: accuracy {clean:.3f} clean, {mean:.3f} in the mean over corruptions"
+    return {
+        "robustness": plots.corruption_curves(robustness, curves, examples, title),
+        "corruptions": plots.corruption_sheet(robustness["corruptions"], examples, f"{split}: one face corrupted"),
+    }
 
 
 def _grad_cam_figure(

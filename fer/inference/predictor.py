@@ -52,6 +52,7 @@ class Predictor:
     Attributes:
         classes: the network's class names, in its order.
         temperature: by which its logits are divided before the softmax, so that confidences are calibrated.
+        thresholds: confidences from which as large a share of the answers was right as the key says; of a checkpoint.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class Predictor:
         if isinstance(network, ExportedNetwork):
             self.classes: tuple[str, ...] = network.classes
             self.temperature: float = network.temperature
+            self.thresholds: dict[str, float] = {}
             self._run = network.run
         else:
             self.classes = network.spec.classes
             self.temperature = network.spec.temperature
+            self.thresholds = network.spec.thresholds
             self._run = _in_torch(network, device)
 
     @staticmethod

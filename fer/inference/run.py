@@ -22,6 +22,7 @@ from rich.table import Table
 from fer import weights
 from fer.errors import UserError
 from fer.inference.analyzer import Analyzer, FaceAnalyzer, watch
+from fer.inference.confidence import minimum_confidence
 from fer.inference.detectors import create_detector
 from fer.inference.overlay import annotate, draw_message, draw_status
 from fer.inference.prediction import Prediction
@@ -445,7 +446,7 @@ def _load(config: InferSettings, ckpt: Path) -> tuple[Analyzer, tuple[str, ...]]
         detector,
         detect_every=config.detect_every,
         smoothing=config.smoothing,
-        min_confidence=config.min_confidence,
+        min_confidence=minimum_confidence(config.min_confidence, predictor.thresholds),
     )
     return analyzer, predictor.classes
 

@@ -1,4 +1,4 @@
-"""Every setting of the commands about rows and about runs: `fer-clean`, `fer-summary`, `fer-search`."""
+"""Every setting of the commands about rows and about runs: `fer-clean`, `fer-summary`, `fer-search`, `fer-card`."""
 
 from pydantic import Field
 
@@ -28,6 +28,13 @@ class SummarySettings(Settings):
     """All settings of the table of many runs."""
 
     runs: PathText | list[PathText] = Field(description="run directories, or directories that hold some")
+
+
+class CardSettings(Settings):
+    """All settings of the model card."""
+
+    report: PathText = Field(description="a run's directory, or its metrics.json")
+    output: PathText | None = setting(None, "the file to write; null: README.md beside the numbers")
 
 
 class SearchSettings(Settings):

@@ -101,6 +101,7 @@ class DataSettings(Settings):
     exclude_action: Literal["drop", "relabel"] = setting(
         "drop", "or train with the suggested labels, where there are some"
     )
+    groups: PathText | None = setting(None, "a CSV with id,group, or RAF-DB's Annotation/manual, for the report")
     synthetic: SyntheticSettings = setting(SyntheticSettings, "how many faces path=null draws")
     memory_gb: Real = setting(1.0, "of pixels kept in memory; more stay on the disk and are mapped", ge=0, le=1e6)
 
@@ -147,6 +148,8 @@ class TrainSettings(Settings):
     )
     early_stopping: Whole | None = setting(None, "stop after this many epochs without a better val/accuracy", ge=1)
     compile: bool = setting(False, "torch.compile the network")
+    robustness: bool = setting(False, "measure corrupted faces, too: 85 times the evaluation (docs/robustness.md)")
+    robustness_faces: Whole | None = setting(None, "on so many faces, drawn with a fixed seed; null: all", ge=1)
     tta: Literal["none", "flip", "tencrop"] = setting("none", "views that are averaged at test time")
     test_split: Literal["test", "val"] = setting("test", "what the report is about; val leaves the test rows alone")
     name: str | None = setting(None, "of the run and its directory; null: network and classes")
@@ -192,6 +195,10 @@ class TrainSettings(Settings):
         for size in self.image_sizes or []:
             if not 16 <= size <= 1024:
                 yield f"image_sizes=[{size}]: each must be between 16 and 1024"
+        if self.robustness_faces is not None and not self.robustness:
+            yield "robustness_faces: it is of the report on corrupted faces; add robustness=true"
+        if data.groups is not None and not Path(data.groups).expanduser().exists():
+            yield f"data.groups={data.groups} does not exist; give a CSV with the columns id,group, or leave it out"
         yield from self._checkpoint_contradictions()
         if (ferplus or data.ferplus_auxiliary > 0) and data.path is None:
             yield (

@@ -1,7 +1,8 @@
-"""Calibration, the last act of a training: a temperature for each kind of averaging, kept in the checkpoint."""
+"""Calibration, the last act of a training: temperatures and minimum confidences, kept in the checkpoint."""
 
 from pathlib import Path
 
+from fer.abstention import thresholds
 from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint, write_checkpoint
 from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import VAL
@@ -12,7 +13,7 @@ AVERAGING = ("none", "flip")
 
 
 def calibrate(checkpoint: Path, datamodule: FER2013DataModule, settings: TrainSettings) -> None:
-    """Fits temperatures on the validation rows and writes them into the checkpoint; without such rows nothing.
+    """Fits both on the validation rows and writes them into the checkpoint; without such rows nothing.
 
     Raises:
         UserError: the checkpoint cannot be read.
@@ -23,7 +24,9 @@ def calibrate(checkpoint: Path, datamodule: FER2013DataModule, settings: TrainSe
         return
     network = load_network(checkpoint)
     content = read_checkpoint(checkpoint)
-    content[SPEC_KEY]["temperatures"] = {
-        tta: fit_temperature(predict(network, faces, settings.trainer, tta).logits, targets) for tta in AVERAGING
-    }
+    answers = {tta: predict(network, faces, settings.trainer, tta) for tta in AVERAGING}
+    temperatures = {tta: fit_temperature(found.logits, targets) for tta, found in answers.items()}
+    content[SPEC_KEY]["temperatures"] = temperatures
+    single = answers["none"].probabilities(temperatures["none"])
+    content[SPEC_KEY]["thresholds"] = thresholds(single.numpy(), targets.numpy())
     write_checkpoint(content, checkpoint)

@@ -17,6 +17,7 @@ from fer import rundir
 from fer.checkpoint import load_network, read_checkpoint, read_spec, write_checkpoint
 from fer.commands.train import whole
 from fer.data import datamodule
+from fer.data.corruptions import CORRUPTIONS
 from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import TEST, TRAIN, Faces
 from fer.data.synthetic import make_faces
@@ -78,7 +79,7 @@ def test_a_report_is_whole(trained: Callable[..., Path]) -> None:
 
     names = {
         *("confusion_matrix", "roc", "precision_recall", "reliability"),
-        *("per_class", "mistakes", "predictions", "grad_cam"),
+        *("per_class", "mistakes", "predictions", "grad_cam", "abstention"),
     }
     expected = {f"{name}_test.png" for name in names} | {"confusion_matrix_val.png"}
     pictures = {file.name for file in (run / "plots").iterdir()}
@@ -217,6 +218,47 @@ def test_an_ensemble_averages_probabilities(
     assert report["test"]["disagreement"]["mean_of_pairs"] == pytest.approx(differ)
     assert (tmp_path / "plots" / "ensemble_test.png").exists()
     assert str(best(runs[1])) in (tmp_path / "report.html").read_text()
+
+
+def test_groups_are_reported(
+    trained: Callable[..., Path], settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row["row"] for row in read_predictions(trained(), "test")]
+    groups = [("$<a", row) for row in rows[:40]] + [("b$", row) for row in rows[40:60]]
+    (tmp_path / "groups.csv").write_text("id,group\n" + "".join(f"{row},{group}\n" for group, row in groups))
+    cfg = settings(f"data.groups={tmp_path}/groups.csv", "data.classes=7")
+    report = evaluate(cfg, [best(trained())], tmp_path / "run")
+    found = report["test"]["groups"]["group"]
+    assert {name: own["images"] for name, own in found["groups"].items()} == {"$<a": 40, "b$": 20}
+    assert (found["without"], found["few"]) == (10, ["$<a", "b$"])
+    rows = read_predictions(tmp_path / "run", "test")[:40]
+    right = np.mean([row["target"] == row["prediction"] for row in rows])
+    assert found["groups"]["$<a"]["accuracy"] == pytest.approx(right)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "$&lt;a" in page
+    assert "$<a" not in page
+    assert (tmp_path / "run" / "plots" / "groups_test.png").is_file()
+
+
+def test_corrupted_faces_are_reported(
+    trained: Callable[..., Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = {name: CORRUPTIONS[name] for name in ("jpeg", "lower_half_covered")}
+    for module in ("robustness", "run"):
+        monkeypatch.setattr(f"fer.evaluation.{module}.CORRUPTIONS", some)
+    cfg = settings("robustness=true", "robustness_faces=20")
+    evaluate(cfg, [best(trained()), best(trained("seed=1"))], tmp_path)
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    robustness = report["robustness"]
+    assert {found["n"] for found in robustness["corruptions"].values()} == {20}
+    assert [member["path"] for member in robustness["members"]] == [own["path"] for own in report["checkpoints"]]
+    page = (tmp_path / "report.html").read_text()
+    assert robustness["digest"] in page
+    assert page.count("lower half covered") == 1
+    for name in ("robustness_test.png", "corruptions_test.png"):
+        with Image.open(tmp_path / "plots" / name) as image:
+            assert len(image.convert("L").getcolors()) > 100
+    assert "robustness" not in json.loads((trained() / "metrics.json").read_text())
 
 
 def test_members_of_other_classes_are_refused(trained: Callable[..., Path], settings: Settings, tmp_path: Path) -> None:

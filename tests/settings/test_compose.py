@@ -86,6 +86,8 @@ def mistakes(*words: str) -> list[str]:
         ("model=net,senet", "needs -m"),
         ("name=${oc.env:FER_NO_SUCH_VARIABLE}", "FER_NO_SUCH_VARIABLE"),
         ("image_sizes=[8]", "between 16 and 1024"),
+        ("robustness_faces=100", "add robustness=true"),
+        ("data.groups=none.csv", "columns id,group"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_key_value_and_the_way_out(word: str, message: str) -> None:

@@ -1,0 +1,241 @@
+"""The model card of a checkpoint, in the form of Hugging Face: what it is for, what it is not for, what was measured.
+
+Written from a report's metrics.json, so that card and report cannot disagree. Knows nothing of networks or files.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_USE = """\
+## Intended use
+
+Research and teaching on facial expressions, comparison of networks and recipes, and programs in which people watch
+themselves by their own choice and a wrong answer does no harm. What the network sees is an expression, not a feeling:
+a face may smile without joy, and nobody's face tells reliably what they feel.
+
+## Unsuitable use
+
+- Decisions about people: hiring, grading, insurance, credit, policing, border control, diagnosis, lie detection.
+- In the European Union, inferring emotions at the workplace and in education has been prohibited since 2 February 2025,
+  but for medical or safety reasons (AI Act, Article 5(1)(f)). Elsewhere, persons who are exposed to such a system must
+  be told since 2 August 2026 (Article 50(3)).
+- Watching people who do not know it or cannot refuse.
+"""
+
+_DATA = """\
+FER2013's pictures come from a web search for words of emotion. Their rights are not cleared and the people on them were
+not asked; the data set was published for research. Labels are noisy: people agree on about two of three faces. Posed
+expressions are over-represented, and nothing is known about the balance of age, sex or skin colour.
+"""
+
+
+def card(metrics: Mapping[str, Any]) -> str:
+    """The card as Markdown with YAML front matter.
+
+    Args:
+        metrics: content of a report's metrics.json; sections on robustness, minimum confidences and groups say that
+            nothing was measured where it has nothing on them.
+    """
+    split = metrics["reported_split"]
+    found = metrics[split]
+    name = " + ".join(Path(checkpoint["path"]).stem for checkpoint in metrics["checkpoints"])
+    return "\n".join(
+        [
+            _front_matter(metrics, name),
+            f"# {_text(name)}",
+            "",
+            f"Says which of {len(metrics['classes'])} expressions a gray 48x48 face shows: "
+            f"{', '.join(map(_text, metrics['classes']))}. {_networks(metrics)}",
+            "",
+            _USE,
+            "## Data",
+            "",
+            _data(metrics, split),
+            "",
+            _DATA,
+            "## Metrics",
+            "",
+            _metrics(metrics, split),
+            "",
+            "## Calibration and minimum confidence",
+            "",
+            _calibration(metrics, split),
+            "",
+            "## Robustness",
+            "",
+            _robustness(metrics.get("robustness")),
+            "",
+            "## Groups of people",
+            "",
+            _groups(found.get("groups")),
+            "",
+            "## Limits",
+            "",
+            _limits(metrics, split),
+            "",
+        ]
+    )
+
+
+def _front_matter(metrics: Mapping[str, Any], name: str) -> str:
+    """YAML; strings and numbers are written as JSON, which is YAML."""
+    found = metrics[metrics["reported_split"]]
+    values = [
+        f"          - type: {key}\n            name: {title}\n            value: {found[key]:.4f}"
+        for key, title in (("accuracy", "Accuracy"), ("f1", "Macro F1"))
+    ]
+    return "\n".join(
+        [
+            "---",
+            "license: mit",
+            "library_name: fer-lightning",
+            "pipeline_tag: image-classification",
+            "tags: [facial-expression-recognition, emotion, fer2013]",
+            "metrics: [accuracy, f1]",
+            "model-index:",
+            f"  - name: {json.dumps(name)}",
+            "    results:",
+            "      - task: {type: image-classification, name: facial expression recognition}",
+            f"        dataset: {{type: {json.dumps(Path(metrics['data']).stem)}, name: {json.dumps(_source(metrics))}, "
+            f"split: {json.dumps(metrics['reported_split'])}}}",
+            "        metrics:",
+            *values,
+            "---",
+            "",
+        ]
+    )
+
+
+def _networks(metrics: Mapping[str, Any]) -> str:
+    networks = sorted({checkpoint["network"] for checkpoint in metrics["checkpoints"]})
+    what = f"Network: {', '.join(map(_text, networks))}"
+    if len(metrics["checkpoints"]) > 1:
+        what = f"An ensemble of {len(metrics['checkpoints'])}. {what}"
+    digests = ", ".join(f"`{checkpoint['sha256'][:16]}`" for checkpoint in metrics["checkpoints"])
+    return f"{what}. SHA-256 of the weights begins with {digests}."
+
+
+def _source(metrics: Mapping[str, Any]) -> str:
+    """The data without the directories of whoever measured."""
+    return Path(metrics["data"]).name
+
+
+def _data(metrics: Mapping[str, Any], split: str) -> str:
+    labels = metrics["labels"]
+    trained = "are not known from the checkpoint" if labels["train"] is None else f"are {labels['train']}"
+    return (
+        f"Measured on {metrics[split]['images']:,} images of the {split} split of {_text(_source(metrics))} "
+        f"({_text(metrics['division'])}), judged by {_text(labels['evaluation'])}. "
+        f"The labels of training {_text(trained)}."
+    )
+
+
+def _metrics(metrics: Mapping[str, Any], split: str) -> str:
+    found = metrics[split]
+    rows = []
+    for title, of in ((split, found), (f"{split}, without copies of training faces", found["without_copies"])):
+        if "accuracy" in of:
+            intervals = (_share(of[key], of["interval95"][key]) for key in ("accuracy", "f1", "precision", "recall"))
+            rows.append([title, f"{of['images']:,}", *intervals])
+    per_class = [
+        [_text(name), f"{of['images']:,}", *(_share(of[key], of["interval95"][key]) for key in ("precision", "recall"))]
+        for name, of in found["per_class"].items()
+    ]
+    return (
+        f"95 % intervals over images in brackets; test-time augmentation: {metrics['tta']}.\n\n"
+        + _table(["", "images", "accuracy", "macro F1", "precision", "recall"], rows)
+        + "\n\n"
+        + _table(["class", "images", "precision", "recall"], per_class)
+    )
+
+
+def _calibration(metrics: Mapping[str, Any], split: str) -> str:
+    found = metrics[split]
+    temperatures = ", ".join(f"{checkpoint['temperature']:.2f}" for checkpoint in metrics["checkpoints"])
+    text = f"Expected calibration error {found['ece']:.3f} (15 bins), temperature {temperatures}."
+    if "abstention" not in found:
+        return f"{text} No minimum confidences were measured."
+    rows = []
+    for wanted, judged in found["abstention"]["thresholds"].items():
+        if judged is None:
+            rows.append([f"{float(wanted):.0%}", "not reached", "-", "-"])
+        else:
+            shares = (_share(judged[key], judged["interval95"][key]) for key in ("accuracy", "coverage"))
+            rows.append([f"{float(wanted):.0%}", f"{judged['confidence']:.3f}", *shares])
+    return f"{text} Answers from a minimum confidence on, judged on rows that it was not fitted on:\n\n" + _table(
+        ["wanted", "minimum confidence", "right", "faces that get an answer"], rows
+    )
+
+
+def _robustness(robustness: Mapping[str, Any] | None) -> str:
+    if robustness is None:
+        return "Not measured on corrupted faces."
+    rows = []
+    for name, found in robustness["corruptions"].items():
+        amounts = ", ".join(f"{amount:g}" for amount in found["severities"])
+        shares = (f"{value:.1%}" for value in found["accuracy"])
+        rows.append([name.replace("_", " "), f"{found['unit']}: {amounts}", *shares])
+    count = next(iter(robustness["corruptions"].values()))["n"]
+    return (
+        f"Accuracy {robustness['clean_accuracy']:.1%} on {count:,} clean faces, {robustness['mean_accuracy']:.1%} in "
+        f"the mean over {len(rows)} corruptions at five severities (digest `{robustness['digest']}`).\n\n"
+        + _table(["corruption", "severities", "1", "2", "3", "4", "5"], rows)
+    )
+
+
+def _groups(groupings: Mapping[str, Any] | None) -> str:
+    if groupings is None:
+        return "Not measured: nothing is known about who is on these pictures."
+    rows, gaps = [], []
+    for grouping, found in groupings.items():
+        for group, own in found["groups"].items():
+            few = " (few)" if group in found["few"] else ""
+            shown = _share(own["accuracy"], own["interval95"])
+            rows.append([_text(f"{grouping}: {group}{few}"), f"{own['images']:,}", shown])
+        gap = found["largest_gap"]
+        if gap is not None:
+            gaps.append(
+                f"Largest gap by {_text(grouping)}: {_text(gap['better'])} over {_text(gap['worse'])} by "
+                f"{_share(gap['accuracy'], gap['interval95'])}."
+            )
+    return "\n\n".join([_table(["group", "images", "accuracy"], rows), *gaps])
+
+
+def _limits(metrics: Mapping[str, Any], split: str) -> str:
+    found = metrics[split]
+    recall = {name: own["recall"] for name, own in found["per_class"].items() if own["images"]}
+    weakest = min(recall, key=recall.__getitem__)
+    lines = [f"- Weakest class: {_text(weakest)}, of which {recall[weakest]:.0%} are recognised."]
+    if metrics.get("robustness") is not None:
+        corruptions = metrics["robustness"]["corruptions"]
+        worst = sorted(corruptions, key=lambda name: sum(corruptions[name]["accuracy"]))[:3]
+        lines.append(f"- Worst corruptions: {', '.join(name.replace('_', ' ') for name in worst)}.")
+    if split == "val":
+        lines.append(
+            "- Checkpoint and temperature were chosen on the split that is reported: the figures lean to the good side."
+        )
+    lines.append(
+        "- A picture without a face, a drawn face or a face that is turned away gets an answer, too, and sometimes a "
+        "confident one."
+    )
+    return "\n".join(lines)
+
+
+def _share(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1%}" + ("" if interval is None else f" ({interval[0]:.1%} to {interval[1]:.1%})")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def _text(text: str) -> str:
+    """A name from outside, in which nothing is markup."""
+    for special in "\\`*_[]<>|#":
+        text = text.replace(special, f"\\{special}")
+    return " ".join(text.split())

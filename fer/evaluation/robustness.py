@@ -1,0 +1,100 @@
+"""How networks answer when faces get worse: the corruptions of `fer.data.corruptions`, measured on a split."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_f1_score
+
+from fer.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, digest
+from fer.evaluation.metrics import ECE_BINS
+from fer.models.network import EmotionNetwork
+from fer.predict import predict
+
+log = logging.getLogger(__name__)
+
+
+def choose_faces(faces: Tensor, targets: Tensor, count: int | None) -> tuple[Tensor, Tensor]:
+    """`count` rows drawn with a fixed seed, in their order; all where that is None or more than there are."""
+    if count is None or count >= len(faces):
+        return faces, targets
+    drawn = torch.from_numpy(np.sort(np.random.default_rng(0).permutation(len(faces))[:count]))
+    return faces[drawn], targets[drawn]
+
+
+def measure_robustness(
+    networks: Sequence[tuple[EmotionNetwork, float]],
+    faces: Tensor,
+    targets: Tensor,
+    trainer: Mapping[str, Any] | None = None,
+    tta: str = "none",
+) -> dict[str, Any]:
+    """Every corruption at every severity, for one network or for several and the mean of their probabilities.
+
+    Args:
+        networks: in eval mode, of the same classes, each with its temperature.
+        faces: uint8 (N, 1, S, S), on the CPU; networks resize them to their own size.
+        targets: int64 (N,).
+        trainer: arguments of Lightning's Trainer, of which accelerator and precision are used.
+        tta: a key of `fer.predict.VIEWS`.
+
+    Returns:
+        Plain data for metrics.json: "corruptions" by name, each with "unit", "severities" (in that unit), "n", and
+        lists of five numbers: "accuracy", "f1" (macro), "ece" and "changed", the share of faces whose answer is another
+        one than for the clean face; "clean_accuracy" of the same faces; "mean_accuracy" over all corruptions and
+        severities; "mce", the mean corruption error of Hendrycks and Dietterich, None as long as nobody has measured
+        the reference network; "digest" of the corruptions. With several networks "members" has "clean_accuracy",
+        "mean_accuracy" and the accuracies by corruption of each.
+    """
+    where = {"accelerator": "cpu", "precision": "32-true"} if trainer is None else trainer
+
+    def answer(shown: Tensor) -> list[Tensor]:
+        return [predict(network, shown, where, tta).probabilities(temperature) for network, temperature in networks]
+
+    clean = answer(faces)
+    usual = _mean(clean).argmax(dim=1)
+    corruptions: dict[str, Any] = {}
+    members: list[dict[str, Any]] = [{"clean_accuracy": _accuracy(own, targets), "corruptions": {}} for own in clean]
+    for name, corruption in CORRUPTIONS.items():
+        found: dict[str, list[float]] = {"accuracy": [], "f1": [], "ece": [], "changed": []}
+        by_member: list[list[float]] = [[] for _ in members]
+        for severity in SEVERITIES:
+            of_members = answer(corrupt(faces, name, severity))
+            probabilities = _mean(of_members)
+            found["accuracy"].append(_accuracy(probabilities, targets))
+            count = probabilities.shape[1]
+            found["f1"].append(float(multiclass_f1_score(probabilities, targets, count, average="macro")))
+            found["ece"].append(float(multiclass_calibration_error(probabilities, targets, count, n_bins=ECE_BINS)))
+            found["changed"].append(float((probabilities.argmax(dim=1) != usual).double().mean()))
+            for accuracies, own in zip(by_member, of_members, strict=True):
+                accuracies.append(_accuracy(own, targets))
+        corruptions[name] = {
+            "unit": corruption.unit,
+            "severities": list(corruption.amounts),
+            **found,
+            "n": len(targets),
+        }
+        for member, accuracies in zip(members, by_member, strict=True):
+            member["corruptions"][name] = accuracies
+        log.info("%-19s %s", name, "  ".join(f"{value:.1%}" for value in found["accuracy"]))
+    for member in members:
+        member["mean_accuracy"] = float(np.mean(list(member["corruptions"].values())))
+    return {
+        "corruptions": corruptions,
+        "clean_accuracy": _accuracy(_mean(clean), targets),
+        "mean_accuracy": float(np.mean([found["accuracy"] for found in corruptions.values()])),
+        "mce": None,
+        "digest": digest(),
+        **({"members": members} if len(members) > 1 else {}),
+    }
+
+
+def _mean(probabilities: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(probabilities)).mean(dim=0)
+
+
+def _accuracy(probabilities: Tensor, targets: Tensor) -> float:
+    return float((probabilities.argmax(dim=1) == targets).double().mean())
