@@ -3,6 +3,7 @@
 Knows nothing of files, augmentation or the command line. The optimiser is handed in as a function.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,8 +68,9 @@ class EmotionClassifier(L.LightningModule):
             last.register_forward_pre_hook(self._keep_features)
         self.counts = self._no_counts()
         self.val_metrics = headline_metrics(len(network.spec.classes))
-        # Lightning's own mean over processes rounds the number of rows per process. Losses that are no numbers count.
-        self.val_loss = MeanMetric(nan_strategy="disable")
+        # Lightning's own mean over processes rounds the number of rows per process. A loss that is no number makes the
+        # mean none; nan_strategy="disable" would do that, too, but leaves the number of rows out.
+        self.val_loss = MeanMetric(nan_strategy=math.nan)
 
     @classmethod
     def load_from_checkpoint(
@@ -202,8 +204,8 @@ class EpochCounts:
         self.steps = 0
         self.rate = 0.0  # learning rate, summed over the steps
         # The confusion matrix as one row, C times the true class plus the predicted one. Not by bincount, which has to
-        # ask the device how long its answer is.
-        self.confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64)
+        # ask the device how long its answer is. Apple's GPUs cannot do this with int64.
+        self.confusion = torch.zeros(num_classes * num_classes, dtype=torch.int32)
         self.losses = [torch.zeros(()) for _ in losses]  # summed over the faces
 
     @torch.no_grad()
@@ -215,7 +217,7 @@ class EpochCounts:
         self.steps += 1
         self.rate += rate
         cells = torch.add(logits.argmax(dim=1), targets, alpha=self.num_classes)
-        self.confusion.index_add_(0, cells, torch.ones_like(cells))
+        self.confusion.index_add_(0, cells, torch.ones_like(cells, dtype=torch.int32))
         for total, loss in zip(self.losses, losses, strict=True):
             total.add_(loss, alpha=len(logits))
 

@@ -36,6 +36,11 @@ def write_whole(path: str | Path, content: bytes | memoryview, mode: int | None 
         raise
 
 
+def cell(text: str) -> str:
+    """`text` for a CSV that a person may open in a spreadsheet, which would take what begins so for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
 def temporary_name(path: Path) -> Path:
     """A name beside `path` that no other process, also of another machine, takes."""
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")

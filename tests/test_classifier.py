@@ -93,13 +93,15 @@ def quiet_trainer(**options: int) -> L.Trainer:
 
 
 def test_logged_metrics_are_those_of_the_whole_split() -> None:
-    datamodule = drawn()
+    datamodule = drawn(val=91)
     module = classifier()
     trained: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     module.loss.register_forward_hook(lambda _, inputs, loss: trained.append((*inputs, loss)))
     trainer = quiet_trainer(max_epochs=1)
     trainer.fit(module, datamodule)
-    faces, targets = (torch.cat(parts) for parts in zip(*datamodule.val_dataloader(), strict=True))
+    batches = list(datamodule.val_dataloader())
+    assert [len(targets) for _, targets in batches] == [32, 7]  # so that the mean of their means is another
+    faces, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     with torch.no_grad():
         logits = module.eval()(faces)
     metrics = trainer.callback_metrics

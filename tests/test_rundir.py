@@ -14,10 +14,12 @@ import yaml
 from tiny import TINY
 
 from fer import rundir
+from fer.checkpoint import read_checkpoint
 from fer.errors import UserError
-from fer.files import temporary_name, write_whole
+from fer.files import cell, temporary_name, write_whole
 from fer.rundir import saved_values, targets
 from fer.settings.train import TrainSettings
+from fer.training.run import train
 
 Command = Callable[..., "CompletedProcess[str]"]
 
@@ -175,3 +177,40 @@ def test_a_run_is_not_started_in_anothers_directory(command: Command, tmp_path: 
     assert again.returncode == 2
     assert "holds a run already" in again.stderr
     assert (run / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
+def test_no_cell_is_a_formula(text: str) -> None:
+    assert cell(text) == f"'{text}"
+    assert cell(f"a{text}") == f"a{text}"
+
+
+def test_a_checkpoint_of_another_network_is_not_gone_on_with(
+    command: Command, tmp_path: Path, settings: Callable[..., TrainSettings]
+) -> None:
+    run = tmp_path / "outputs" / "first"
+    assert command(*TINY, "trainer.max_epochs=1", f"hydra.run.dir={run}").returncode == 0
+    moved = tmp_path / "moved.ckpt"  # outside its run, where no config.yaml says what it is
+    moved.write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
+    for change, what in (
+        ("model=cnn", "network"),
+        ("data.classes=4", "classes"),
+        ("model.image_size=32", "image size"),
+    ):
+        words = [word for word in TINY if not (change == "model=cnn" and "model" in word)]
+        refused = command(*words, change, f"ckpt={moved}")
+        assert refused.returncode == 2
+        assert f"cannot be resumed: its {what} is" in refused.stderr
+        assert "model.weights=FILE" in refused.stderr
+
+
+@pytest.mark.parametrize("interval", [2, 5])
+def test_last_ckpt_is_there_whatever_the_validation_interval(
+    settings: Callable[..., TrainSettings], tmp_path: Path, interval: int
+) -> None:
+    cfg = settings("trainer.max_epochs=3", f"trainer.check_val_every_n_epoch={interval}")
+    trained = train(cfg, tmp_path)
+    last = read_checkpoint(rundir.checkpoint(tmp_path, rundir.LAST))
+    assert last["global_step"] == 18
+    name = rundir.BEST if interval == 2 else rundir.LAST
+    assert trained.checkpoint == rundir.checkpoint(tmp_path, name)

@@ -7,6 +7,7 @@ import gzip
 import lzma
 import os
 import posixpath
+import stat
 import tarfile
 import zipfile
 from collections.abc import Collection, Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import IO, Protocol, Self, cast
 
 from fer.errors import UserError
+
+_MOST_BYTES = 256 << 20  # of one file: a picture or a table has a fraction; what unfolds to more is a trap
 
 
 class Container(Protocol):
@@ -47,6 +50,8 @@ def open_container(path: Path) -> Container | None:
     """
     if path.is_dir():
         return _Directory(path)
+    if not path.is_file():
+        raise UserError(f"{path} is no file and no folder but a pipe or a device; write it to a file first")
     with path.open("rb") as file:
         if file.read(4) in (b"PK\x03\x04", b"PK\x05\x06"):
             return _Zip(path)
@@ -97,8 +102,11 @@ class _Directory:
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
-            with open(f"{self._top}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 - twice as fast as pathlib
-                yield name, file.read()
+            # Twice as fast as pathlib. O_NONBLOCK: a pipe that nobody writes to would be waited for.
+            with open(f"{self._top}/{name}", "rb", buffering=0, opener=_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise UserError(f"{self._top / name} is no file but a pipe or a device; take it away")
+                yield name, _whole(file, f"{self._top}/{name}")
 
 
 class _Zip:
@@ -125,11 +133,12 @@ class _Zip:
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
             with self.open(name) as file:
-                yield name, file.read()
+                yield name, _whole(file, f"{self._path}: {name}")
 
 
 class _Tar:
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._tar = tarfile.open(path)  # noqa: SIM115 - __exit__ closes it
         try:
             self._members = self._list()
@@ -160,7 +169,10 @@ class _Tar:
         self._tar.close()
 
     def open(self, name: str) -> IO[bytes]:
-        file = self._tar.extractfile(self._members[name])
+        try:
+            file = self._tar.extractfile(self._members[name])
+        except KeyError as error:
+            raise UserError(f"{self._path}: {name} is a link to a file that the archive does not hold") from error
         assert file is not None  # only folders have no content
         return file
 
@@ -168,7 +180,23 @@ class _Tar:
         # In the archive's order: to go back in a compressed file is to start again from its beginning.
         for name in sorted(names, key=lambda name: self._members[name].offset):
             with self.open(name) as file:
-                yield name, file.read()
+                yield name, _whole(file, f"{self._path}: {name}")
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _whole(file: IO[bytes], name: str) -> bytes:
+    """All of a file.
+
+    Raises:
+        UserError: it is larger than anything that belongs here, as a few kilobytes of zeros, compressed, can be.
+    """
+    content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise UserError(f"{name} unfolds to more than {_MOST_BYTES >> 20} MB, more than a picture or a table has")
+    return content
 
 
 def _is_hidden(name: str) -> bool:

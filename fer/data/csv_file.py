@@ -4,6 +4,7 @@ Knows the columns of Kaggle's `fer2013.csv`, `icml_face_data.csv` and the challe
 and knows nothing of files, compression or caches.
 """
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import IO, NoReturn
 
@@ -18,6 +19,7 @@ USAGES = {b"Training": TRAIN, b"PublicTest": VAL, b"PrivateTest": TEST}
 
 _PIXELS = SIZE * SIZE
 _BLOCK = 64  # rows parsed at once: 0.5 MB of text, so that a block's arrays stay in the processor's cache
+_LINE_LIMIT = 1_000_000
 _HEADER_LIMIT = 4096  # bytes; a longer first line is no header, and perhaps no text
 _CODES = {str(code).encode(): code for code in range(len(ALL_EMOTIONS))}
 _AROUND = b' "\t\r\n'  # what may stand around a field
@@ -47,7 +49,7 @@ def read_csv(stream: IO[bytes], name: str) -> Faces:
     images: list[npt.NDArray[np.uint8]] = []
     labels: list[int] = []
     splits: list[int] = []
-    lines = ((number, line) for number, line in enumerate(stream, start=2) if not line.isspace())
+    lines = ((number, line) for number, line in enumerate(_lines(stream, name), start=2) if not line.isspace())
     while block := list(islice(lines, _BLOCK)):
         texts = []
         first = len(labels)
@@ -90,6 +92,14 @@ def _emotion(text: bytes) -> int | None:
         return _CODES.get(text[:-2])
     emotion = emotion_from_spelling(text.decode(errors="replace"))
     return None if emotion is None else ALL_EMOTIONS.index(emotion)
+
+
+def _lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
+    """The lines of a stream, none of which may fill the memory, as one of a few compressed bytes can."""
+    while line := stream.readline(_LINE_LIMIT):
+        if len(line) == _LINE_LIMIT:
+            raise UserError(f"{name} has a line of more than {_LINE_LIMIT:,} bytes; a face takes a hundredth of that")
+        yield line
 
 
 def _read_header(stream: IO[bytes], name: str) -> list[str]:

@@ -81,6 +81,8 @@ def read(
                 f"{source} does not exist; correct data.path (a FER2013 CSV, an archive or a folder), "
                 "or try data=synthetic"
             )
+        if not (source.is_dir() or source.is_file()):
+            raise UserError(f"{source} is no file and no folder but a pipe or a device; write it to a file first")
         tree = open_container(source) if source.is_dir() else None
         csv = _find_csv(tree, source) if tree else None
         source = source / csv if csv else source

@@ -15,6 +15,9 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 from fer import abstention
 from fer.evaluation.metrics import ECE_BINS
 
+# Names of files and classes are drawn as they are: a dollar sign in one is no formula.
+matplotlib.rcParams["text.parse_math"] = False
+
 Array = npt.NDArray[np.float64]
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]

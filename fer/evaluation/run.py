@@ -38,7 +38,7 @@ from fer.evaluation.grad_cam import grad_cam
 from fer.evaluation.groups import FEWEST, measure_groups
 from fer.evaluation.metrics import HEADLINE, compute_metrics
 from fer.evaluation.robustness import choose_faces, measure_robustness
-from fer.files import write_whole
+from fer.files import cell, write_whole
 from fer.labels import resolve_classes, subset_name
 from fer.models.network import EmotionNetwork
 from fer.predict import Predictions, predict
@@ -511,7 +511,7 @@ def _write_predictions(file: Path, datamodule: FER2013DataModule, outcomes: dict
         rows = datamodule.rows(outcome.code).rows
         for row, target, values in zip(rows, outcome.targets.tolist(), outcome.probabilities.numpy(), strict=True):
             figures = [f"{value:.6f}" for value in values]
-            writer.writerow([split, row, classes[target], classes[int(values.argmax())], *figures])
+            writer.writerow([split, cell(str(row)), classes[target], classes[int(values.argmax())], *figures])
     write_whole(file, buffer.getvalue().encode())
 
 

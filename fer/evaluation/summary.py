@@ -40,12 +40,14 @@ class Run:
         settings: all settings by dotted name.
         report: content of metrics.json; None when the run was not completed.
         status: "finished", or what happened.
+        asked: settings and groups that its command line named.
     """
 
     directory: Path
     settings: dict[str, Any]
     report: dict[str, Any] | None
     status: str
+    asked: frozenset[str] = frozenset()
 
     def value(self, metric: str) -> float | None:
         """A number such as "val accuracy"; None where it is missing."""
@@ -167,18 +169,20 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
 
 def _read_run(directory: Path) -> Run:
     loaded = rundir.saved_values(directory)
-    loaded.pop("run", None)
+    made = loaded.pop("run", None)
     loaded.pop("logger", None)
+    words = made.get("overrides", []) if isinstance(made, dict) else []
+    asked = frozenset(str(word).partition("=")[0].lstrip("+~") for word in words)
     settings = _flat(loaded)
     metrics = directory / rundir.METRICS
     if metrics.is_file():
-        return Run(directory, settings, json.loads(metrics.read_text()), "finished")
+        return Run(directory, settings, json.loads(metrics.read_text()), "finished", asked)
     failure = directory / rundir.FAILURE
     if failure.is_file():
-        return Run(directory, settings, None, f"failed: {failure.read_text().splitlines()[0]}")
+        return Run(directory, settings, None, f"failed: {failure.read_text().splitlines()[0]}", asked)
     history = directory / rundir.HISTORY
     epochs = len(history.read_text().splitlines()) - 1 if history.is_file() else 0
-    return Run(directory, settings, None, f"interrupted after {epochs} epochs")
+    return Run(directory, settings, None, f"interrupted after {epochs} epochs", asked)
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
@@ -203,10 +207,16 @@ def _is_repetition(key: str, runs: Iterable[Run]) -> bool:
 def _label_keys(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, str]:
     """The fewest settings that tell all rows apart, with short names.
 
-    A setting that follows from those before it (the arguments of a network from its name) is left out.
+    What the command lines named comes first, then names of networks and classes. A setting that follows from those
+    before it (the arguments of a network from its name) is left out.
     """
+    asked = {word for run in runs for word in run.asked}
+
+    def order(key: str) -> tuple[bool, bool, int]:
+        return key not in asked, not key.endswith((".name", "._target_")), keys.index(key)
+
     chosen: list[str] = []
-    for key in sorted(keys, key=lambda key: (not key.endswith((".name", "._target_")), keys.index(key))):
+    for key in sorted(keys, key=order):
         before = {tuple(str(run.settings.get(name)) for name in chosen) for run in runs}
         after = {tuple(str(run.settings.get(name)) for name in (*chosen, key)) for run in runs}
         if len(after) > len(before):

@@ -30,7 +30,7 @@ except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
 from fer.errors import UserError
-from fer.files import write_whole
+from fer.files import cell, write_whole
 from fer.inference.prediction import Prediction
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -235,7 +235,7 @@ class PredictionLog:
         smoothed = prediction.smoothed or prediction.probabilities
         return _csv_line(
             [
-                *(source, frame, _rounded(time), prediction.track, *(_rounded(side, 1) for side in box)),
+                *(cell(source), frame, _rounded(time), prediction.track, *(_rounded(side, 1) for side in box)),
                 *(_rounded(prediction.score), prediction.label, _rounded(prediction.confidence)),
                 *(_rounded(prediction.probabilities[name]) for name in self._classes),
                 *(_rounded(smoothed[name]) for name in self._classes),

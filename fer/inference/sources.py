@@ -442,8 +442,22 @@ def quiet_opencv() -> None:
 
 
 def hide_password(url: str) -> str:
-    """`url` as it may be shown and stored: rtsp://user:***@host/path."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+    """`url` as it may be shown and stored: rtsp://user:***@host/path?token=***.
+
+    Passwords as people write them, with a / or an @ in them, are hidden whole. What stands between a colon and a slash
+    is a port where it is a number, and the @ behind it belongs to the path.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    user, colon, after = rest.partition(":")
+    if colon and "/" not in user and "@" not in user and "@" in after and not re.match(r"\d+(/|\?|$)", after):
+        rest = f"{user}:***@{after.rpartition('@')[2]}"
+    return (
+        scheme
+        + separator
+        + re.sub(r"(?i)([?&;][^=&;]*(?:token|key|pass|pwd|secret|auth|sig)[^=&;]*=)[^&;#]*", r"\1***", rest)
+    )
 
 
 def _open_pictures(sources: Sequence[str], report: Report, recursive: bool, leave_out: Path | None) -> PictureFiles:

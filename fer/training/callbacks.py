@@ -287,12 +287,19 @@ class StopAfterBatch(Callback):
 class LastCheckpoint(ModelCheckpoint):
     """`last.ckpt`, rewritten after every epoch and when a signal has stopped the run after a batch.
 
-    Not after any other exception, as Lightning would: that may have come in the middle of a step, or before a resumed
+    Also at the end of a training whose last epochs were not validated, after which Lightning writes none. Not after any
+    other exception, as Lightning would: that may have come in the middle of a step, or before a resumed
     run had read this very file.
     """
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, "last", save_on_exception=True, enable_version_counter=False)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes what no validation has written."""
+        super().on_train_end(trainer, pl_module)
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_checkpoint(trainer, self.format_checkpoint_name({}))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Writes the state between two steps."""

@@ -1,6 +1,8 @@
 import gzip
 import lzma
+import os
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fer.data.container import open_container
+from fer.data.reader import read
 from fer.errors import UserError
 
 FILES = {"a/b/1.txt": b"one" * 1000, "a/2.txt": b"two", "3.txt": b""}
@@ -134,3 +137,50 @@ def test_a_zip_with_a_password(tree, tmp_path):
     path.write_bytes(content)
     with open_container(path) as container, pytest.raises(UserError, match=r"password.*unpack it"):
         dict(container.read(FILES))
+
+
+def test_links_to_nothing_pipes_and_devices_end_in_a_sentence(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("b.png")
+    link.type, link.linkname = tarfile.LNKTYPE, "nowhere.png"
+    pipe = tarfile.TarInfo("c.png")
+    pipe.type = tarfile.FIFOTYPE
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(link)
+        tar.addfile(pipe)
+    container = open_container(tmp_path / "a.tar")
+    assert container is not None
+    with container:
+        assert container.names == ["b.png"]
+        with pytest.raises(UserError, match=r"a\.tar: b\.png is a link to a file that the archive does not hold"):
+            list(container.read(["b.png"]))
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path / "pipe.csv", Path("/dev/null"), Path("/dev/stdin")):
+        with pytest.raises(UserError, match="a pipe or a device"):
+            open_container(path)
+        with pytest.raises(UserError, match="a pipe or a device"):
+            read(path)
+    (tmp_path / "faces").mkdir()
+    os.mkfifo(tmp_path / "faces" / "1.png")
+    folder = open_container(tmp_path / "faces")
+    assert folder is not None
+    with folder, pytest.raises(UserError, match=r"1\.png is no file but a pipe"):
+        list(folder.read(["1.png"]))
+
+
+def test_a_file_that_unfolds_to_more_than_memory_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer.data.container._MOST_BYTES", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train/happy/1.png", bytes(8 << 20))
+    container = open_container(tmp_path / "a.zip")
+    assert container is not None
+    with container, pytest.raises(UserError, match=r"a\.zip: train/happy/1\.png unfolds to more than 1 MB"):
+        list(container.read(["train/happy/1.png"]))
+    with gzip.open(tmp_path / "a.csv.gz", "wb") as file:
+        file.write(b"emotion,pixels\n3," + bytes(8 << 20))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="a line of more than 1,000,000 bytes"):
+        read(tmp_path / "a.csv.gz", use_cache=False)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()

@@ -176,3 +176,12 @@ def test_nothing_to_sum_up_ends_with_one_sentence(tmp_path: Path, make: Any, mes
     assert len(str(raised.value).splitlines()) == 1
     with pytest.raises(UserError):
         summarise([tmp_path / "nowhere"])
+
+
+def test_what_the_command_lines_named_is_what_the_rows_are_called_by(tmp_path: Path) -> None:
+    """Not what followed from it: here the recipe sets the learning rate, too."""
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        run = write_run(tmp_path / name, 0.5, optim={"lr": lr}, label_smoothing=lr / 2)
+        text = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(f"{text}run:\n  overrides: [label_smoothing={lr / 2}]\n")
+    assert {tuple(row.label) for row in make_rows(read_runs([tmp_path]))} == {("label_smoothing",)}

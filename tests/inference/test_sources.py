@@ -17,7 +17,15 @@ from PIL import Image
 from fer.errors import UserError
 from fer.inference import pictures, sources
 from fer.inference.pictures import read_picture
-from fer.inference.sources import LiveStream, PictureFiles, SourceEnded, VideoFile, guess_mode, open_source
+from fer.inference.sources import (
+    LiveStream,
+    PictureFiles,
+    SourceEnded,
+    VideoFile,
+    guess_mode,
+    hide_password,
+    open_source,
+)
 
 MEDIA = Path(os.environ.get("FER_SHARED") or Path(__file__).parents[3] / "shared") / "media"
 RED, WHITE = (0, 0, 255), (255, 255, 255)  # BGR
@@ -720,3 +728,20 @@ def test_picture_files_needs_no_camera_but_says_its_length(tmp_path):
     assert source.length == 1
     assert not source.live
     assert source.name.endswith("a.png")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://user:secret@camera/1", "rtsp://user:***@camera/1"),
+        ("rtsp://user:se/cret@camera/1", "rtsp://user:***@camera/1"),
+        ("rtsp://user:p@ss@camera/1", "rtsp://user:***@camera/1"),
+        ("http://host:8080/a@b.mp4", "http://host:8080/a@b.mp4"),
+        ("http://host/a.mp4?token=secret&x=1", "http://host/a.mp4?token=***&x=1"),
+        ("http://host/a?x=1&api_key=secret", "http://host/a?x=1&api_key=***"),
+        ("rtsp://user:secret@host:554/a?password=secret", "rtsp://user:***@host:554/a?password=***"),
+        ("a:b@c.jpg", "a:b@c.jpg"),
+    ],
+)
+def test_passwords_and_tokens_are_never_shown(url: str, shown: str) -> None:
+    assert hide_password(url) == shown
