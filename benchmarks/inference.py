@@ -1,7 +1,7 @@
 """How fast and how steady infer.py is: frames per second, milliseconds per stage, start, memory, age of live frames.
 
     python benchmarks/inference.py                          all of it, with a minute of video for the memory
-    python benchmarks/inference.py speed                    one part: speed, start, memory or age
+    python benchmarks/inference.py speed                    one part: speed, threads, start, memory or age
     python benchmarks/inference.py memory --minutes 10
 
 Speed is measured end to end, as `mode=video output=...` runs: from a file through decoding, detection, network and
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ console = Console(width=118)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["all", "speed", "start", "memory", "age"], default="all")
+    parser.add_argument("part", nargs="?", choices=["all", "speed", "threads", "start", "memory", "age"], default="all")
     parser.add_argument("--ckpt", help="as ckpt= of infer.py")
     parser.add_argument("--detectors", nargs="+", default=["yunet", "haar"])
     parser.add_argument("--frames", type=int, default=200, help="of each clip")
@@ -57,7 +58,7 @@ def main() -> None:
         print(json.dumps(measure(json.loads(options.job))))
         return
     console.print(f"{os.cpu_count()} cores; other programs kept {os.getloadavg()[0]:.1f} of them busy before")
-    wanted = ["speed", "start", "memory", "age"] if options.part == "all" else [options.part]
+    wanted = ["speed", "threads", "start", "memory", "age"] if options.part == "all" else [options.part]
     if "age" in wanted:
         report_age()
     if wanted == ["age"]:
@@ -69,6 +70,8 @@ def main() -> None:
             report_start(options, Path(folder))
         if "speed" in wanted:
             report_speed(options, Path(folder))
+        if "threads" in wanted:
+            report_threads(options)
         if "memory" in wanted:
             report_memory(options, Path(folder))
 
@@ -118,6 +121,32 @@ def report_start(options: argparse.Namespace, folder: Path) -> None:
         f"From the command to the first prediction: {first:.2f} s the first time, then {min(others):.2f} s at best and "
         f"{np.median(others):.2f} s in the median of {len(others)}"
     )
+
+
+def report_threads(options: argparse.Namespace) -> None:
+    """64 pictures through one `Predictor`, by one thread and by eight, in turns."""
+    from fer.inference.predictor import Predictor
+
+    portraits = load_portraits()
+    if not portraits:
+        console.print(f"Threads: skipped, there are no photographs in {MEDIA}")
+        return
+    pictures = list(draw_frames(portraits, (640, 480), 4, 64))
+    for detector in options.detectors:
+        predictor = Predictor.load(options.ckpt, detector=detector)
+        predictor(pictures[0])
+        seconds: dict[int, list[float]] = {1: [], 8: []}
+        for _ in range(3):
+            for count, times in seconds.items():
+                with ThreadPoolExecutor(count) as pool:
+                    start = time.perf_counter()
+                    list(pool.map(predictor, pictures))
+                    times.append(time.perf_counter() - start)
+        one, eight = (float(np.median(times)) for times in seconds.values())
+        console.print(
+            f"Threads, {detector}: {len(pictures)} pictures in {one:.2f} s by one and in {eight:.2f} s by eight, "
+            f"{eight / one:.2f} times as long (at most 1.1 wanted)"
+        )
 
 
 def report_memory(options: argparse.Namespace, folder: Path) -> None:

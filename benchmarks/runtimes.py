@@ -209,7 +209,7 @@ def open_way(way: str, file: Path, threads: int) -> Callable[[np.ndarray], objec
             return torch.softmax(logits.float() / network.spec.temperature, dim=1).numpy()
 
         return call
-    return Predictor.load(file, threads).probabilities
+    return Predictor.load(file, threads, device="cpu").probabilities
 
 
 if __name__ == "__main__":

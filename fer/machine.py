@@ -136,6 +136,15 @@ def choose_precision(wanted: Any, accelerator: str) -> Any:
     return "bf16-mixed" if fast else "32-true"
 
 
+class Terminated(BaseException):
+    """SIGTERM, or SIGHUP of a terminal that was closed."""
+
+
+def terminate(signum: int, frame: Any) -> None:
+    """A handler of signals that ends the command in order; training takes them over while it runs."""
+    raise Terminated
+
+
 def is_running(process: int) -> bool:
     """Whether a process of this machine is there; True where the system does not tell."""
     if sys.platform == "win32":

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from fer import machine
 from fer.errors import EXIT_CODE, UserError
 
 # What the file system says when it is not the program's fault.
@@ -20,10 +21,6 @@ _UNWRITABLE = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG")
 }
-
-
-class Terminated(BaseException):
-    """SIGTERM, or SIGHUP of a terminal that was closed."""
 
 
 def run(name: str) -> NoReturn:
@@ -42,7 +39,7 @@ def run(name: str) -> NoReturn:
         _deafen()
         print("Interrupted; what was written before is whole.", file=sys.stderr)
         code = 130
-    except Terminated:
+    except machine.Terminated:
         _deafen()
         print("Terminated; what was written before is whole.", file=sys.stderr)
         code = 143
@@ -71,14 +68,10 @@ def in_words(error: OSError) -> str:
 
 def _listen() -> None:
     """Turns SIGTERM into an exception, and SIGHUP, too, unless it was ignored at the start (nohup)."""
-
-    def terminate(signum: int, frame: Any) -> None:
-        raise Terminated
-
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, terminate)
+            signal.signal(number, machine.terminate)
 
 
 def _deafen() -> None:

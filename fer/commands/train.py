@@ -1,6 +1,7 @@
 """`python train.py`, `fer-train`: trains and evaluates; with -m, many times."""
 
 import logging
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -86,8 +87,13 @@ def whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: 
     if settings.trainer.get("fast_dev_run"):
         log.info("trainer.fast_dev_run: the batches went through; such a run keeps no checkpoint and has no report.")
         return None
-    calibrate(trained.checkpoint, trained.datamodule, settings)
-    return sweep.val_accuracy(evaluate(settings, [trained.checkpoint], run_dir, trained.datamodule))
+    try:
+        calibrate(trained.checkpoint, trained.datamodule, settings)
+        return sweep.val_accuracy(evaluate(settings, [trained.checkpoint], run_dir, trained.datamodule))
+    except (KeyboardInterrupt, machine.Terminated):
+        again = shlex.quote(f"ckpt={trained.checkpoint}")
+        log.info("The training is done, its report is not. Make one with: python train.py mode=test %s", again)
+        raise
 
 
 def one_of_many(settings: TrainSettings, run_dir: Path, words: Sequence[str]) -> float | None:

@@ -11,10 +11,10 @@ only when its key equals the key of the source as it is now. The key is a BLAKE2
 - the source code of the readers and Pillow's version, so that a corrected reader does not hand out what the old one
   read.
 
-The source is hashed again after reading, and an entry is written only when both keys agree: a file that changed
-meanwhile is never stored under the wrong key. An entry is written beside its final name and moved there, so a reader
-sees a whole one or none; the CRC-32 that .npz keeps of each array catches damage on the disk. A damaged entry is
-ignored and replaced; a directory that cannot be written costs time, not the run.
+A file is hashed again after reading, and an entry is written only when both keys agree; a directory's key is made of
+the very bytes that were read. What changed meanwhile is never stored under the wrong key. An entry is written beside
+its final name and moved there, so a reader sees a whole one or none; the CRC-32 that .npz keeps of each array catches
+damage on the disk. A damaged entry is ignored and replaced; a directory that cannot be written costs time, not the run.
 
 Knows nothing of CSV columns, images or splits.
 """
@@ -27,6 +27,7 @@ import os
 import struct
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ import PIL
 import platformdirs
 
 from fer import errors, labels
-from fer.data import container, csv_file, duplicates, folder, layouts, official, parquet
+from fer.data import container, csv_file, decode, duplicates, folder, layouts, official, parquet
 from fer.data import faces as faces_module
 from fer.data.container import open_container
 from fer.data.faces import Faces, Official
@@ -43,7 +44,7 @@ from fer.data.faces import Faces, Official
 _log = logging.getLogger(__name__)
 
 # What decides how a source's bytes become faces.
-_CODE = (errors, labels, container, csv_file, duplicates, faces_module, folder, layouts, official, parquet)
+_CODE = (errors, labels, container, csv_file, decode, duplicates, faces_module, folder, layouts, official, parquet)
 
 
 def cache_directory() -> Path:
@@ -51,12 +52,18 @@ def cache_directory() -> Path:
     return Path(os.environ.get("FER_CACHE") or platformdirs.user_cache_path("fer-lightning"))
 
 
-def source_key(source: Path, how: object = None) -> str:
+def has_entry(source: Path) -> bool:
+    """Whether anything is stored for `source`, under whichever key."""
+    return _entry(source).exists()
+
+
+def source_key(source: Path, how: object = None, known: Mapping[str, bytes] | None = None) -> str:
     """The digest that an entry must carry to stand for `source` as it is now.
 
     Args:
         source: a file or directory.
         how: the settings that decide what is read; their `repr` counts.
+        known: of a directory, digests of files that need not be read for it (`fer.data.container.Recorded`).
 
     Raises:
         OSError: the source cannot be read.
@@ -73,9 +80,11 @@ def source_key(source: Path, how: object = None) -> str:
     assert tree is not None  # a directory
     names = sorted(name for name in tree.names if name.endswith("/") or _is_read(name))
     digest.update("\0".join(names).encode(errors="surrogateescape"))
-    for _, content in tree.read([name for name in names if not name.endswith("/")]):
-        digest.update(len(content).to_bytes(8))
-        digest.update(content)
+    digests = dict(known or {})
+    for name, content in tree.read([name for name in names if not name.endswith("/") and name not in digests]):
+        digests[name] = container.file_digest(content)
+    for name in names:
+        digest.update(digests.get(name, b""))
     return digest.hexdigest()
 
 

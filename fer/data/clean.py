@@ -27,7 +27,7 @@ from fer.data.official import use_official
 from fer.data.reader import read
 from fer.errors import UserError
 from fer.files import write_whole
-from fer.labels import ALL_EMOTIONS, EMOTIONS
+from fer.labels import ALL_EMOTIONS
 from fer.settings.tables import CleanSettings
 
 # A blank picture: one gray value fills half of it, or the gray values hardly differ. Chosen by looking: of FER2013's
@@ -260,7 +260,7 @@ def read_predictions(
             with file.open(newline="", encoding="utf-8") as stream:
                 header, *lines = list(csv.reader(stream)) or [[]]
             own = tuple(header[4:])
-            if header[:4] != ["split", "row", "target", "prediction"] or not set(own) <= set(EMOTIONS):
+            if header[:4] != ["split", "row", "target", "prediction"] or not set(own) <= set(ALL_EMOTIONS):
                 raise ValueError("its columns are not those of FER2013's own labels")
             values = np.array([line[4:] for line in lines], np.float64).reshape(len(lines), len(own))
         except (OSError, ValueError, csv.Error) as error:
@@ -272,7 +272,7 @@ def read_predictions(
         classes = own
         for line, probabilities in zip(lines, values, strict=True):
             position = position_of.get(line[1])
-            if position is None or EMOTIONS[faces.labels[position]] != line[2]:
+            if position is None or ALL_EMOTIONS[faces.labels[position]] != line[2]:
                 raise UserError(
                     f"predictions={file} calls row {line[1]} {line[2]}, which the data do not; give predictions of "
                     "runs with this data.path and with data.labels=fer2013"

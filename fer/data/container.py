@@ -4,6 +4,8 @@ Knows nothing of images, CSV files or data sets.
 """
 
 import gzip
+import hashlib
+import io
 import lzma
 import os
 import posixpath
@@ -37,6 +39,45 @@ class Container(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
+
+
+class Recorded:
+    """A container that keeps the BLAKE2b digest of every file that is read out of it.
+
+    Args:
+        container: the files.
+        digests: by name; filled while files are read.
+    """
+
+    def __init__(self, container: Container, digests: dict[str, bytes]) -> None:
+        self._container = container
+        self._digests = digests
+        self.names = container.names
+
+    def __enter__(self) -> Self:
+        self._container.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._container.__exit__(*error)
+
+    def open(self, name: str) -> IO[bytes]:
+        """A stream of one file's bytes, all in memory."""
+        with self._container.open(name) as file:
+            content = file.read()
+        self._digests[name] = file_digest(content)
+        return io.BytesIO(content)
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """As `Container.read`."""
+        for name, content in self._container.read(names):
+            self._digests[name] = file_digest(content)
+            yield name, content
+
+
+def file_digest(content: bytes) -> bytes:
+    """256 bits of BLAKE2b."""
+    return hashlib.blake2b(content, digest_size=32).digest()
 
 
 def open_container(path: Path) -> Container | None:

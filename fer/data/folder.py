@@ -4,20 +4,17 @@ Decides from the names alone which image is what (`place`), and turns any pictur
 Knows nothing of where the files lie: a directory and an archive are the same `Container`.
 """
 
-import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
-from textwrap import shorten
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from fer.data.container import Container
 from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.errors import UserError
 from fer.labels import ALL_EMOTIONS, emotion_from_spelling
@@ -68,45 +65,6 @@ def split_of_folder(folder: str) -> int:
         if known is not None:
             return known
     return UNSPLIT
-
-
-def read_places(container: Container, places: Sequence[Place], name: str, size: int = SIZE) -> Faces:
-    """The pictures at the given places as faces.
-
-    Args:
-        container: where they lie.
-        places: the pictures, in the order of the faces.
-        name: what messages call the container.
-        size: pixels per side of the faces.
-
-    Raises:
-        UserError: pictures that cannot be read, by name.
-    """
-    row_of = {place.name: row for row, place in enumerate(places)}
-    images = np.empty((len(places), size, size), np.uint8)
-    broken = {}
-    # No threads: at 48x48 most of the time is Python's own, and two threads took 1.3 times as long as one.
-    for file, content in container.read(list(row_of)):
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                images[row_of[file]] = to_face(image, size)
-        except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
-            known = not isinstance(error, UnidentifiedImageError)
-            broken[file] = shorten(str(error), 80) if known else "no known image format"
-    if broken:
-        shown = "; ".join(f"{file} ({broken[file]})" for file in sorted(broken, key=natural)[:5])
-        more = f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""
-        raise UserError(
-            f"{name}: {len(broken):,} of {len(places):,} images cannot be read: {shown}{more}; "
-            "replace or delete them, or download the data again"
-        )
-    return Faces(
-        images,
-        np.array([place.label for place in places], np.int64),
-        np.array([place.split for place in places], np.int8),
-        np.array([place.row for place in places], np.str_),
-        persons=np.array([place.person for place in places], np.str_) if places and places[0].person else None,
-    )
 
 
 def place(names: Iterable[str], source: str) -> tuple[list[Place], list[str]]:

@@ -46,12 +46,19 @@ class _Pictures:
     Attributes:
         sha256: uint64 (P,), the first 64 bits of the SHA-256 of the 2,304 pixel bytes, ascending.
         hashes: uint64 (P,), of `fer.data.duplicates.difference_hash`.
-        rows: for each picture its rows of `fer2013.csv`, ascending.
+        order: int64 (35887,), the rows of `fer2013.csv` picture by picture, of one picture ascending.
+        begin: int64 (P + 1,), where each picture's rows begin in `order`.
     """
 
     sha256: npt.NDArray[np.uint64]
     hashes: npt.NDArray[np.uint64]
-    rows: list[npt.NDArray[np.int64]]
+    order: npt.NDArray[np.intp]
+    begin: npt.NDArray[np.intp]
+
+    def rows(self, number: int) -> list[int]:
+        """The rows where a picture stands."""
+        rows: list[int] = self.order[self.begin[number] : self.begin[number + 1]].tolist()
+        return rows
 
 
 def row_in_name(name: str) -> int:
@@ -87,7 +94,7 @@ def find_official(faces: Faces) -> Official | None:
         if 2 * len(np.unique(face[distance <= NEAR // 2])) < len(sample):  # of other faces about a twentieth
             return None
 
-    stands = np.array([len(rows) for rows in pictures.rows])
+    stands = np.diff(pictures.begin)
     face, picture, distance = _near_pairs(faces.images[others], pictures)
     face = others[face]
     while True:
@@ -108,7 +115,7 @@ def find_official(faces: Faces) -> Official | None:
     # Without a row: faces that the source has more often than FER2013, and those that several pictures are near to.
     extra = np.flatnonzero((chosen >= 0) & (rows < 0))
     for position, numbers in _grouped(np.append(extra, face[rival]), np.append(chosen[extra], picture[rival])).items():
-        possible = {_split_of(row) for number in numbers for row in pictures.rows[number].tolist()}
+        possible = {_split_of(row) for number in numbers for row in pictures.rows(number)}
         if len(possible) == 1:
             splits[position] = possible.pop()
     return Official(rows, splits, sure) if 2 * (splits != UNSPLIT).sum() >= len(faces) else None
@@ -160,8 +167,8 @@ def _pictures() -> _Pictures:
     table = np.load(TABLE)  # uint64 (35887, 2)
     sha256, first, picture = np.unique(table[:, 0], return_index=True, return_inverse=True)
     order = np.argsort(picture, kind="stable")
-    rows = np.split(order, np.flatnonzero(np.diff(picture[order])) + 1)
-    return _Pictures(sha256, table[first, 1], rows)
+    begin = np.searchsorted(picture[order], np.arange(len(sha256) + 1))
+    return _Pictures(sha256, table[first, 1], order, begin)
 
 
 def _sha256(image: npt.NDArray[np.uint8]) -> int:
@@ -197,10 +204,17 @@ def _give_out(
     in one folder.
     """
     given = np.full(len(chosen), -1, np.int32)
-    named = [row_in_name(name) for name in faces.rows.tolist()]
+    placed = np.flatnonzero(chosen >= 0)
+    picture = chosen[placed]
+    # Nearly all are one face of a picture that stands in one row.
+    alone = (np.diff(pictures.begin)[picture] == 1) & (np.bincount(picture)[picture] == 1)
+    given[placed[alone]] = pictures.order[pictures.begin[picture[alone]]]
+    several = placed[~alone]
+
+    named = {face: row_in_name(str(faces.rows[face])) for face in several.tolist()}
     splits = faces.splits.tolist()
-    free = {number: pictures.rows[number].tolist() for number in np.unique(chosen[chosen >= 0]).tolist()}
-    order = [*np.flatnonzero(sure).tolist(), *np.flatnonzero((chosen >= 0) & ~sure).tolist()]
+    free = {number: pictures.rows(number) for number in np.unique(chosen[several]).tolist()}
+    order = [*several[sure[several]].tolist(), *several[~sure[several]].tolist()]
     tests: tuple[Callable[[int, int], bool], ...] = (
         lambda face, row: row == named[face],
         lambda face, row: _split_of(row) == splits[face],

@@ -3,7 +3,6 @@
 Takes the names of the files for the splits (`data/train-00000-of-00001.parquet`). Needs pyarrow, the extra `[parquet]`.
 """
 
-import io
 import json
 import re
 from collections import Counter
@@ -12,11 +11,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from fer.data.container import Container
+from fer.data.decode import face_of
 from fer.data.faces import TRAIN, UNSPLIT, Faces
-from fer.data.folder import split_of_folder, to_face
+from fer.data.folder import split_of_folder
 from fer.data.layouts import emotions_of_codes
 from fer.errors import UserError
 from fer.labels import ALL_EMOTIONS, emotion_from_spelling
@@ -126,8 +125,7 @@ def _face(picture: Any, where: str, size: int) -> np.ndarray[Any, np.dtype[np.ui
         kind = type(content).__name__
         raise UserError(f"{where}, holds no picture's bytes but {kind}; take a copy that has the pictures in it")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return to_face(image, size)
+        return face_of(content, size)
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         raise UserError(f"{where}, is no picture that can be read; download the data again") from error
 

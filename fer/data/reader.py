@@ -21,10 +21,11 @@ from typing import IO, cast
 import numpy as np
 
 from fer.data import cache
-from fer.data.container import Container, decompressed, open_container
+from fer.data.container import Container, Recorded, decompressed, open_container
 from fer.data.csv_file import read_csv
+from fer.data.decode import read_places
 from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces
-from fer.data.folder import has_class_folders, is_image, read_places, resized
+from fer.data.folder import has_class_folders, is_image, resized
 from fer.data.layouts import find, is_label_table
 from fer.data.official import find_official
 from fer.data.parquet import is_parquet, read_parquet
@@ -43,6 +44,8 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
 )
+
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle")
 
 # Both hold all three splits; Kaggle's challenge download has the second beside train.csv and test.csv.
 _OFFICIAL_CSVS = ("fer2013.csv", "icml_face_data.csv")
@@ -87,12 +90,17 @@ def read(
         csv = _find_csv(tree, source) if tree else None
         source = source / csv if csv else source
 
-        key = cache.source_key(source, how) if use_cache else ""
-        found = cache.load(source, key, memory) if use_cache else None
+        # Nothing needs to be compared where there is no entry; a directory's key is then made of what is read anyway.
+        first = use_cache and source.is_dir() and not cache.has_entry(source)
+        key = cache.source_key(source, how) if use_cache and not first else ""
+        found = cache.load(source, key, memory) if key else None
         if found is None:
             _log.info("reading %s", source)
-            found = _parse(source, how)
-            if use_cache and cache.source_key(source, how) == key:
+            digests: dict[str, bytes] = {}
+            found = _parse(source, how, digests)
+            now = cache.source_key(source, how, digests) if use_cache else ""
+            if use_cache and (source.is_dir() or now == key):
+                key = now
                 cache.save(source, key, *found)
                 if found[0].images.nbytes > memory:
                     found = cache.load(source, key, memory) or found
@@ -111,13 +119,10 @@ class _How:
     names: tuple[str, ...] | None
 
 
-def _parse(source: Path, how: _How) -> tuple[Faces, list[str]]:
-    """The faces, and what the user should be told."""
-    if source.name.lower().endswith((".pt", ".pth", ".pkl", ".pickle")):
-        raise UserError(
-            f"{source} is a pickle, which may run code when it is opened, and is not read; "
-            "give the CSV, pictures or parquet that it was made from"
-        )
+def _parse(source: Path, how: _How, digests: dict[str, bytes]) -> tuple[Faces, list[str]]:
+    """The faces, and what the user should be told; of a directory, `digests` gets the digests of what was read."""
+    if source.name.lower().endswith(_PICKLES):
+        raise _pickle_refused(source.name, source)
     if source.is_file() and is_parquet(source.name):
         folder = open_container(source.parent)
         assert folder is not None  # a directory
@@ -127,11 +132,16 @@ def _parse(source: Path, how: _How) -> tuple[Faces, list[str]]:
     if container is None:
         with source.open("rb") as file:
             return _parse_csv(file, str(source), how.size), []
+    if source.is_dir():
+        container = Recorded(container, digests)
     with container:
         csv = _find_csv(container, source)
         if csv is not None:
             with container.open(csv) as file:
                 return _parse_csv(file, f"{source}: {csv}", how.size), []
+        pickles = [name for name in container.names if name.lower().endswith(_PICKLES)]
+        if pickles and not any(map(is_image, container.names)):
+            raise _pickle_refused(pickles[0], source)
         files = [name for name in container.names if is_parquet(name)]
         if files:
             faces, notes = read_parquet(container, files, str(source), how.size, how.layout, how.names)
@@ -140,6 +150,13 @@ def _parse(source: Path, how: _How) -> tuple[Faces, list[str]]:
             faces, notes = read_places(container, tree.places, str(source), how.size), tree.notes
             faces = dataclasses.replace(faces, form=tree.form)
         return dataclasses.replace(faces, official=find_official(faces)), notes
+
+
+def _pickle_refused(name: str, source: Path) -> UserError:
+    return UserError(
+        f"{source}: {name} is a pickle, which may run code when it is opened, and is not read; "
+        "give the CSV, pictures or parquet that it was made from"
+    )
 
 
 def _parse_csv(file: IO[bytes], name: str, size: int) -> Faces:

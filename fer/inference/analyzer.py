@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.errors import UserError
-from fer.inference.crop import crop_faces
-from fer.inference.detectors import BGRImage, Detector
+from fer.inference.crop import crop_detections
+from fer.inference.detectors import BGRImage, Detector, find_in_still
 from fer.inference.prediction import Detection, Prediction, by_name
 from fer.inference.smoothing import Smoother
 from fer.inference.sources import Frame, LiveStream, VideoFile
@@ -132,7 +132,7 @@ class FaceAnalyzer:
         tracks: list[Track] | None = None
         detecting = 0.0
         if time is None:
-            detections = self._detector(image)
+            detections = find_in_still(self._detector, image)
             detecting = _milliseconds_since(started)
         else:
             if begins:
@@ -147,7 +147,7 @@ class FaceAnalyzer:
             tracks = self._tracker.visible
             detections = [Detection(track.box, track.score) for track in tracks]
         started = clock.perf_counter()
-        faces = crop_faces(image, [detection.box for detection in detections])
+        faces = crop_detections(image, detections)
         return Sighting(
             faces,
             detections,
@@ -196,7 +196,8 @@ class FaceAnalyzer:
             track=track,
             score=detection.score,
             smoothed=by_name(classes, smoothed),
-            uncertain=confidence < self._min_confidence,
+            uncertain=confidence < self._min_confidence or detection.turned != 0,
+            turned=detection.turned,
         )
 
 

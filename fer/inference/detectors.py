@@ -9,6 +9,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -31,6 +32,11 @@ _SMALLEST_SHORT_SIDE = 64  # px: under two of its coarsest cells (32 px) YuNet a
 
 _YUNET_SIDE = 0.94  # of a YuNet box's height
 _YUNET_RISE = 0.02  # of the same: how far the square's centre lies above the box's
+_TURN_SURE = 0.92  # the score from which a face is upright
+_TURN_SIDE = 128  # px in which a face is looked at again,
+_TURN_MARGIN = 2.0  # with surroundings up to this many times its side
+_TURN_NEAR = 0.12  # of that: how far from the middle the same face may be found
+_TURN_LEAD = 0.05  # of score by which another quarter turn must be surer
 _HAAR_SIDE = 1.035  # of a Haar box's side; the centres agree
 _HAAR_SCALE_FACTOR = 1.2  # between the sizes at which the cascade looks
 _HAAR_SMALLEST = 24  # px, the size of the cascade's window
@@ -72,6 +78,11 @@ def create_detector(
     if name in ("auto", "yunet"):
         return YuNet(path or YUNET, score_threshold, max_side)
     raise UserError(f"detector={name} is unknown; choose {', '.join(NAMES)}")
+
+
+def find_in_still(detector: Detector, picture: BGRImage) -> list[Detection]:
+    """What `detector` finds in a picture that is no frame of a video; with YuNet, also how faces are turned."""
+    return detector.find_turned(picture) if isinstance(detector, YuNet) else detector(picture)
 
 
 def as_detector(detector: str | Callable[[BGRImage], Sequence[Detection]]) -> Detector:
@@ -133,6 +144,36 @@ class YuNet:
             box = square(centre[0] / scale, centre[1] / scale, _YUNET_SIDE * box_height / scale)
             detections.append(Detection(box, score))
         return _surest_first(detections)
+
+    def find_turned(self, picture: BGRImage) -> list[Detection]:
+        """The same for a still picture, with how far each face is turned.
+
+        A face that was not found for sure is looked at again in all four quarter turns: it is surest when it stands
+        upright. YuNet's landmarks do not tell, they stand upright in every face (docs/detection.md).
+        """
+        found = self(picture)
+        return [replace(one, turned=self._turned(picture, one)) if _doubtful(one) else one for one in found]
+
+    def _turned(self, picture: BGRImage, detection: Detection) -> int:
+        x, y, side, _ = detection.box
+        scale = _TURN_SIDE / (_TURN_MARGIN * side)
+        middle = _TURN_SIDE / 2
+        shift = np.array([[scale, 0, middle - scale * (x + side / 2)], [0, scale, middle - scale * (y + side / 2)]])
+        size = (_TURN_SIDE, _TURN_SIDE)
+        face = cv2.warpAffine(picture, shift, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+        scores = []
+        with self._nets.taken() as net:
+            net.setInputSize(size)
+            for quarter in range(4):
+                _, found = net.detect(np.ascontiguousarray(np.rot90(face, quarter)))
+                near = [
+                    score
+                    for left, top, width, height, *_, score in ([] if found is None else found.tolist())
+                    if max(abs(left + width / 2 - middle), abs(top + height / 2 - middle)) < _TURN_NEAR * _TURN_SIDE
+                ]
+                scores.append(max(near, default=0.0))
+        best = int(np.argmax(scores))
+        return 90 * best if scores[best] > scores[0] + _TURN_LEAD else 0
 
 
 class Haar:
@@ -270,6 +311,10 @@ def _load_cascade() -> cv2.CascadeClassifier:
     if cascade.empty():
         raise UserError("this OpenCV comes without its Haar cascades; install opencv-python 4, or detector=yunet")
     return cascade
+
+
+def _doubtful(detection: Detection) -> bool:
+    return detection.score is not None and detection.score < _TURN_SURE
 
 
 def _resized(picture: BGRImage, max_side: int) -> tuple[BGRImage, float]:

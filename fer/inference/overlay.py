@@ -138,7 +138,8 @@ def _draw_label(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> _Rect:
     """Writes the label over the box, or under it, or inside: where it covers least of the faces and other labels."""
     prediction = face.prediction
     said = f"{prediction.label} {prediction.confidence:.0%}"
-    text = f"uncertain ({said})" if prediction.uncertain else said
+    why = f", turned by {prediction.turned} deg" if prediction.turned else ""
+    text = f"uncertain{why} ({said})" if prediction.uncertain else said
     if prediction.track is not None:
         text = f"#{prediction.track} {text}"
     width, height = _block_size([text], face.font)

@@ -21,10 +21,12 @@ class Detection:
         box: the square that the network is shown (see `fer.inference.detectors`), in pixels of the source picture;
             it may reach past the picture's edges.
         score: the detector's confidence in [0, 1]; None when the picture was taken as a face without looking.
+        turned: by how many degrees the face is turned clockwise: 0, 90, 180 or 270. Looked at in still pictures.
     """
 
     box: Box
     score: float | None
+    turned: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Prediction:
         track: the face's id, the same in every frame of a video; None for faces without time.
         score: the detector's confidence; None when no detector ran.
         smoothed: probabilities averaged over time; equal to `probabilities` when smoothing is off.
-        uncertain: whether `confidence` is under the asked-for minimum.
+        uncertain: whether `confidence` is under the asked-for minimum, or the face had to be turned upright.
+        turned: as of `Detection`.
     """
 
     label: str
@@ -50,6 +53,7 @@ class Prediction:
     score: float | None = None
     smoothed: dict[str, float] | None = None
     uncertain: bool = False
+    turned: int = 0
 
 
 def by_name(classes: Sequence[str], row: npt.NDArray[np.float32]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,8 +18,8 @@ import numpy.typing as npt
 from fer import weights
 from fer.errors import UserError
 from fer.inference.analyzer import FaceAnalyzer, watch
-from fer.inference.crop import SIZE, crop_faces
-from fer.inference.detectors import BGRImage, as_detector
+from fer.inference.crop import SIZE, crop_detections
+from fer.inference.detectors import BGRImage, as_detector, find_in_still
 from fer.inference.pictures import Picture, to_picture
 from fer.inference.prediction import Detection, Prediction, by_name
 from fer.inference.runtimes import ExportedNetwork, choose_runtime, load_exported
@@ -42,7 +43,8 @@ class Predictor:
             print(face.label, face.confidence, face.box)
 
     Many threads may call one predictor at once. It can be pickled when it was loaded from a file: as its path and
-    settings, so that the other process loads it again. A forked child must do the same, unless threads=1.
+    settings, so that the other process loads it again. A forked child must do the same, unless this one has threads=1
+    and device="cpu".
 
     Args:
         network: of a checkpoint, in eval mode, or exported.
@@ -73,7 +75,7 @@ class Predictor:
             self.classes = network.spec.classes
             self.temperature = network.spec.temperature
             self.thresholds = network.spec.thresholds
-            self._run = _in_torch(network, device)
+            self._run = _in_torch(network, choose_device(device))
 
     @staticmethod
     def load(
@@ -114,8 +116,9 @@ class Predictor:
             from fer.checkpoint import load_network
 
             torch.set_num_threads(count)
-            predictor = Predictor(load_network(path), detector, choose_device(device))
-        if count > 1:
+            device = choose_device(device)
+            predictor = Predictor(load_network(path), detector, device)
+        if count > 1 or device in ("cuda", "mps"):
             predictor._process = os.getpid()
         settings = {"threads": threads, "runtime": runtime, "detector": predictor._detector, "device": device}
         predictor._loaded_with = {"path": path.absolute(), **settings}
@@ -202,7 +205,7 @@ class Predictor:
         if self._process not in (None, os.getpid()):
             raise UserError(
                 "this predictor was loaded before the process forked, and its threads are not in the child: load it in "
-                "the child, or with threads=1, or start processes with the method 'spawn'"
+                "the child, or with threads=1 on the processor, or start processes with the method 'spawn'"
             )
 
     def _look(self, image: Picture) -> tuple[npt.NDArray[np.uint8], list[Detection | None]]:
@@ -213,8 +216,8 @@ class Predictor:
             return _checked(image), [None] * len(image)
         self._refuse_after_fork()
         picture = to_picture(image)
-        detections = self._detector(picture)
-        return crop_faces(picture, [detection.box for detection in detections]), [*detections]
+        detections = find_in_still(self._detector, picture)
+        return crop_detections(picture, detections), [*detections]
 
     def _answer(
         self, found: Sequence[tuple[npt.NDArray[np.uint8], Sequence[Detection | None]]]
@@ -227,8 +230,11 @@ class Predictor:
     def _prediction(self, row: npt.NDArray[np.float32], detection: Detection | None) -> Prediction:
         best = int(row.argmax())
         named = by_name(self.classes, row)
-        box, score = (None, None) if detection is None else (detection.box, detection.score)
-        return Prediction(self.classes[best], float(row[best]), named, box=box, score=score, smoothed=named)
+        plain = Prediction(self.classes[best], float(row[best]), named, smoothed=named)
+        if detection is None:
+            return plain
+        turned = detection.turned
+        return replace(plain, box=detection.box, score=detection.score, turned=turned, uncertain=turned != 0)
 
 
 def _load(settings: dict[str, Any]) -> Predictor:

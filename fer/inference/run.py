@@ -487,7 +487,8 @@ def _line(source: Source, figures: Figures, predictions: Sequence[Prediction]) -
 
 def _in_words(prediction: Prediction) -> str:
     track = "" if prediction.track is None else f"#{prediction.track} "
-    doubt = "uncertain, " if prediction.uncertain else ""
+    doubt = f"turned by {prediction.turned} degrees, " if prediction.turned else ""
+    doubt += "uncertain, " if prediction.uncertain else ""
     return f"{track}{doubt}{prediction.label} {prediction.confidence:.0%}"
 
 

@@ -246,9 +246,9 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
 class StopAfterBatch(Callback):
     """Lets signals finish the batch at hand, so that `last.ckpt` is written between two steps and not inside one.
 
-    Ctrl-C, SIGTERM, and SIGUSR1 and SIGUSR2, by which SLURM and submitit announce that a job's time is up. Of several
-    processes all stop after the same batch, whichever was told. Then Lightning's own way out for SIGTERM is taken: it
-    raises `SIGTERMException`. A second Ctrl-C stops at once.
+    Ctrl-C, SIGTERM, a closed terminal, and SIGUSR1 and SIGUSR2, by which SLURM and submitit announce that a job's time is
+    up. Of several processes all stop after the same batch, whichever was told. Then Lightning's own way out for SIGTERM
+    is taken: it raises `SIGTERMException`. A second Ctrl-C stops at once.
 
     Attributes:
         received: the signal that this process was sent.
@@ -263,9 +263,11 @@ class StopAfterBatch(Callback):
         wherever it interrupts this one. Lightning gives all signals back when it is done.
         """
         self._lightnings = signal.getsignal(signal.SIGTERM)
-        for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
-            if name in signal.Signals.__members__:  # Windows has no SIGUSR
-                signal.signal(signal.Signals[name], self._note)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+            # Windows has not all of them; nohup ignores SIGHUP, and a shell's background job SIGINT.
+            number = signal.Signals.__members__.get(name)
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._note)
 
     def _note(self, signum: int, frame: Any) -> None:
         if self.received is None:

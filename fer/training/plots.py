@@ -1,11 +1,14 @@
 """Pictures of a training run: its data and its progress. Draws with matplotlib, without a display."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from fer.files import write_whole
 
 
 def save_samples(
@@ -39,7 +42,7 @@ def save_samples(
                 axis.text(-0.08, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=10)
     figure.suptitle("Training faces: original | augmented", fontsize=11)
     figure.tight_layout(pad=0.3, rect=(0, 0, 1, 0.97))
-    figure.savefig(file)
+    _write(figure, file)
 
 
 def save_training_progress(file: Path, rows: list[dict[str, float]]) -> None:
@@ -78,4 +81,11 @@ def save_training_progress(file: Path, rows: list[dict[str, float]]) -> None:
     title = "Training progress; the dot is best.ckpt. Training figures are with augmentation and dropout."
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
-    figure.savefig(file)
+    _write(figure, file)
+
+
+def _write(figure: Figure, file: Path) -> None:
+    """Whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_whole(file, buffer.getbuffer())

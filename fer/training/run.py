@@ -140,14 +140,26 @@ def train(settings: TrainSettings, run_dir: Path, more: Sequence[Callback] = (),
     _print_network(classifier, settings, trainer)
     log.info("Training in %s; watch it with: tensorboard --logdir %s", run_dir, shlex.quote(str(rundir.OUTPUTS)))
     last = rundir.checkpoint(run_dir, rundir.LAST)
+    ours = signal.getsignal(signal.SIGTERM) is machine.terminate  # Lightning would call it with its own
+    if ours:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         trainer.fit(classifier, datamodule, ckpt_path=ckpt)
     except SIGTERMException:
         _stop(stop, trainer.current_epoch + 1, last)
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        if last.is_file():  # a second Ctrl-C, or one before the first batch: nothing is written any more
+            log.info("Stopped at once. Go on with: python train.py %s", shlex.quote(f"ckpt={last}"))
+        raise KeyboardInterrupt from error
     except UserError:
         if not machine.is_first():
             sys.exit(0)  # the first process tells; and see `_stop`
         raise
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, machine.terminate)
     if stop.received is not None:  # in the last validation
         _stop(stop, trainer.current_epoch, last)
     if trainer.is_global_zero and history.rows:

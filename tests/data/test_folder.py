@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from fer.data.container import open_container
+from fer.data.decode import face_of, read_places
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL
-from fer.data.folder import place, read_places, to_face
+from fer.data.folder import place, to_face
 from fer.errors import UserError
 from fer.labels import EMOTIONS
 
@@ -24,11 +25,12 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def decode(image: Image.Image, **how) -> np.ndarray:
-    """`to_face` of the image after a trip through a file."""
+    """`to_face` of the image after a trip through a file, which `face_of` agrees with."""
     file = io.BytesIO()
     image.save(file, **how)
     with Image.open(file) as opened:
         face = to_face(opened)
+    np.testing.assert_array_equal(face_of(file.getvalue(), 48), face)
     assert face.shape == (48, 48)
     assert face.dtype == np.uint8
     return face

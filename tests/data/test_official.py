@@ -129,9 +129,9 @@ def test_another_data_set_is_none_of_fer2013(fer2013: Faces) -> None:
 
 def test_the_packaged_table_is_of_fer2013() -> None:
     pictures = official._pictures()
-    rows = np.sort(np.concatenate(pictures.rows))
-    assert rows.tolist() == list(range(35887))
-    assert len(pictures.rows) == 34034
+    assert sorted(pictures.order.tolist()) == list(range(35887))
+    assert len(pictures.sha256) == 34034
+    assert sum(len(pictures.rows(number)) for number in range(34034)) == 35887
     assert official.TABLE.stat().st_size < 600_000
     assert [official._split_of(row) for row in (28708, 28709, 32297, 32298)] == [TRAIN, VAL, VAL, TEST]
 

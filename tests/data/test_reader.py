@@ -145,7 +145,7 @@ def parses(monkeypatch) -> list[Path]:
     """The sources that are parsed from here on."""
     seen = []
     original = reader._parse
-    monkeypatch.setattr(reader, "_parse", lambda source, how: seen.append(source) or original(source, how))
+    monkeypatch.setattr(reader, "_parse", lambda source, *how: seen.append(source) or original(source, *how))
     return seen
 
 
@@ -173,8 +173,8 @@ def test_a_source_that_changes_while_it_is_read_is_not_cached(csv, csv_text, som
     original = reader._parse
     other = some_faces(30, seed=1)
 
-    def parse(source, how):
-        found = original(source, how)
+    def parse(source, *how):
+        found = original(source, *how)
         csv.write_text(csv_text(other))
         return found
 

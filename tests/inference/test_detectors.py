@@ -9,7 +9,8 @@ import pytest
 
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.inference.detectors import create_detector
+from fer.inference.crop import crop_detections
+from fer.inference.detectors import create_detector, find_in_still
 from fer.inference.tracking import iou
 from fer.weights import YUNET
 
@@ -89,6 +90,26 @@ def test_both_frame_a_face_alike():
 )
 def test_yunet_counts_the_faces_of_photographs(name, count):
     assert len(create_detector("yunet")(cv2.imread(str(MEDIA / name)))) == count
+
+
+@needs_media
+@pytest.mark.parametrize("quarter", range(4))
+def test_faces_of_a_still_picture_are_turned_upright(quarter):
+    picture = cv2.imread(str(MEDIA / "human_stock-emotions-a-6.jpg"))
+    turned = np.ascontiguousarray(np.rot90(picture, -quarter))  # clockwise
+    (detection,) = find_in_still(create_detector(), turned)
+    assert detection.turned == 90 * quarter
+    assert create_detector()(turned)[0].turned == 0  # frames of a video are not looked at again
+    face, upright = crop_detections(turned, [detection])[0], crop_detections(picture, create_detector()(picture))[0]
+    likeness = [np.corrcoef(np.rot90(face, turn).ravel(), upright.ravel())[0, 1] for turn in range(4)]
+    assert int(np.argmax(likeness)) == 0
+
+
+@needs_media
+@pytest.mark.parametrize("name", ["human_stock-group-1.jpg", "dlib_bald_guys.jpg", "fr_two_people.jpg"])
+def test_faces_that_stand_upright_are_left_so(name):
+    picture = cv2.imread(str(MEDIA / name))
+    assert find_in_still(create_detector(), picture) == create_detector()(picture)
 
 
 @pytest.mark.parametrize("name", ["none", "haar", "yunet"])

@@ -113,6 +113,7 @@ def test_every_mistake_at_once_with_the_nearest_right_name(infer):
         (["nowhere"], "source=nowhere does not exist"),
         (["a=b.jpg", "sorce=c.jpg"], "did you mean source?"),
         (["mode=wbcam"], "did you mean webcam?"),
+        (["mode=webcam", "device=cude"], "did you mean cuda?"),
         (["mode=video"], "source is missing"),
         (["mode=image", "source=a.png", "-m"], "without -m"),
         (["mode=webcam", "threads=0", "min_confidence=2"], "min_confidence=2: it must be a number between 0 and 1"),

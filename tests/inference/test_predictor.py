@@ -20,6 +20,7 @@ from fer import machine
 from fer.checkpoint import PREFIX, SPEC_KEY, write_checkpoint
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
+from fer.inference.analyzer import FaceAnalyzer
 from fer.inference.crop import crop_faces
 from fer.inference.detectors import create_detector
 from fer.inference.prediction import Detection, Prediction
@@ -256,6 +257,19 @@ def test_a_detector_of_the_callers_finds_the_faces(network):
     found = Predictor(network, detector)(picture)
     assert [(face.box, face.score) for face in found] == [(boxes[1], 0.75), (boxes[0], 0.0)]  # the surest first
     np.testing.assert_array_equal(asked[0], picture)
+
+
+def test_a_turned_face_is_shown_upright_to_the_network_and_called_uncertain(network):
+    picture = crowds(1)[0]
+    predictor = Predictor(network, lambda _: [Detection((20, 20, 130, 130), 0.8, turned=90)])
+    (face,) = predictor(picture)
+    assert face.uncertain
+    assert face.turned == 90
+    upright = np.rot90(crop_faces(picture, [(20, 20, 130, 130)])[0])
+    assert list(face.probabilities.values()) == pytest.approx(predictor.probabilities(upright[None])[0], abs=1e-5)
+    (still,) = FaceAnalyzer(predictor, predictor._detector)(picture)
+    assert (still.uncertain, still.turned) == (True, 90)
+    assert still.probabilities == pytest.approx(face.probabilities, abs=1e-5)
 
 
 @pytest.mark.parametrize(

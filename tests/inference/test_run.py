@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -401,6 +402,21 @@ def test_a_source_is_never_written_over(no_weights, tmp_path, clip, photos):
         run(InferSettings(mode="image", source=str(photos), output=str(photos), ckpt="any.ckpt"))
     with pytest.raises(UserError, match="is one picture, and there are"):
         run(InferSettings(mode="image", source=str(photos), output="one.png", ckpt="any.ckpt"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_kill_and_a_closed_terminal_end_as_ctrl_c_does():
+    before = signal.getsignal(signal.SIGHUP)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(KeyboardInterrupt), run_module._terminate_as_interrupt():
+            signal.raise_signal(number)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with run_module._terminate_as_interrupt():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # --- the timeline -----------------------------------------------------------------------------------------------------

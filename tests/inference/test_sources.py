@@ -402,12 +402,15 @@ class DamagedFile:
         pass
 
 
-@pytest.mark.parametrize("broken", [{3}, {0}, {7, 8, 9, 20}, set(range(10, 700)), {898, 899}])
-@pytest.mark.parametrize("length", [900, 0, -1, -9.2e15, 9.2e18, float("nan")])
-def test_damaged_packets_are_left_out_and_counted(broken, length):
+@pytest.mark.parametrize(
+    ("length", "broken"),
+    [
+        *((900, broken) for broken in ({0}, {7, 8, 9, 20}, set(range(10, 700)), {898, 899})),
+        *((length, {7, 8, 9, 20}) for length in (0, -1, -9.2e15, 9.2e18, float("nan"))),
+    ],
+)
+def test_damaged_packets_are_left_out_and_counted(length, broken):
     """Whatever the file says of its length; without one, ten failures in a row are its end."""
-    if len(broken) > 10 and length != 900:
-        pytest.skip("such a hole is taken for the end")
     told: list[str] = []
     capture = DamagedFile(length, 900, broken)
     source = VideoFile(capture, "a.mp4", told.append)
