@@ -246,9 +246,9 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
 class StopAfterBatch(Callback):
     """Lets signals finish the batch at hand, so that `last.ckpt` is written between two steps and not inside one.
 
-    Ctrl-C, SIGTERM, a closed terminal, and SIGUSR1 and SIGUSR2, by which SLURM and submitit announce that a job's time is
-    up. Of several processes all stop after the same batch, whichever was told. Then Lightning's own way out for SIGTERM
-    is taken: it raises `SIGTERMException`. A second Ctrl-C stops at once.
+    Ctrl-C, SIGTERM, a closed terminal, and SIGUSR1 and SIGUSR2, by which SLURM and submitit announce that a job's time
+    is up. Of several processes all stop after the same batch, whichever was told. Then Lightning's own way out for
+    SIGTERM is taken: it raises `SIGTERMException`. A second Ctrl-C stops at once.
 
     Attributes:
         received: the signal that this process was sent.
