@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from fer import machine
 from fer.checkpoint import write_checkpoint
 from fer.classifier import EmotionClassifier
 from fer.errors import UserError
@@ -282,7 +283,10 @@ class StopAfterBatch(Callback):
 
     def pass_on(self) -> None:
         """Hands the signal to whoever listened to it before; submitit, for one, puts its job back into the queue."""
-        if self.received not in (None, signal.SIGINT) and callable(signal.getsignal(self.received)):
+        if self.received in (None, signal.SIGINT):
+            return
+        listener = signal.getsignal(self.received)
+        if callable(listener) and listener is not machine.terminate:  # which would only end what is ending
             signal.raise_signal(self.received)
 
 
