@@ -1,15 +1,21 @@
-"""What several test files share: settings composed as train.py composes them, and real commands as subprocesses."""
+"""What several test files share: settings as train.py composes them, real commands as subprocesses, small data sets."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny import ROOT, TINY, settings_of
 
+from fer.data.faces import TEST, TRAIN, VAL, Faces
+from fer.labels import EMOTIONS
 from fer.settings.train import TrainSettings
+
+USAGES = {TRAIN: "Training", VAL: "PublicTest", TEST: "PrivateTest"}
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +51,62 @@ def command(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
         )
 
     return run
+
+
+@pytest.fixture
+def some_faces() -> Callable[..., Faces]:
+    """Noise with labels and splits in turn: `some_faces(10)`."""
+
+    def make(count: int, seed: int = 0) -> Faces:
+        rng = np.random.default_rng(seed)
+        return Faces(
+            rng.integers(0, 256, (count, 48, 48), np.uint8),
+            np.arange(count) % len(EMOTIONS),
+            (np.arange(count) % 3).astype(np.int8),
+            np.arange(count).astype(np.str_),
+        )
+
+    return make
+
+
+@pytest.fixture
+def csv_text() -> Callable[..., str]:
+    """Faces as Kaggle writes them: `csv_text(faces, columns)`."""
+
+    def make(faces: Faces, columns: Sequence[str] = ("emotion", "pixels", "Usage")) -> str:
+        lines = [",".join(columns)]
+        for image, label, split in zip(faces.images, faces.labels, faces.splits, strict=True):
+            values = {
+                "emotion": str(label),
+                "pixels": " ".join(map(str, image.ravel().tolist())),
+                "Usage": USAGES.get(int(split), ""),
+            }
+            lines.append(",".join(values[column.strip()] for column in columns))
+        return "\n".join(lines) + "\n"
+
+    return make
+
+
+@pytest.fixture
+def write_tree() -> Callable[..., Path]:
+    """Files at the given paths below `top`, each with its own 48x48 noise: `write_tree(top, ["train/happy/1.png"])`."""
+
+    def write(top: Path, names: Sequence[str]) -> Path:
+        for seed, name in enumerate(names):
+            path = top / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng(seed).integers(0, 256, (48, 48), np.uint8)
+            Image.fromarray(noise).save(path)
+        return top
+
+    return write
+
+
+@pytest.fixture
+def fer2013_zip() -> Path:
+    """The real development rows, which only some machines have."""
+    shared = Path(os.environ.get("FER_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+    path = shared / "fer2013" / "fer2013.zip"
+    if not path.exists():
+        pytest.skip(f"no real FER2013 at {path}; FER_SHARED names another directory")
+    return path

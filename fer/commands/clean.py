@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         print(HELP + "\n".join(help_lines(CleanSettings, {})))
         return 0
     settings = read(CleanSettings, arguments)
-    from fer.data.clean import clean
+    from fer.cleaning.clean import clean
 
     clean(settings)
     return 0

@@ -1,6 +1,6 @@
 """The list of doubtful rows (`cleaning.csv`): what is in it, writing it, and reading it for another run.
 
-`fer.data.clean` fills the list; `FER2013DataModule` trains without its rows. Knows nothing of how a row came onto it.
+`fer.cleaning.clean` fills the list; `FER2013DataModule` trains without its rows.
 """
 
 import csv

@@ -4,13 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator
 
 from fer.settings.base import PathText, Real, Settings, Whole, setting
 
-Share = Annotated[Real, Field(ge=0, le=1)]
 RUNTIMES = ("auto", "torch", "onnxruntime")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def _confidence(value: str | float) -> str | float:
+    if not isinstance(value, str) and not 0 <= value <= 1:
+        raise ValueError("it must be auto, or a number between 0 and 1")
+    return value
 
 
 class DetectorSettings(Settings):
@@ -47,7 +52,7 @@ class InferSettings(Settings):
     detector: DetectorSettings = setting(DetectorSettings, "")
     detect_every: Whole = setting(2, "look for faces in every Nth frame, and follow them between", ge=1, le=1000)
     smoothing: Real = setting(0.4, "seconds over which a face's probabilities are averaged; 0: none", ge=0, le=3600)
-    min_confidence: Literal["auto"] | Share = setting(
+    min_confidence: Annotated[Literal["auto"] | Real, AfterValidator(_confidence)] = setting(
         0.0, "under this a face is shown as uncertain; auto: where the checkpoint was right nine times in ten"
     )
     threads: Whole | None = setting(None, "for the network and OpenCV; null: chosen for this computer", ge=1, le=1024)

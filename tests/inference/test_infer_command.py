@@ -116,7 +116,10 @@ def test_every_mistake_at_once_with_the_nearest_right_name(infer):
         (["mode=webcam", "device=cude"], "did you mean cuda?"),
         (["mode=video"], "source is missing"),
         (["mode=image", "source=a.png", "-m"], "without -m"),
-        (["mode=webcam", "threads=0", "min_confidence=2"], "min_confidence=2: it must be a number between 0 and 1"),
+        (
+            ["mode=webcam", "threads=0", "min_confidence=2"],
+            "min_confidence=2: it must be auto, or a number between 0 and 1",
+        ),
         (
             ["mode=webcam", "window=perhaps", "format=xml", "detect_every=0", "smoothing=-1"],
             "there is auto, true, false",

@@ -18,7 +18,8 @@ from fer.errors import UserError
 from fer.inference import run as run_module
 from fer.inference.pictures import read_picture
 from fer.inference.prediction import Prediction
-from fer.inference.run import Figures, Screen, find_checkpoint, run, watch_pictures, watch_video
+from fer.inference.run import find_checkpoint, run, watch_pictures, watch_video
+from fer.inference.screen import Figures, Screen
 from fer.inference.sinks import plan_outputs
 from fer.inference.sources import Frame, LiveStream, PictureFiles, VideoFile, open_source
 from fer.inference.timeline import Timeline

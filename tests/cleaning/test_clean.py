@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.data.clean import (
+from fer.cleaning.clean import (
     clean,
     find_all_copies,
     find_blank,
@@ -17,7 +17,7 @@ from fer.data.clean import (
     inspect,
     read_predictions,
 )
-from fer.data.contact_sheet import COLUMNS, ROWS, Cell, draw_sheets
+from fer.cleaning.contact_sheet import COLUMNS, ROWS, Cell, draw_sheets
 from fer.data.exclude import COLUMNS as LIST_COLUMNS
 from fer.data.exclude import Finding, picture_digest
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL, Faces

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fer.data.label_errors import find_label_errors
+from fer.cleaning.label_errors import find_label_errors
 
 
 def noisy(seed: int = 0, count: int = 3000, wrong: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
