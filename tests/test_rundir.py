@@ -166,7 +166,7 @@ def test_what_a_checkpoint_has_decided_is_not_changed(command: Command, tmp_path
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["trainer"]["max_epochs"] == 2
     assert saved["run"]["overrides"] == [ckpt, "trainer.max_epochs=2", "logger=[tensorboard,csv]"]
-    assert (run / "metrics.csv").is_file()
+    assert (run / "csv" / "metrics.csv").is_file()
 
 
 def test_a_run_is_not_started_in_anothers_directory(command: Command, tmp_path: Path) -> None:

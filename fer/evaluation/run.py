@@ -140,7 +140,8 @@ def evaluate(
     write_whole(run_dir / rundir.METRICS, json.dumps(report, indent=2, allow_nan=False).encode())
     _print_table(report, members)
 
-    logger = RunLogger(run_dir)
+    watched = any(str(target.get("_target_")).endswith("TensorBoardLogger") for target in settings.logger.values())
+    logger = RunLogger(run_dir) if watched else None
     step = int(members[0].content.get("global_step", 0))
     pictures = {}
     for split, outcome in outcomes.items():
@@ -150,12 +151,14 @@ def evaluate(
         for name, figure in figures.items():
             pictures[f"{name}_{split}"] = png = _png(figure)
             write_whole(run_dir / rundir.PLOTS / f"{name}_{split}.png", png)
-            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-            logger.experiment.add_image(f"{split}/{name}", pixels, step, dataformats="HWC")
+            if logger is not None:
+                pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+                logger.experiment.add_image(f"{split}/{name}", pixels, step, dataformats="HWC")
     text = yaml.safe_dump(settings.plain() | {"name": settings.run_name}, sort_keys=False, allow_unicode=True)
     page = html.render(report, pictures, text, _title(members))
     write_whole(run_dir / rundir.REPORT, page.encode())
-    _log_hyperparameters(logger, settings, report)
+    if logger is not None:
+        _log_hyperparameters(logger, settings, report)
     _print_files(run_dir, members)
     return report
 

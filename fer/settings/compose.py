@@ -124,6 +124,8 @@ def take_apart(arguments: Sequence[str]) -> Line:
     if found:
         raise UserError("\n".join(found))
     line.words = [quoted(word, kind_of_path, line.sweeping) for word in line.typed]
+    if not line.sweeping:  # a run's name is taken as it is typed, too
+        line.words = [quoted(word, {"name": "directory"}.get, False) for word in line.words]
     return line
 
 

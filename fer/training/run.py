@@ -365,7 +365,7 @@ def _loggers(settings: TrainSettings, run_dir: Path, resumed_at: int | None) -> 
         if find(key, target.get("_target_"), Logger) is TensorBoardLogger:
             loggers.append(RunLogger(run_dir, resumed_at))
         elif find(key, target["_target_"], Logger) is CSVLogger:
-            loggers.append(build(key, {"name": "", "version": "", **target}, Logger, save_dir=run_dir))
+            loggers.append(build(key, {"name": "", "version": "csv", **target}, Logger, save_dir=run_dir))
         else:
             loggers.append(build(key, target, Logger, save_dir=run_dir))
     return loggers

@@ -188,6 +188,16 @@ def test_val_can_be_reported_without_a_look_at_test(
     assert (tmp_path / "plots" / "roc_val.png").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_tensorboard_is_written_only_where_it_is_asked_for(
+    trained: Callable[..., Path], settings: Settings, tmp_path: Path
+) -> None:
+    for name, words in (("with", []), ("without", ["logger=[]"])):
+        evaluate(settings(*words), [best(trained())], tmp_path / name)
+    assert list((tmp_path / "with").glob("events.*"))
+    assert not list((tmp_path / "without").glob("events.*"))
+
+
 def test_an_ensemble_averages_probabilities(
     trained: Callable[..., Path],
     settings: Settings,

@@ -179,6 +179,11 @@ def test_paths_are_taken_as_they_are_typed(key: str, path: str) -> None:
     assert values == path
 
 
+@pytest.mark.parametrize("name", ["a b (1)", "x=1", "it's [2]", "表情"])
+def test_a_name_is_taken_as_it_is_typed(name: str) -> None:
+    assert settings_of(f"name={name}").name == name
+
+
 def test_one_file_or_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert compose_line(take_apart(["ckpt=[a.ckpt,b c=1.ckpt]"])).values["ckpt"] == ["a.ckpt", "b c=1.ckpt"]
