@@ -318,7 +318,10 @@ class EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prints the epoch's figures."""
-        shown = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/f1")
+        shown = (
+            *("train/loss", "train/accuracy", "val/loss", "val/accuracy"),
+            *("val/f1", "val/precision", "val/recall"),
+        )
         metrics = trainer.callback_metrics
         figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in shown if name in metrics)
         if trainer.is_global_zero:

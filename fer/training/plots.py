@@ -46,23 +46,26 @@ def save_samples(
 
 
 def save_training_progress(file: Path, rows: list[dict[str, float]]) -> None:
-    """Loss, accuracy, F1 and learning rate by epoch.
+    """Loss, accuracy, F1, precision, recall and learning rate by epoch.
 
     Args:
         file: PNG to write.
         rows: of `fer.training.callbacks.History`, at least one.
     """
-    figure = Figure(figsize=(11, 7), dpi=110)
-    axes = figure.subplots(2, 2)
+    figure = Figure(figsize=(15, 7), dpi=110)
+    axes = figure.subplots(2, 3)
     best = max(rows, key=lambda row: row.get("val/accuracy", float("-inf")))
-    panels = (("loss", "cross-entropy"), ("accuracy", "accuracy"), ("f1", "macro F1"), ("lr", "learning rate"))
+    panels = (
+        *(("loss", "cross-entropy"), ("accuracy", "accuracy"), ("lr", "learning rate")),
+        *(("f1", "macro F1"), ("precision", "macro precision"), ("recall", "macro recall")),
+    )
     for axis, (metric, label) in zip(axes.flat, panels, strict=True):
         for split, colour in (("train", "tab:blue"), ("val", "tab:orange")):
             points = [(row["epoch"] + 1, row[f"{split}/{metric}"]) for row in rows if f"{split}/{metric}" in row]
             if points:
                 name = None if metric == "lr" else split
                 axis.plot(*zip(*points, strict=True), color=colour, marker=".", label=name)
-        if metric in ("accuracy", "f1") and f"val/{metric}" in best:
+        if metric not in ("loss", "lr") and f"val/{metric}" in best:
             axis.axvline(best["epoch"] + 1, color="gray", linewidth=0.8, linestyle=":")
             axis.plot(best["epoch"] + 1, best[f"val/{metric}"], "o", color="tab:orange", markersize=7)
             axis.annotate(

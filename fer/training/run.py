@@ -53,6 +53,7 @@ from fer.weights import resolve
 
 log = logging.getLogger(__name__)
 
+_REDRAW_S = 10  # epochs of less are not worth a picture each
 _DOWNLOAD_S = 1800  # that other processes wait for the first one's download
 
 
@@ -134,7 +135,8 @@ def train(settings: TrainSettings, run_dir: Path, more: Sequence[Callback] = (),
         run_dir / rundir.CHECKPOINTS, rundir.BEST, monitor="val/accuracy", mode="max", enable_version_counter=False
     )
     # `best` before `last`, so that last.ckpt knows of the best of its own epoch: else a resumed run could overwrite it.
-    callbacks = [best, *_callbacks(settings, run_dir), history, *more, stop]
+    drawn = _ProgressPicture(history, run_dir / rundir.PLOTS / "training_progress.png")
+    callbacks = [best, *_callbacks(settings, run_dir), history, drawn, *more, stop]
     trainer = build_trainer(settings, run_dir, callbacks, _loggers(settings, run_dir, step))
 
     _print_network(classifier, settings, trainer)
@@ -162,8 +164,7 @@ def train(settings: TrainSettings, run_dir: Path, more: Sequence[Callback] = (),
             signal.signal(signal.SIGTERM, machine.terminate)
     if stop.received is not None:  # in the last validation
         _stop(stop, trainer.current_epoch, last)
-    if trainer.is_global_zero and history.rows:
-        save_training_progress(run_dir / rundir.PLOTS / "training_progress.png", history.rows)
+    drawn.draw(trainer)
     if not best.best_model_path:
         log.info("Nothing was validated, so there is no best.ckpt: %s is what is left.", last)
     return Trained(Path(best.best_model_path or last), datamodule)
@@ -181,6 +182,25 @@ def _check_classes(datamodule: FER2013DataModule) -> None:
         raise UserError(
             f"{source} has no training faces of {', '.join(missing)}; what it has is data.classes=[{','.join(present)}]"
         )
+
+
+class _ProgressPicture(Callback):
+    """training_progress.png while it grows, so that a training can be watched without a browser."""
+
+    def __init__(self, history: History, file: Path) -> None:
+        self._history = history
+        self._file = file
+        self._next = time.monotonic() + _REDRAW_S
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if time.monotonic() >= self._next:
+            self.draw(trainer)
+
+    def draw(self, trainer: L.Trainer) -> None:
+        """Draws the epochs so far."""
+        if trainer.is_global_zero and self._history.rows:
+            save_training_progress(self._file, self._history.rows)
+            self._next = time.monotonic() + _REDRAW_S
 
 
 def _wait_for(files: list[Path]) -> None:
