@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.callbacks import Callback
 
 from fer.checkpoint import read_checkpoint
 from fer.classifier import EmotionClassifier
