@@ -400,7 +400,7 @@ async def chromium(address: str, camera: Path, profile: Path) -> AsyncIterator[P
                 await asyncio.sleep(0.1)
             async with session.ws_connect(pages[0]["webSocketDebuggerUrl"], max_msg_size=0) as connection:
                 page = Page(connection)
-                await page.wait_for("document.readyState === 'complete'")
+                await page.wait_for("document.URL.includes('token') && document.readyState === 'complete'")
                 yield page
     finally:
         process.terminate()
