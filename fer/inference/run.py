@@ -446,10 +446,10 @@ def _serve(config: InferSettings, messages: Console, report: Callable[[str], Non
 
     with Server(config.host, config.port, config.names, config.cert, config.key) as server:
         if not server.is_local:
-            report(
-                f"host={config.host}: whoever reaches this computer and knows the token can use the page; browsers "
-                "give it a camera only on localhost or by https (cert=, key=)"
+            camera = (
+                "" if config.cert else "; it has no camera elsewhere than on localhost: cert= and key= make it https"
             )
+            report(f"host={config.host}: whoever reaches this computer and has the token can use the page{camera}")
         ckpt = find_checkpoint(config.ckpt)
         choose_runtime(ckpt, config.runtime, config.device)
         new_analyzer, classes, min_confidence = _load(config, ckpt, messages)
