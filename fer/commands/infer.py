@@ -19,6 +19,7 @@ See emotions in a camera's picture, in videos and in photos.
   python infer.py clip.mp4 output=out                annotated video, predictions, timeline, summary
   python infer.py photos output=out                  annotated copies of a folder's pictures
   python infer.py face.png detector=none             a picture that is a face crop already
+  python infer.py mode=browser                       a page that shows the camera of whoever opens it
 
 Every setting, with its default, what it does, and what it may be:
 

@@ -5,7 +5,7 @@ Knows every part of inference, but neither torch nor Hydra: the network is behin
 
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -62,6 +62,9 @@ def run(config: InferSettings) -> None:
         messages.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     assert config.mode is not None
+    if config.mode == "browser":
+        _serve(config, messages, report)
+        return
     with ExitStack() as stack:
         problems: list[str] = []
         ckpt = outputs = source = None
@@ -91,8 +94,8 @@ def run(config: InferSettings) -> None:
                     f"{outputs.video} plays only if this run ends in order; a .mkv survives a kill or a power cut, too"
                 )
         probe = stack.enter_context(WindowProbe()) if _window_is_wanted(config) else None
-        analyzer, classes = _load(config, ckpt)
-        messages.print(f"Checkpoint {ckpt}: {', '.join(classes)}", markup=False, highlight=False, soft_wrap=True)
+        new_analyzer, classes, _ = _load(config, ckpt, messages)
+        analyzer = new_analyzer()
         window = None
         if probe is not None and probe.works():
             window = stack.enter_context(Window(f"{source.name} - fer"))
@@ -274,21 +277,40 @@ def _window_is_wanted(config: InferSettings) -> bool:
 
 
 def _remedy(config: InferSettings) -> str:
-    return "" if config.output else " Give output= to keep what is seen; here it is only printed."
+    keep = "" if config.output else " Give output= to keep what is seen; here it is only printed."
+    return keep + (" mode=browser shows the camera in a page." if config.mode == "webcam" else "")
 
 
-def _load(config: InferSettings, ckpt: Path) -> tuple[Analyzer, tuple[str, ...]]:
+def _serve(config: InferSettings, messages: Console, report: Callable[[str], None]) -> None:
+    from fer.inference.browser import Server  # aiohttp takes a while to import
+
+    with Server(config.host, config.port, config.names, config.cert, config.key) as server:
+        if not server.is_local:
+            camera = (
+                "" if config.cert else "; it has no camera elsewhere than on localhost: cert= and key= make it https"
+            )
+            report(f"host={config.host}: whoever reaches this computer and has the token can use the page{camera}")
+        ckpt = find_checkpoint(config.ckpt)
+        choose_runtime(ckpt, config.runtime, config.device)
+        new_analyzer, classes, min_confidence = _load(config, ckpt, messages)
+        server.run(new_analyzer, classes, min_confidence)
+
+
+def _load(
+    config: InferSettings, ckpt: Path, messages: Console
+) -> tuple[Callable[[], FaceAnalyzer], tuple[str, ...], float]:
+    """What makes analyzers, which share the network and the detector; the classes; the minimal confidence."""
     detector = create_detector(**config.detector.model_dump())
     # The first to need torch, which takes seconds to import.
     predictor = Predictor.load(ckpt, config.threads, config.runtime, detector, config.device)
-    analyzer = FaceAnalyzer(
-        predictor,
-        detector,
-        detect_every=config.detect_every,
-        smoothing=config.smoothing,
-        min_confidence=minimum_confidence(config.min_confidence, predictor.thresholds),
-    )
-    return analyzer, predictor.classes
+    classes = predictor.classes
+    min_confidence = minimum_confidence(config.min_confidence, predictor.thresholds)
+    messages.print(f"Checkpoint {ckpt}: {', '.join(classes)}", markup=False, highlight=False, soft_wrap=True)
+
+    def new_analyzer() -> FaceAnalyzer:
+        return FaceAnalyzer(predictor, detector, config.detect_every, config.smoothing, min_confidence)
+
+    return new_analyzer, classes, min_confidence
 
 
 @contextmanager

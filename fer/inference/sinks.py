@@ -411,10 +411,13 @@ def _fitted(image: BGRImage, size: tuple[int, int]) -> BGRImage:
 
 
 def _json_line(source: str, frame: int, time: float | None, prediction: Prediction) -> str:
-    line = {
-        "source": source,
-        "frame": frame,
-        "time": _rounded(time),
+    line = {"source": source, "frame": frame, "time": _rounded(time), **face_fields(prediction)}
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def face_fields(prediction: Prediction) -> dict[str, Any]:
+    """What predictions.jsonl says of a face, from "track" to "smoothed"."""
+    return {
         "track": prediction.track,
         "box": None if prediction.box is None else [_rounded(side, 1) for side in prediction.box],
         "score": _rounded(prediction.score),
@@ -425,7 +428,6 @@ def _json_line(source: str, frame: int, time: float | None, prediction: Predicti
             name: _rounded(value) for name, value in (prediction.smoothed or prediction.probabilities).items()
         },
     }
-    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def _csv_line(values: Sequence[Any]) -> str:

@@ -32,7 +32,9 @@ class DetectorSettings(Settings):
 class InferSettings(Settings):
     """All settings of infer.py."""
 
-    mode: Literal["webcam", "video", "image"] | None = setting(None, "what is watched; null: guessed from source")
+    mode: Literal["webcam", "video", "image", "browser"] | None = setting(
+        None, "what is watched; browser: the camera of whoever opens the page; null: guessed from source"
+    )
     source: PathText | list[PathText] | None = setting(
         None,
         "webcam: a camera's number (0) or a stream's address; video: a file or an address; image: a file, a "
@@ -57,10 +59,23 @@ class InferSettings(Settings):
     )
     threads: Whole | None = setting(None, "for the network and OpenCV; null: chosen for this computer", ge=1, le=1024)
 
+    host: str = setting("127.0.0.1", "browser: the address that is listened on; 0.0.0.0: every one of this computer")
+    port: Whole = setting(8000, "browser: of the page; 0: any free one", ge=0, le=65535)
+    allow: str | list[str] | None = setting(
+        None, "browser: more host names under which the page may be opened, [a.example,b.example]"
+    )
+    cert: PathText | None = setting(None, "browser: certificate for https, a .pem file; with key")
+    key: PathText | None = setting(None, "browser: the certificate's private key, a .pem file")
+
     @property
     def sources(self) -> list[str]:
         """What `source` names: nothing, one, or several."""
         return [self.source] if isinstance(self.source, str) else self.source or []
+
+    @property
+    def names(self) -> list[str]:
+        """What `allow` names."""
+        return [self.allow] if isinstance(self.allow, str) else self.allow or []
 
     def contradictions(self) -> Iterator[str]:
         """Settings that make no sense together, a sentence each."""
@@ -69,3 +84,12 @@ class InferSettings(Settings):
             yield f"source is missing: mode={self.mode} needs one, for example source={example}"
         if self.detector.path is not None and not Path(self.detector.path).expanduser().is_file():
             yield f"detector.path={self.detector.path} does not exist; it is the .onnx file of YuNet"
+        if self.mode == "browser":
+            for name in ("source", "output"):
+                if getattr(self, name) is not None:
+                    yield f"{name}= has no use with mode=browser, which watches the viewer's camera and stores nothing"
+        if (self.cert is None) != (self.key is None):
+            yield "https needs both: cert= and key="
+        for name in ("cert", "key"):
+            if (path := getattr(self, name)) is not None and not Path(path).expanduser().is_file():
+                yield f"{name}={path} does not exist; it is a .pem file"
