@@ -150,7 +150,7 @@ class TrainSettings(Settings):
     compile: bool = setting(False, "torch.compile the network")
     robustness: bool = setting(False, "measure corrupted faces, too: 85 times the evaluation (docs/robustness.md)")
     robustness_faces: Whole | None = setting(None, "on so many faces, drawn with a fixed seed; null: all", ge=1)
-    tta: Literal["none", "flip", "tencrop"] = setting("none", "views that are averaged at test time")
+    tta: Literal["none", "flip", "tencrop", "shift"] = setting("none", "views that are averaged at test time")
     test_split: Literal["test", "val"] = setting("test", "what the report is about; val leaves the test rows alone")
     name: str | None = setting(None, "of the run and its directory; null: network and classes")
     data: DataSettings = setting(DataSettings, "")
