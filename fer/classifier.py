@@ -5,6 +5,7 @@ Knows nothing of files, augmentation or the command line. The optimiser is hande
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -28,6 +29,32 @@ ConfigureOptimizers = Callable[["EmotionClassifier"], Any]
 COUNTS_KEY = "train_counts"  # of a checkpoint from the middle of an epoch
 
 
+@dataclass(frozen=True)
+class Distillation:
+    """The share that the answers of trained networks have in the training loss (Hinton et al., arXiv 1503.02531).
+
+    Attributes:
+        weight: that share, above 0 and up to 1; the labels have the rest.
+        temperature: at which the answers were made, and the student's are compared with them.
+        ask: from the faces of a batch to answers, probabilities float (B, C); None where the last C columns of the
+            targets hold them.
+    """
+
+    weight: float
+    temperature: float
+    ask: Callable[[Tensor], Tensor] | None = None
+
+    def answers(self, faces: Tensor, targets: Tensor, classes: int) -> Tensor:
+        """Those on the faces of a batch, float (B, classes)."""
+        return targets[:, -classes:] if self.ask is None else self.ask(faces)
+
+    def loss(self, logits: Tensor, answers: Tensor) -> Tensor:
+        """The mean divergence of the student's answers, at the temperature, from others."""
+        softened = nn.functional.log_softmax(logits.float() / self.temperature, dim=1)
+        # Times the square, else its gradients would be the smaller the higher the temperature.
+        return self.temperature**2 * nn.functional.kl_div(softened, answers, reduction="batchmean")
+
+
 class EmotionClassifier(L.LightningModule):
     """Trains and validates an `EmotionNetwork` by cross-entropy. Its metrics are logged for callbacks, by epoch.
 
@@ -42,6 +69,7 @@ class EmotionClassifier(L.LightningModule):
             layer sees (auxiliary supervision, as in Caruana, "Multitask learning", 1997). Training targets are then
             float (B, C + 10), the shares of the votes last. The layer for it is trained with the network and left
             out of it; inference knows nothing of it.
+        distillation: what it learns from others besides, if anything.
     """
 
     def __init__(
@@ -52,6 +80,7 @@ class EmotionClassifier(L.LightningModule):
         class_weights: Tensor | None = None,
         any_target: bool = False,
         auxiliary: float = 0.0,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         # Channels-last weights make the convolutions run on the fast path of CPUs and GPUs. Here, before anybody copies
@@ -62,6 +91,7 @@ class EmotionClassifier(L.LightningModule):
         self.any_target = any_target
         self.loss = nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing)
         self.auxiliary = auxiliary
+        self.distillation = distillation
         if auxiliary > 0:
             last = _last_linear(network)
             self.votes_head = nn.Linear(last.in_features, len(VOTED_ON))
@@ -102,20 +132,28 @@ class EmotionClassifier(L.LightningModule):
         return self._configure(self)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss of one augmented batch; targets are int64 (B,), or float (B, C) if soft or mixed, or (B, C + 10)."""
+        """The loss of one augmented batch; targets are int64 (B,), or float (B, C) if soft or mixed.
+
+        With a second task 10 more columns follow, then with answers that were asked for before C more.
+        """
         faces, targets = batch
         logits = self(faces)
-        votes = targets[:, logits.shape[1] :] if self.auxiliary > 0 else None
-        if votes is not None:
-            targets = targets[:, : logits.shape[1]]
+        classes = logits.shape[1]
+        answers = None if self.distillation is None else self.distillation.answers(faces, targets, classes)
+        votes = targets[:, classes : classes + len(VOTED_ON)] if self.auxiliary > 0 else None
+        if targets.ndim == 2:
+            targets = targets[:, :classes]
         hard = targets if targets.ndim == 1 else targets.argmax(dim=1)
         if self.any_target:
             targets = logits.detach().masked_fill(targets == 0, -torch.inf).argmax(dim=1)
         loss: Tensor = self.loss(logits, targets)
         losses = [loss]  # of the first task, as val/loss is
+        if self.distillation is not None and answers is not None:
+            losses.append(self.distillation.loss(logits, answers))
+            loss = (1 - self.distillation.weight) * loss + self.distillation.weight * losses[-1]
         if votes is not None:
             losses.append(nn.functional.cross_entropy(self.votes_head(self._features), votes))
-            loss = loss + self.auxiliary * losses[1]
+            loss = loss + self.auxiliary * losses[-1]
         self.counts.add(logits, hard, losses, float(self.trainer.optimizers[0].param_groups[0]["lr"]))
         return loss
 
@@ -130,7 +168,11 @@ class EmotionClassifier(L.LightningModule):
                 self.log(f"train/{name}", value, prog_bar=name == "loss", sync_dist=True, **epoch)
 
     def _no_counts(self) -> "EpochCounts":
-        losses = ["loss", "loss_of_votes"] if self.auxiliary > 0 else ["loss"]
+        losses = ["loss"]
+        if self.distillation is not None:
+            losses.append("loss_of_teacher")
+        if self.auxiliary > 0:
+            losses.append("loss_of_votes")
         return EpochCounts(len(self.network.spec.classes), losses)
 
     def _sum(self, tensor: Tensor) -> Tensor:

@@ -35,8 +35,26 @@ def _ten_crops(faces: Tensor) -> list[Tensor]:
     return [view for crop in crops for view in (crop, crop.flip(-1))]
 
 
+def _shifts(faces: Tensor) -> list[Tensor]:
+    """The face in place and moved by one pixel in four directions, and all of that mirrored.
+
+    Edges are repeated, and nothing is resampled: a network that has learnt from sharp faces is worse on others.
+    """
+    padded = torch.cat([faces[..., :1, :], faces, faces[..., -1:, :]], dim=-2)
+    padded = torch.cat([padded[..., :1], padded, padded[..., -1:]], dim=-1)
+    height, width = faces.shape[-2:]
+    places = [(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)]
+    moved = [padded[..., top : top + height, left : left + width] for top, left in places]
+    return [view for face in moved for view in (face, face.flip(-1))]
+
+
 # Test-time augmentation: from faces uint8 (N, 1, 48, 48) to as many sets of N views. The network resizes crops itself.
-VIEWS: dict[str, Callable[[Tensor], list[Tensor]]] = {"none": _none, "flip": _flip, "tencrop": _ten_crops}
+VIEWS: dict[str, Callable[[Tensor], list[Tensor]]] = {
+    "none": _none,
+    "flip": _flip,
+    "tencrop": _ten_crops,
+    "shift": _shifts,
+}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from fer.settings.train import TrainSettings
 # What a training decided when it began, and its checkpoint carries on: another value would be recorded and not used.
 _DECIDED = (
     *("optim", "model", "seed", "label_smoothing", "ema", "image_sizes", "early_stopping", "data.classes"),
+    *("teacher", "distil"),
     *(
         "data.batch_size",
         "data.split",

@@ -5,6 +5,7 @@ Knows nothing of networks. The one place where classes, labels, splits, balance 
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ class FER2013DataModule(L.LightningDataModule):
     Args:
         settings: what is read, how it is divided, labelled and augmented.
         seed: of order and augmentation.
+
+    Attributes:
+        ask: from faces (B, 1, S, S) to probabilities float (B, C): what teachers say. It is asked once about each
+            training face as it is, and the targets have the answers in C more columns. None adds none.
     """
 
     def __init__(self, settings: DataSettings, seed: int = 0) -> None:
@@ -54,6 +59,8 @@ class FER2013DataModule(L.LightningDataModule):
         self.eval_labels = settings.eval_labels or settings.labels
         self.ferplus_path = Path(settings.ferplus_path).expanduser()
         self.exclude_reasons = None if settings.exclude is None else check_reasons(settings.exclude_reasons)
+        self.ask: Callable[[Tensor], Tensor] | None = None
+        self._answers: Tensor | None = None
         self._faces: Faces | None = None
         self._listed: npt.NDArray[np.bool_] | None = None
         self._groups: dict[str, Groups] = {}
@@ -260,20 +267,32 @@ class FER2013DataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> FaceLoader:
         """Shuffled, or drawn with equal chances for every class; targets are float (B, C) where labels are soft, and
-        (B, C + 10) with `ferplus_auxiliary`."""
+        10 columns more with `ferplus_auxiliary`, C more with `ask`."""
         images, targets = self.tensors(TRAIN)
         weights = None
         if self.settings.balance == "sampler":
             weights = (1 / torch.bincount(targets, minlength=len(self.classes)).double())[targets]
         targets = targets if self._soft_targets is None else self._soft_targets
-        if self._vote_shares is not None:
+        if self.ask is not None and self._answers is None:
+            self._answers = self._asked(self.ask, images)
+        beside = [more for more in (self._vote_shares, self._answers) if more is not None]
+        if beside:
             if targets.ndim == 1:
                 targets = nn.functional.one_hot(targets, len(self.classes)).float()
-            targets = torch.cat([targets, self._vote_shares], dim=1)
+            targets = torch.cat([targets, *beside], dim=1)
         self._train_loader = self._loader(images, targets, self.settings.batch_size, shuffle=True, weights=weights)
         if self._resume is not None:
             self._train_loader.load_state_dict(self._resume)
         return self._train_loader
+
+    def _asked(self, ask: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Answers about all images, float32 (N, C), in the memory of the CPU."""
+        batches = torch.split(images, self.settings.batch_size)
+        if self.trainer is None:
+            return torch.cat([ask(batch) for batch in batches])
+        device = self.trainer.strategy.root_device
+        with self.trainer.precision_plugin.forward_context():  # as in training
+            return torch.cat([ask(batch.to(device)).cpu() for batch in batches])
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the epoch. Lightning keeps it too, but forgets it when a schedule asks for the step count."""

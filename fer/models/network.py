@@ -54,8 +54,12 @@ class NetworkSpec:
         return self.temperature_of("none")
 
     def temperature_of(self, averaging: str) -> float:
-        """That of a kind of averaging; of one for which none was fitted, that of single views."""
-        return self.temperatures.get(averaging, self.temperatures.get("none", 1.0))
+        """That of a kind of averaging; of one for which none was fitted, that of single views.
+
+        "shift" has the one of "flip", which it is with small changes: its own would take ten passes to fit.
+        """
+        fitted = "flip" if averaging == "shift" else averaging
+        return self.temperatures.get(fitted, self.temperatures.get("none", 1.0))
 
     def to_dict(self) -> dict[str, Any]:
         """A dict of plain data, with the format number."""

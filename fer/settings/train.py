@@ -26,6 +26,10 @@ def _classes(value: Any) -> Any:
     return value
 
 
+def _files(named: str | list[str] | None) -> list[Path]:
+    return [resolve(path) for path in ([named] if isinstance(named, str) else named or [])]
+
+
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     if not finite(values):
         raise ValueError("give finite numbers")
@@ -133,6 +137,14 @@ class OptimSettings(Settings):
     patience: Whole = setting(5, "epochs that plateau waits", ge=0, le=1_000_000)
 
 
+class DistilSettings(Settings):
+    """How a student learns from `teacher`."""
+
+    temperature: Real = setting(2.0, "of teachers and student; above 1 the unlikely classes count more", gt=0, le=100)
+    weight: Real = setting(0.5, "share of the teachers in the loss; the labels have the rest", gt=0, le=1)
+    cache: bool = setting(False, "ask the teachers once, about faces as they are, and not about augmented ones")
+
+
 class TrainSettings(Settings):
     """All settings of train.py."""
 
@@ -146,16 +158,20 @@ class TrainSettings(Settings):
     image_sizes: list[Whole] | None = setting(
         None, "[32,40,48]: smaller faces first, each size for an equal share of the epochs"
     )
+    teacher: PathText | list[PathText] | None = setting(
+        None, "checkpoints whose answers are learnt besides the labels, a.ckpt or [a.ckpt,b.ckpt]"
+    )
     early_stopping: Whole | None = setting(None, "stop after this many epochs without a better val/accuracy", ge=1)
     compile: bool = setting(False, "torch.compile the network")
     robustness: bool = setting(False, "measure corrupted faces, too: 85 times the evaluation (docs/robustness.md)")
     robustness_faces: Whole | None = setting(None, "on so many faces, drawn with a fixed seed; null: all", ge=1)
-    tta: Literal["none", "flip", "tencrop"] = setting("none", "views that are averaged at test time")
+    tta: Literal["none", "flip", "tencrop", "shift"] = setting("none", "views that are averaged at test time")
     test_split: Literal["test", "val"] = setting("test", "what the report is about; val leaves the test rows alone")
     name: str | None = setting(None, "of the run and its directory; null: network and classes")
     data: DataSettings = setting(DataSettings, "")
     model: ModelSettings = setting(ModelSettings, "")
     optim: OptimSettings = setting(OptimSettings, "")
+    distil: DistilSettings = setting(DistilSettings, "")
     trainer: Free = setting(dict, "arguments of lightning.Trainer")
     logger: dict[str, Target] = setting(dict, "logger=[tensorboard,csv]; logger.NAME.ARGUMENT passes it on")
     callbacks: dict[str, Target] = setting(dict, "more Lightning callbacks: callbacks.mine._target_=package.Class")
@@ -163,8 +179,12 @@ class TrainSettings(Settings):
     @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints that `ckpt` names: none, one, or several."""
-        named = [self.ckpt] if isinstance(self.ckpt, str) else self.ckpt or []
-        return [resolve(path) for path in named]
+        return _files(self.ckpt)
+
+    @property
+    def teachers(self) -> list[Path]:
+        """The checkpoints that `teacher` names: none, one, or several."""
+        return _files(self.teacher)
 
     @property
     def image_size(self) -> int:
@@ -200,6 +220,8 @@ class TrainSettings(Settings):
         if data.groups is not None and not Path(data.groups).expanduser().exists():
             yield f"data.groups={data.groups} does not exist; give a CSV with the columns id,group, or leave it out"
         yield from self._checkpoint_contradictions()
+        if self.mode == "train":  # a test of what was trained so does without the teachers
+            yield from self._teacher_contradictions()
         if (ferplus or data.ferplus_auxiliary > 0) and data.path is None:
             yield (
                 "data.labels=ferplus, ferplus_auxiliary: there are no votes on drawn faces; give data.path=fer2013.csv"
@@ -220,6 +242,15 @@ class TrainSettings(Settings):
         for path in self.checkpoints:
             if not path.is_file():
                 yield f"ckpt={path} does not exist; a run's checkpoints are in its checkpoints/ directory"
+
+    def _teacher_contradictions(self) -> Iterator[str]:
+        if self.teacher == []:
+            yield "teacher=[]: give at least one checkpoint, or null"
+        if self.teacher is None and self.distil != DistilSettings():
+            yield "distil: it is about learning from a teacher; add teacher=RUN/checkpoints/best.ckpt"
+        for path in self.teachers:
+            if not path.is_file():
+                yield f"teacher={path} does not exist; a run's checkpoints are in its checkpoints/ directory"
 
     def _exclusion_contradictions(self) -> Iterator[str]:
         data = self.data

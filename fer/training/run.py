@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import fer
 from fer import machine, rundir
 from fer.checkpoint import read_checkpoint, read_spec
-from fer.classifier import EmotionClassifier
+from fer.classifier import Distillation, EmotionClassifier
 from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.data.faces import TRAIN
 from fer.errors import UserError
@@ -47,6 +47,7 @@ from fer.training.callbacks import (
     StopOnDivergence,
     progress,
 )
+from fer.training.distillation import Teachers
 from fer.training.optim import build_optimizer, configure_optimizers
 from fer.training.plots import save_samples, save_training_progress
 from fer.weights import resolve
@@ -86,8 +87,10 @@ def check(settings: TrainSettings) -> None:
             raise UserError(f"model.name={model.name}: there is no such network; {suggest(model.name)}")
     if model.weights is not None and not resolve(model.weights).is_file():
         raise UserError(f"model.weights={model.weights} does not exist")
-    classes = len(resolve_classes(settings.data.classes))
-    network = create(model.name, classes, settings.image_size, False, model.stem_stride, model.kwargs)
+    classes = resolve_classes(settings.data.classes)
+    if settings.teachers:
+        Teachers(settings.teachers, classes, settings.distil.temperature)
+    network = create(model.name, len(classes), settings.image_size, False, model.stem_stride, model.kwargs)
     build_optimizer(network, settings.optim)
     _callbacks(settings, Path())
     _loggers(settings, Path(), None)
@@ -308,7 +311,10 @@ def _check_counts(arguments: Mapping[str, Any]) -> None:
 
 
 def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> EmotionClassifier:
-    """The network that the settings name, for the classes and the pixel statistics of the data, with its loss."""
+    """The network that the settings name, for the classes and the pixel statistics of the data, with its loss.
+
+    With `distil.cache` the datamodule is told whom to ask.
+    """
     model = settings.model
     mean, std = datamodule.statistics()
     spec = NetworkSpec(
@@ -328,7 +334,12 @@ def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> 
         log.info("Weights from %s; not in it and left as initialised: %s", model.weights, ", ".join(fresh) or "nothing")
     if settings.compile:
         network.compile()  # in place: `torch.compile(network)` would prefix every name in the checkpoint
-    data = settings.data
+    data, distil = settings.data, settings.distil
+    distillation = None
+    if settings.teachers:
+        teachers = Teachers(settings.teachers, datamodule.classes, distil.temperature)
+        datamodule.ask = teachers if distil.cache else None
+        distillation = Distillation(distil.weight, distil.temperature, None if distil.cache else teachers)
     return EmotionClassifier(
         network,
         lambda module: configure_optimizers(module, settings.optim),
@@ -336,6 +347,7 @@ def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> 
         class_weights=datamodule.class_weights(),
         any_target=data.labels == "ferplus" and data.ferplus_target == "any",
         auxiliary=data.ferplus_auxiliary,
+        distillation=distillation,
     )
 
 
@@ -407,6 +419,14 @@ def _print_network(classifier: EmotionClassifier, settings: TrainSettings, train
         choose_precision(settings.trainer.get("precision", "auto"), settings.trainer.get("accelerator", "auto")),
         processes,
     )
+    if settings.teachers:
+        log.info(
+            "Learns from %s, with a share of %g at temperature %g%s",
+            ", ".join(map(str, settings.teachers)),
+            settings.distil.weight,
+            settings.distil.temperature,
+            ", asked once about every face" if settings.distil.cache else "",
+        )
 
 
 def _save_samples(datamodule: FER2013DataModule, file: Path) -> None:

@@ -158,7 +158,7 @@ def test_test_rows_do_not_influence_the_choice(
     assert all(torch.equal(one["state_dict"][name], two["state_dict"][name]) for name in one["state_dict"])
 
 
-@pytest.mark.parametrize(("tta", "views"), [("flip", 2), ("tencrop", 10)])
+@pytest.mark.parametrize(("tta", "views"), [("flip", 2), ("tencrop", 10), ("shift", 10)])
 def test_test_time_augmentation_averages_views(
     trained: Callable[..., Path], settings: Settings, tta: str, views: int
 ) -> None:

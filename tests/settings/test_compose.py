@@ -87,6 +87,10 @@ def mistakes(*words: str) -> list[str]:
         ("name=${oc.env:FER_NO_SUCH_VARIABLE}", "FER_NO_SUCH_VARIABLE"),
         ("image_sizes=[8]", "between 16 and 1024"),
         ("robustness_faces=100", "add robustness=true"),
+        ("teacher=none.ckpt", "teacher=none.ckpt does not exist"),
+        ("teacher=[]", "give at least one checkpoint"),
+        ("distil.weight=0.9", "add teacher="),
+        ("distil.weight=0", "distil.weight=0: it must be a number, above 0 and at most 1"),
         ("data.groups=none.csv", "columns id,group"),
     ],
 )

@@ -1,0 +1,191 @@
+"""A student learns what its teachers say, and takes nothing else from them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_resume import LAST, Interrupt, weights
+from torch import Tensor, nn
+
+from fer.checkpoint import read_checkpoint
+from fer.classifier import Distillation, EmotionClassifier
+from fer.data.datamodule import FER2013DataModule
+from fer.data.faces import TRAIN, VAL
+from fer.errors import UserError
+from fer.labels import VOTED_ON
+from fer.models.network import EmotionNetwork, NetworkSpec
+from fer.settings.train import DataSettings, TrainSettings
+from fer.training.callbacks import AtomicCheckpointIO
+from fer.training.distillation import Teachers
+from fer.training.run import build_classifier, check, train
+
+CLASSES = ("angry", "happy", "sad")
+MORE = ("sad", "neutral", "happy", "angry")
+SEVEN = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+FACES = torch.randint(0, 256, (6, 1, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+Settings = Callable[..., TrainSettings]
+
+
+def network(classes: tuple[str, ...] = CLASSES, image_size: int = 48, seed: int = 0) -> EmotionNetwork:
+    torch.manual_seed(seed)
+    return EmotionNetwork(NetworkSpec("net", classes, image_size, kwargs={"widths": [4, 8]}))
+
+
+def saved(file: Path, made: EmotionNetwork) -> Path:
+    content: dict[str, object] = {"state_dict": EmotionClassifier(made).state_dict()}
+    EmotionClassifier(made).on_save_checkpoint(content)
+    AtomicCheckpointIO().save_checkpoint(content, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of all seven classes."""
+    return saved(tmp_path_factory.mktemp("teacher") / "seven.ckpt", network(SEVEN, 32, seed=7))
+
+
+def test_several_teachers_of_other_sizes_and_more_classes(tmp_path: Path) -> None:
+    one, two = network(seed=1), network(MORE, image_size=32, seed=2)
+    teachers = Teachers([saved(tmp_path / "1.ckpt", one), saved(tmp_path / "2.ckpt", two)], CLASSES, temperature=3.0)
+    with torch.no_grad():
+        of_one = torch.softmax(one.eval()(FACES) / 3, dim=1)
+        of_two = torch.softmax(two.eval()(FACES) / 3, dim=1)[:, [3, 2, 0]]
+    of_two = of_two / of_two.sum(dim=1, keepdim=True)  # what it says of neutral is left out
+    answers = teachers(FACES)
+    torch.testing.assert_close(answers, (of_one + of_two) / 2)
+    assert not answers.requires_grad
+
+
+def test_a_teacher_without_a_class_is_refused(settings: Settings, tmp_path: Path) -> None:
+    file = saved(tmp_path / "few.ckpt", network())
+    with pytest.raises(UserError, match=r"few\.ckpt does not know disgust, fear, surprise, neutral; what it can teach"):
+        check(settings(f"teacher={file}"))
+
+
+def module(teachers: Teachers | None, weight: float, auxiliary: float = 0.0) -> EmotionClassifier:
+    made = EmotionClassifier(
+        network(seed=3), label_smoothing=0.1, auxiliary=auxiliary, distillation=Distillation(weight, 2.0, teachers)
+    ).eval()
+    made._trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])  # type: ignore[assignment]
+    return made
+
+
+@pytest.mark.parametrize("auxiliary", [0.0, 0.5])
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_the_loss(tmp_path: Path, auxiliary: float, asked_before: bool) -> None:
+    teachers = Teachers([saved(tmp_path / "1.ckpt", network(seed=1))], CLASSES, temperature=2.0)
+    labels = nn.functional.one_hot(torch.tensor([0, 1, 2, 0, 1, 2]), 3).float()
+    votes = torch.rand(6, len(VOTED_ON)).softmax(1)
+    answers = teachers(FACES)
+    targets = [labels, *([votes] if auxiliary else []), *([answers] if asked_before else [])]
+    student = module(None if asked_before else teachers, 0.3, auxiliary)
+    loss = student.training_step((FACES, torch.cat(targets, dim=1)), 0)
+
+    logits = student(FACES)
+    divergence = (answers * (answers.log() - torch.log_softmax(logits / 2, dim=1))).sum(dim=1).mean()
+    expected = 0.7 * student.loss(logits, labels) + 0.3 * 4 * divergence
+    found = student.counts.metrics()
+    if auxiliary:
+        of_votes = nn.functional.cross_entropy(student.votes_head(student._features), votes)
+        expected = expected + 0.5 * of_votes
+        assert found["loss_of_votes"] == pytest.approx(of_votes.item(), abs=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert found["loss"] == pytest.approx(student.loss(logits, labels).item(), abs=1e-5)
+    assert found["loss_of_teacher"] == pytest.approx(4 * divergence.item(), abs=1e-5)
+    loss.backward()
+    assert all(parameter.grad is None for each in teachers.networks for parameter in each.parameters())
+
+
+def test_hard_labels_and_a_teacher_that_is_asked(tmp_path: Path) -> None:
+    """The student that says what its teacher does has nothing left to learn from it."""
+    teachers = Teachers([saved(tmp_path / "same.ckpt", network(seed=3))], CLASSES, temperature=2.0)
+    loss = module(teachers, weight=1.0).training_step((FACES, torch.tensor([0, 1, 2, 0, 1, 2])), 0)
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_answers_are_asked_once_about_faces_as_they_are() -> None:
+    chosen = {"path": None, "classes": list(CLASSES), "batch_size": 8, "synthetic": {"train": 70, "val": 7, "test": 0}}
+    datamodule = FER2013DataModule(DataSettings.checked(chosen))
+    datamodule.setup()
+    asked = 0
+
+    def ask(faces: Tensor) -> Tensor:
+        nonlocal asked
+        asked += len(faces)
+        bright = faces.float().mean(dim=(1, 2, 3)) / 255
+        return torch.stack([bright, 1 - bright, 0 * bright], dim=1)
+
+    datamodule.ask = ask
+    loader = datamodule.train_dataloader()
+    images, labels = datamodule.tensors(TRAIN)
+    assert torch.equal(loader.targets, torch.cat([nn.functional.one_hot(labels, 3).float(), ask(images)], dim=1))
+    datamodule.train_dataloader()
+    assert asked == 2 * len(images)  # the other time was this test's
+    assert datamodule.val_dataloader().targets.dtype == torch.int64
+
+
+def accuracy_of_a_student(right: bool) -> float:
+    """On other faces, of a student of a teacher that knows the faces by heart, or has learnt wrong answers to them."""
+    chosen = {"path": None, "classes": list(CLASSES), "synthetic": {"train": 240, "val": 90, "test": 0}}
+    datamodule = FER2013DataModule(DataSettings.checked(chosen))
+    datamodule.setup()
+    (faces, labels), (unseen, truth) = datamodule.tensors(TRAIN), datamodule.tensors(VAL)
+    order = torch.Generator().manual_seed(1)
+    said = labels if right else labels[torch.randperm(len(labels), generator=order)]
+    answers = nn.functional.one_hot(said, 3).float()
+    student = module(None, weight=1.0).train()  # of the answers alone
+    optimizer = torch.optim.Adam(student.parameters(), 0.01)
+    for _ in range(10):
+        for rows in torch.split(torch.randperm(len(faces), generator=order), 30):
+            useless = torch.zeros(len(rows), 3)
+            optimizer.zero_grad()
+            student.training_step((faces[rows], torch.cat([useless, answers[rows]], dim=1)), 0).backward()
+            optimizer.step()
+    with torch.no_grad():
+        return float((student.eval()(unseen).argmax(dim=1) == truth).float().mean())
+
+
+def test_a_student_learns_from_a_right_teacher_and_is_harmed_by_a_random_one() -> None:
+    right = accuracy_of_a_student(right=True)
+    assert right > 0.7
+    assert accuracy_of_a_student(right=False) < right - 0.2
+
+
+@pytest.mark.parametrize("cache", ["true", "false"])
+def test_a_resumed_student_equals_an_unbroken_one(
+    settings: Settings, teacher: Path, tmp_path: Path, cache: str
+) -> None:
+    options = [f"teacher=[{teacher}]", f"distil.cache={cache}", "distil.temperature=3", "data.mixup_alpha=0.2"]
+    train(settings(*options), tmp_path / "unbroken")
+    stop = f"+callbacks.stop={{_target_: {Interrupt.__module__}.Interrupt, step: 9, signum: 2}}"
+    with pytest.raises(SystemExit):
+        train(settings(*options, stop), tmp_path / "broken")
+    train(settings(*options, f"ckpt={tmp_path / 'broken' / LAST}"), tmp_path / "broken")
+    expected, resumed = weights(tmp_path / "unbroken" / LAST), weights(tmp_path / "broken" / LAST)
+    assert expected.keys() == resumed.keys()
+    for key, tensor in expected.items():
+        assert torch.equal(tensor, resumed[key]), key
+    histories = [(tmp_path / run / "history.csv").read_text() for run in ("unbroken", "broken")]
+    assert histories[0] == histories[1]
+    assert "train/loss_of_teacher" in histories[0]
+    # Nothing of the teacher is kept.
+    content = read_checkpoint(tmp_path / "unbroken" / LAST)
+    student = EmotionNetwork(NetworkSpec("net", SEVEN, kwargs={"widths": [4, 8, 8, 8]}))
+    assert {name.removeprefix("network.") for name in content["state_dict"]} == set(student.state_dict())
+    trained = sum(len(group["params"]) for group in content["optimizer_states"][0]["param_groups"])
+    assert trained == len(list(student.parameters()))
+
+
+def test_a_student_begins_as_any_network_of_its_seed(settings: Settings, teacher: Path) -> None:
+    states = []
+    for words in ([], [f"teacher={teacher}"]):
+        chosen = settings(*words)
+        datamodule = FER2013DataModule(chosen.data)
+        datamodule.setup()
+        torch.manual_seed(0)
+        made = build_classifier(chosen, datamodule)
+        states.append({**made.state_dict(), "next": torch.rand(1)})
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
