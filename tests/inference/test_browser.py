@@ -28,6 +28,7 @@ from fer.inference.analyzer import FaceAnalyzer
 from fer.inference.browser import Server, create_app
 from fer.inference.pictures import read_picture
 from fer.inference.prediction import Detection
+from fer.settings.infer import InferSettings
 
 ROOT = Path(__file__).parents[2]
 MEDIA = Path(os.environ.get("FER_SHARED", ROOT.parent / "shared")) / "media"
@@ -268,6 +269,14 @@ def test_mistakes_in_host_and_certificate(tmp_path: Path) -> None:
     file = str(tmp_path / "a.pem")
     with pytest.raises(UserError, match="no certificate"), Server("127.0.0.1", 0, cert=file, key=file):
         pass
+
+
+def test_settings_that_make_no_sense_together() -> None:
+    settings = InferSettings(mode="browser", source="0", output="out", cert="nothing.pem")
+    found = "\n".join(settings.contradictions())
+    for words in ("source= has no use", "output= has no use", "https needs both", "cert=nothing.pem does not exist"):
+        assert words in found
+    assert not list(InferSettings(mode="browser", port=0, allow=["a.example"]).contradictions())
 
 
 def test_the_address_that_is_printed() -> None:

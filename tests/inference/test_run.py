@@ -455,3 +455,8 @@ def test_many_faces_are_listed_as_far_as_the_terminal_goes(console):
         timeline.add(number / 30, [says("happy", track) for track in range(1, 41) if number % track == 0])
     console.print(timeline.table())
     assert "and 28 more faces" in console.export_text()
+
+
+def test_a_camera_without_a_screen_is_pointed_to_the_page() -> None:
+    assert "mode=browser" in run_module._remedy(InferSettings(mode="webcam", output="out"))
+    assert "mode=browser" not in run_module._remedy(InferSettings(mode="video", source="clip.mp4"))
