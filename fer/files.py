@@ -36,6 +36,11 @@ def write_whole(path: str | Path, content: bytes | memoryview, mode: int | None 
         raise
 
 
+def printable(text: str) -> str:
+    """`text` for a terminal, which would obey control characters, as a file's name may hold them."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def cell(text: str) -> str:
     """`text` for a CSV that a person may open in a spreadsheet, which would take what begins so for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -16,7 +16,7 @@ from tiny import TINY
 from fer import rundir
 from fer.checkpoint import read_checkpoint
 from fer.errors import UserError
-from fer.files import cell, temporary_name, write_whole
+from fer.files import cell, printable, temporary_name, write_whole
 from fer.rundir import saved_values, targets
 from fer.settings.train import TrainSettings
 from fer.training.run import train
@@ -183,6 +183,14 @@ def test_a_run_is_not_started_in_anothers_directory(command: Command, tmp_path: 
 def test_no_cell_is_a_formula(text: str) -> None:
     assert cell(text) == f"'{text}"
     assert cell(f"a{text}") == f"a{text}"
+
+
+def test_control_characters_of_names_are_not_obeyed(command: Command) -> None:
+    assert printable("ä b\x1b[2J\n") == "ä b\\x1b[2J\\n"
+    refused = command("mode=test", "ckpt=a\x1b[31mred.ckpt")
+    assert refused.returncode == 2
+    assert "a\\x1b[31mred.ckpt does not exist" in refused.stderr
+    assert "\x1b" not in refused.stderr
 
 
 def test_a_checkpoint_of_another_network_is_not_gone_on_with(

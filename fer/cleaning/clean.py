@@ -76,8 +76,8 @@ def clean(settings: CleanSettings) -> Path:
     console.print(_table(report.findings, faces, settings.data.path))
     for note in report.notes:
         console.print(note, highlight=False)
-    console.print(f"list       {path}", soft_wrap=True, highlight=False)
-    console.print(f"sheets     {sheets} in {output / 'sheets'}", soft_wrap=True, highlight=False)
+    console.print(f"list       {path}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"sheets     {sheets} in {output / 'sheets'}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"The source is unchanged. It took {time.perf_counter() - begin:.0f} s.", highlight=False)
     return path
 

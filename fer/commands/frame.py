@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TextIO
 
 from fer import machine
 from fer.errors import EXIT_CODE, UserError
+from fer.files import printable
 
 # What the file system says when it is not the program's fault.
 _UNWRITABLE = {
@@ -53,7 +54,7 @@ def run(name: str) -> NoReturn:
 
 def complain(found: Sequence[str]) -> None:
     """Prints mistakes to standard error, one per line."""
-    print("\n".join(f"error: {text}" for text in found), file=sys.stderr)
+    print("\n".join(f"error: {printable(text)}" for text in found), file=sys.stderr)
 
 
 def in_words(error: OSError) -> str:

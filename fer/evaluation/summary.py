@@ -382,7 +382,7 @@ def _print(rows: Sequence[Row], notes: Sequence[str], directory: Path) -> None:
     console.print(table)
     for note in notes:
         console.print(note, highlight=False)
-    console.print(f"summary    {directory / 'summary.md'}", soft_wrap=True, highlight=False)
+    console.print(f"summary    {directory / 'summary.md'}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _picture(rows: Sequence[Row]) -> Figure:

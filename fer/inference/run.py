@@ -19,6 +19,7 @@ from rich.table import Table
 
 from fer import weights
 from fer.errors import UserError
+from fer.files import printable
 from fer.inference.analyzer import Analyzer, FaceAnalyzer, watch
 from fer.inference.confidence import minimum_confidence
 from fer.inference.detectors import create_detector
@@ -59,7 +60,7 @@ def run(config: InferSettings) -> None:
     results = Console()
 
     def report(text: str) -> None:
-        messages.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        messages.print(printable(text), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     assert config.mode is not None
     if config.mode == "browser":
@@ -170,7 +171,7 @@ def watch_pictures(
                 write_picture(path, annotate(frame.image, predictions))
             else:
                 text = ", ".join(_in_words(prediction) for prediction in predictions) or "no face"
-                results.print(f"{frame.source}: {text}", markup=False, highlight=False, soft_wrap=True)
+                results.print(f"{printable(frame.source)}: {text}", markup=False, highlight=False, soft_wrap=True)
             progress.update(task, completed=frame.index + 1)
             if screen is not None and not screen.show_and_wait(frame, annotate(frame.image, predictions)):
                 break
@@ -235,7 +236,7 @@ def watch_video(
                 if not source.live:
                     raise
         if frames:
-            results.print(f"{source.name}: {frames} frames", markup=False, highlight=False, soft_wrap=True)
+            results.print(f"{printable(source.name)}: {frames} frames", markup=False, highlight=False, soft_wrap=True)
             results.print(timeline.table())
         if frames and outputs is not None and outputs.timeline is not None and outputs.summary is not None:
             write_file(outputs.summary, timeline.to_csv().encode())
