@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fer.cleaning.contact_sheet import Cell, draw_sheets
@@ -326,7 +327,7 @@ def _split_name(code: int) -> str:
 def _table(findings: Sequence[Finding], faces: Faces, source: str) -> Table:
     """Rows by reason and split; a row may have several reasons."""
     splits = [code for code in (UNSPLIT, *SPLIT_NAMES) if (faces.splits == code).any()]
-    table = Table(title=f"{source}: {len(faces):,} rows", title_justify="left")
+    table = Table(title=escape(f"{source}: {len(faces):,} rows"), title_justify="left")
     for column in ("reason", *map(_split_name, splits), "all", "with a suggested label"):
         table.add_column(column, justify="left" if column == "reason" else "right")
 

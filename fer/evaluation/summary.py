@@ -19,6 +19,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fer import rundir
@@ -367,7 +368,7 @@ def _print(rows: Sequence[Row], notes: Sequence[str], directory: Path) -> None:
     labels, metrics = _columns(rows)
     metrics = [metric for metric in metrics if metric in SHOWN]
     whole = all(row.finished for row in rows)
-    table = Table(title=f"{sum(len(row.runs) for row in rows)} runs in {directory.name}", title_justify="left")
+    table = Table(title=escape(f"{sum(len(row.runs) for row in rows)} runs in {directory.name}"), title_justify="left")
     for name in [*labels, "n", *metrics]:
         # In a narrow window labels are broken; numbers never are.
         table.add_column(
