@@ -26,7 +26,7 @@ lint: setup
 
 # Two processes, each with one thread: torch's threads would wait for each other.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # dist/*.whl: `pip install` it anywhere.
 wheel: setup
