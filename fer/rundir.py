@@ -31,6 +31,7 @@ CHECKPOINTS = "checkpoints"
 BEST = "best"
 LAST = "last"
 
+_TOLD = "FER_RUN_DIRECTORY"  # by which the first process tells the others where to go
 _MOST_BYTES = 1_000_000  # a config.yaml has a few thousand
 _TENSORBOARD = {"tensorboard": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}}
 
@@ -49,13 +50,19 @@ def of_checkpoint(ckpt: str | Path | None) -> Path | None:
 
 
 def new(name: str) -> Path:
-    """Makes a directory under outputs/ that nobody else has, named by the time and `name`."""
+    """Makes a directory under outputs/ that nobody else has, named by the time and `name`.
+
+    A process that Lightning has started beside the first one gets the first one's.
+    """
+    if not machine.is_first() and (told := os.environ.get(_TOLD)):
+        return Path(told)
     stem = f"{datetime.datetime.now().strftime('%Y-%m-%d_%H-%M-%S')}_{_plain(name)}"
     OUTPUTS.mkdir(parents=True, exist_ok=True)
     for number in range(1, 10_000):
         run = OUTPUTS / (stem if number == 1 else f"{stem}_{number}")
         with contextlib.suppress(FileExistsError):
             run.mkdir()
+            os.environ[_TOLD] = str(run)
             return run
     raise UserError(f"{OUTPUTS / stem}: there are ten thousand of these; clear outputs/")
 

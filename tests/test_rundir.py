@@ -80,6 +80,9 @@ def test_runs_of_one_second_have_a_directory_each(tmp_path: Path, monkeypatch: p
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: rundir.new("net_7"), range(24)))
     assert len(set(made)) == 24
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert rundir.new("net_7") in made  # told by the first process
+    monkeypatch.delenv("FER_RUN_DIRECTORY")
     assert all(run.is_dir() for run in made)
 
 

@@ -188,6 +188,19 @@ def test_val_can_be_reported_without_a_look_at_test(
     assert (tmp_path / "plots" / "roc_val.png").exists()
 
 
+def test_numbers_are_there_when_a_picture_fails(
+    trained: Callable[..., Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such font")
+
+    monkeypatch.setattr("fer.evaluation.run._figures", fail)
+    with pytest.raises(RuntimeError, match="no such font"):
+        evaluate(settings(), [best(trained())], tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["test"]["images"] == 70
+    assert len(read_predictions(tmp_path, "test")) == 70
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_tensorboard_is_written_only_where_it_is_asked_for(
     trained: Callable[..., Path], settings: Settings, tmp_path: Path
