@@ -194,9 +194,10 @@ def test_numbers_are_there_when_a_picture_fails(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such font")
 
+    checkpoint = best(trained())
     monkeypatch.setattr("fer.evaluation.run._figures", fail)
     with pytest.raises(RuntimeError, match="no such font"):
-        evaluate(settings(), [best(trained())], tmp_path)
+        evaluate(settings(), [checkpoint], tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["images"] == 70
     assert len(read_predictions(tmp_path, "test")) == 70
 
