@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from fer.commands.frame import run
-from fer.errors import UserError
 from fer.settings.base import help_lines
 from fer.settings.export import ExportSettings
 from fer.settings.words import read
@@ -23,9 +22,7 @@ def main(arguments: Sequence[str]) -> int:
         print(HELP + "\n".join(help_lines(ExportSettings, ExportSettings().plain())))
         return 0
     settings = read(ExportSettings, arguments)
-    found = list(settings.contradictions())
-    if found:
-        raise UserError("\n".join(found))
+    settings.refuse_contradictions()
     from fer.export.run import export
 
     export(settings)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import yaml
 
 from fer.commands.frame import complain, run
-from fer.errors import EXIT_CODE, UserError
+from fer.errors import EXIT_CODE
 from fer.settings.base import help_lines
 from fer.settings.infer import InferSettings
 from fer.settings.words import read
@@ -43,9 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     if shows:
         print(yaml.safe_dump(settings.plain(), sort_keys=False, allow_unicode=True))
         return 0
-    found = list(settings.contradictions())
-    if found:
-        raise UserError("\n".join(found))
+    settings.refuse_contradictions()
     from fer.inference.run import run as watch
     from fer.inference.sources import guess_mode
 

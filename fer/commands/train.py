@@ -37,11 +37,11 @@ def main(arguments: Sequence[str]) -> int:
     _log()
     if line.sweeping or sweep_parameters(line):
         line.flags["multirun"] = ""
-        _refuse_contradictions(checked(line, composed))
+        checked(line, composed).refuse_contradictions()
         return _sweep(line)
 
     settings, resumed = settings_of(line, composed)
-    _refuse_contradictions(settings)
+    settings.refuse_contradictions()
     _check(settings)
     job = machine.job()
     if resumed is not None:
@@ -122,7 +122,7 @@ def job(cfg: DictConfig) -> float | None:
             from fer.settings.compose import Composed
 
             settings, _ = settings_of(line, Composed(values, None, False))
-        _refuse_contradictions(settings)
+        settings.refuse_contradictions()
         _check(settings)
         return one_of_many(settings, run_dir, words)
     except UserError as error:
@@ -173,12 +173,6 @@ def _summarise(directory: Path) -> None:
         summarise([directory])
     except UserError as error:  # no job got far enough
         complain([str(error)])
-
-
-def _refuse_contradictions(settings: TrainSettings) -> None:
-    found = list(settings.contradictions())
-    if found:
-        raise UserError("\n".join(found))
 
 
 def _check(settings: TrainSettings) -> None:

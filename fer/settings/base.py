@@ -38,6 +38,16 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise UserError("\n".join(mistakes(cls, values, error, known))) from error
 
+    def contradictions(self) -> Iterator[str]:
+        """The settings that do not go together, a sentence each."""
+        yield from ()
+
+    def refuse_contradictions(self) -> None:
+        """Raises UserError with every contradiction, one per line."""
+        found = list(self.contradictions())
+        if found:
+            raise UserError("\n".join(found))
+
     def plain(self) -> dict[str, Any]:
         """Plain data, as config.yaml holds them."""
         return self.model_dump(mode="json")

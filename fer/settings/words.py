@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from fer.errors import UserError
 from fer.settings.base import Settings, fields_of, is_path, mistakes, names_of, takes_several, unknown
 
@@ -44,8 +46,8 @@ def read(cls: type[S], words: Sequence[str], bare: str | None = None) -> S:
         _put(values, bare, left[0] if len(left) == 1 else left)
     try:
         settings = cls.model_validate(values)
-    except ValueError as error:
-        found += mistakes(cls, values, error)  # type: ignore[arg-type]
+    except ValidationError as error:
+        found += mistakes(cls, values, error)
         raise UserError("\n".join(found)) from error
     if found:
         raise UserError("\n".join(found))

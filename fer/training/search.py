@@ -194,9 +194,7 @@ def plot(study: optuna.Study) -> Figure:
 def _settings(words: Sequence[str]) -> TrainSettings:
     line = take_apart(words)
     settings = checked(line, compose_line(line))
-    found = list(settings.contradictions())
-    if found:
-        raise UserError("\n".join(found))
+    settings.refuse_contradictions()
     return settings
 
 
