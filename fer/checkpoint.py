@@ -7,6 +7,7 @@ A checkpoint is what Lightning writes plus the key `fer`: the `NetworkSpec` as a
 import hashlib
 import io
 import pickle
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,5 +132,14 @@ def write_slim(source: str | Path, target: str | Path) -> None:
         if name.startswith(PREFIX)
     }
     kept: dict[str, Any] = {key: content[key] for key in ("epoch", "global_step") if key in content}
-    made = {key: content[SPEC_KEY][key] for key in ("provenance",) if key in content[SPEC_KEY]}
+    made = {"provenance": _for_others(content[SPEC_KEY]["provenance"])} if "provenance" in content[SPEC_KEY] else {}
     write_checkpoint({SPEC_KEY: spec.to_dict() | made, "state_dict": state, **kept}, target)
+
+
+def _for_others(provenance: Any) -> Any:
+    """Without the directories of whoever trained: a small copy is what people hand on."""
+    if not isinstance(provenance, dict) or not isinstance(provenance.get("command"), str):
+        return provenance
+    words = [word.partition("=") for word in shlex.split(provenance["command"])]
+    named = (key + sign + (Path(value).name if Path(value).is_absolute() else value) for key, sign, value in words)
+    return provenance | {"command": shlex.join(named)}

@@ -1,16 +1,15 @@
-"""What a trained network says about many faces: batches, views of test-time augmentation, temperature scaling.
+"""What a trained network says about many faces: batches, and views of test-time augmentation.
 
 Below training, which calibrates with it, and evaluation, which reports.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from fer.machine import choose_precision
 from fer.models.network import EmotionNetwork
@@ -95,26 +94,3 @@ def predict(network: EmotionNetwork, faces: Tensor, trainer: Mapping[str, Any], 
             for view in VIEWS[tta](faces)
         ]
     return Predictions(torch.stack(logits))
-
-
-def fit_temperature(logits: Tensor, targets: Tensor) -> float:
-    """The temperature that minimises the negative log-likelihood of the mean over views of `softmax(logits / T)`.
-
-    Args:
-        logits: float (V, N, C) of V views of the validation split.
-        targets: int64 (N,).
-
-    Source: Guo et al., On Calibration of Modern Neural Networks, arXiv 1706.04599.
-    """
-    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature], max_iter=50, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        of_views = nn.functional.log_softmax(logits.double() / log_temperature.exp(), dim=2)
-        loss = nn.functional.nll_loss(torch.logsumexp(of_views, dim=0) - math.log(len(logits)), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return float(log_temperature.detach().exp().clamp(0.05, 20))

@@ -10,7 +10,6 @@ PACKAGE = Path(__file__).parents[1] / "fer"
 
 # For each part of the package the parts that it may import.
 GROUND = {"errors", "files", "labels", "machine", "settings", "weights"}
-JUDGING = {*GROUND, "rundir", "data", "models", "checkpoint", "predict", "tensorboard", "abstention"}
 ALLOWED = {
     "errors": set(),
     "files": set(),
@@ -28,6 +27,7 @@ ALLOWED = {
     "predict": {"machine", "models"},
     "abstention": set(),
     "tensorboard": set(),
+    "calibration": {"abstention", "checkpoint", "models", "predict"},
     "training": {
         *GROUND,
         "rundir",
@@ -37,17 +37,28 @@ ALLOWED = {
         "classifier",
         "predict",
         "tensorboard",
-        "abstention",
     },
-    "evaluation": {*GROUND, "rundir", "data", "models", "checkpoint", "predict", "tensorboard", "abstention"},
+    "evaluation": {
+        *GROUND,
+        "rundir",
+        "data",
+        "models",
+        "checkpoint",
+        "predict",
+        "tensorboard",
+        "abstention",
+        "calibration",
+    },
     "inference": {*GROUND, "models", "checkpoint"},
-    "export": {*GROUND, "data", "models", "checkpoint", "inference"},
+    "export": {*GROUND, "data", "models", "checkpoint", "calibration", "inference"},
     "commands": {
         *GROUND,
         "rundir",
         "sweep",
         "resume",
+        "data",
         "models",
+        "calibration",
         "training",
         "evaluation",
         "inference",

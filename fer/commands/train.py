@@ -72,8 +72,9 @@ def whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: 
     Returns:
         Its validation accuracy, for sweepers that optimise.
     """
+    from fer.calibration import calibrate
+    from fer.data.faces import VAL
     from fer.evaluation.run import evaluate
-    from fer.training.calibration import calibrate
     from fer.training.run import quieten, train
 
     quieten()
@@ -88,7 +89,7 @@ def whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: 
         log.info("trainer.fast_dev_run: the batches went through; such a run keeps no checkpoint and has no report.")
         return None
     try:
-        calibrate(trained.checkpoint, trained.datamodule, settings)
+        calibrate(trained.checkpoint, *trained.datamodule.tensors(VAL), settings.trainer)
         return sweep.val_accuracy(evaluate(settings, [trained.checkpoint], run_dir, trained.datamodule))
     except (KeyboardInterrupt, machine.Terminated):
         again = shlex.quote(f"ckpt={trained.checkpoint}")

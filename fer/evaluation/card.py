@@ -50,6 +50,10 @@ def card(metrics: Mapping[str, Any]) -> str:
             f"{', '.join(map(_text, metrics['classes']))}. {_networks(metrics)}",
             "",
             _USE,
+            "## Training",
+            "",
+            _training(metrics),
+            "",
             "## Data",
             "",
             _data(metrics, split),
@@ -117,6 +121,20 @@ def _networks(metrics: Mapping[str, Any]) -> str:
     return f"{what}. SHA-256 of the weights begins with {digests}."
 
 
+def _training(metrics: Mapping[str, Any]) -> str:
+    """What made the weights, as far as the checkpoints say it."""
+    lines = []
+    for checkpoint in metrics["checkpoints"]:
+        made = checkpoint.get("provenance") or {}
+        if "command" in made:
+            commit = "" if not made.get("commit") else f", commit {made['commit'][:12]}"
+            lines.append(
+                f"Epoch {checkpoint['epoch']} of `{made['command'].replace('`', '')}` "
+                f"(version {made['version']}{commit}, seed {made['seed']})."
+            )
+    return "\n\n".join(lines) or "The checkpoint does not say how it was made."
+
+
 def _source(metrics: Mapping[str, Any]) -> str:
     """The data without the directories of whoever measured."""
     return Path(metrics["data"]).name
@@ -154,7 +172,17 @@ def _metrics(metrics: Mapping[str, Any], split: str) -> str:
 def _calibration(metrics: Mapping[str, Any], split: str) -> str:
     found = metrics[split]
     temperatures = ", ".join(f"{checkpoint['temperature']:.2f}" for checkpoint in metrics["checkpoints"])
-    text = f"Expected calibration error {found['ece']:.3f} (15 bins), temperature {temperatures}."
+    calibration = found["calibration"]
+    text = (
+        f"Expected calibration error {found['ece']:.3f} (15 bins), temperature {temperatures}; perfect calibration "
+        f"would have {calibration['ece_expected']:.3f} on as many images."
+    )
+    if "on_halves" in calibration:
+        halves = calibration["on_halves"]
+        text += (
+            f" With the temperature fitted on one half of the images and judged on the other, {halves['ece']:.3f} "
+            f"(perfect: {halves['ece_expected']:.3f}; means over 20 divisions)."
+        )
     if "abstention" not in found:
         return f"{text} No minimum confidences were measured."
     rows = []

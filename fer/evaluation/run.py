@@ -27,7 +27,8 @@ from torch import Tensor
 import fer
 from fer import rundir
 from fer.abstention import answers, measure_abstention
-from fer.checkpoint import load_network, read_checkpoint
+from fer.calibration import measure_calibration, measure_on_halves
+from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint
 from fer.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.data.duplicates import find_copies
@@ -270,6 +271,9 @@ def _measure(settings: TrainSettings, members: Sequence[_Member], datamodule: FE
                 log.warning(
                     "data.groups: under %d %s rows in %s: no gap is read from them", FEWEST, SPLIT_NAMES[code], few
                 )
+    metrics["calibration"] = measure_calibration(probabilities.numpy(), targets.numpy())
+    if code == VAL and len(members) == 1 and len(targets) > 1:
+        metrics["calibration"]["on_halves"] = measure_on_halves(predictions[0], targets)
     if len(members) > 1:
         metrics["members"] = [
             {"path": str(member.path), **_headline(own, targets, classes)}
@@ -332,6 +336,7 @@ def _describe(member: _Member) -> dict[str, Any]:
         "weights": "averaged" if "averaging_state" in member.content else "raw",
         "epoch": member.content.get("epoch", -1) + 1,
         "temperature": member.temperature,
+        "provenance": member.content[SPEC_KEY].get("provenance"),
     }
 
 

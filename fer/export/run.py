@@ -16,9 +16,11 @@ from fer.checkpoint import load_network, write_slim
 from fer.errors import UserError
 from fer.export.check import compare, table
 from fer.export.faces import CALIBRATION, load_faces
+from fer.export.restrict import restrict
 from fer.inference.predictor import Predictor
 from fer.inference.run import find_checkpoint
 from fer.inference.runtimes import FORMAT, load_exported
+from fer.labels import resolve_classes
 from fer.models.network import NetworkSpec
 from fer.settings.export import ExportSettings
 
@@ -78,7 +80,11 @@ def export(settings: ExportSettings) -> Path:
 def _small_copy(settings: ExportSettings) -> Path:
     """A checkpoint without training state, in half precision."""
     output = Path(str(settings.output)).expanduser()
-    write_slim(find_checkpoint(settings.ckpt), output)
+    ckpt = find_checkpoint(settings.ckpt)
+    with _workplace(output) as folder, _no_space_in_words(output):
+        if settings.classes is not None:
+            ckpt = restrict(ckpt, resolve_classes(settings.classes), str(settings.data), folder / "restricted.ckpt")
+        write_slim(ckpt, output)
     _say(Console(), f"Written: {output}")
     return output
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from fer.settings.base import PathText, Settings, setting
+from fer.settings.train import Classes
 
 
 def _known(value: object) -> object:
@@ -29,6 +30,9 @@ class ExportSettings(Settings):
         "labelled faces, as train.py's data.path takes them, or synthetic: training rows calibrate int8, "
         "validation rows compare accuracies; null: the comparison is on drawn faces",
     )
+    classes: Classes | None = setting(
+        None, "of format=ckpt: a network with the answers of these classes alone, calibrated on validation rows of data"
+    )
     force: bool = setting(False, "keep a file that disagrees with the checkpoint")
 
     def contradictions(self) -> Iterator[str]:
@@ -39,5 +43,9 @@ class ExportSettings(Settings):
             yield f"output={self.output}: the file of format={self.format} ends in .{self.format}"
         if self.format == "ckpt" and self.output is None:
             yield "format=ckpt needs output=FILE.ckpt: the small copy's name"
+        if self.classes is not None and self.format != "ckpt":
+            yield "classes needs format=ckpt: restrict the checkpoint first, then export it"
+        if self.classes is not None and self.data is None:
+            yield "classes needs data=PATH: the answers that are left are calibrated on its validation rows"
         if self.precision == "int8" and self.data is None:
             yield "precision=int8 needs data=PATH: the ranges of 8-bit numbers are measured on training rows"

@@ -22,7 +22,8 @@ def _classes(value: Any) -> Any:
     try:
         resolve_classes(value)
     except UserError as error:
-        raise ValueError(str(error).partition(": ")[2] or str(error)) from error
+        said, _, more = str(error).partition(": ")
+        raise ValueError(more or said.removeprefix("data.classes ")) from error
     return value
 
 

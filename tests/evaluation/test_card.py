@@ -47,7 +47,19 @@ def metrics() -> dict[str, Any]:
         own["interval95"] = own["interval95"]["accuracy"]
     return {
         "checkpoints": [
-            {"path": "/home/me/senet_7.ckpt", "sha256": "ab" * 32, "network": "senet", "temperature": 1.31}
+            {
+                "path": "/home/me/senet_7.ckpt",
+                "sha256": "ab" * 32,
+                "network": "senet",
+                "epoch": 70,
+                "temperature": 1.31,
+                "provenance": {
+                    "command": "train.py experiment=best_7",
+                    "version": "0.2.0",
+                    "commit": "c0ffee" * 6,
+                    "seed": 3,
+                },
+            }
         ],
         "classes": list(CLASSES),
         "tta": "none",
@@ -58,6 +70,7 @@ def metrics() -> dict[str, Any]:
         "val": {
             **numbers(0.7074, 3589),
             "ece": 0.0283,
+            "calibration": {"ece": 0.0283, "ece_expected": 0.017, "on_halves": {"ece": 0.031, "ece_expected": 0.024}},
             "per_class": per_class,
             "without_copies": {"removed": 484, **numbers(0.6886, 3105)},
             "abstention": {"thresholds": {"0.8": None, "0.9": judged}},
@@ -97,7 +110,9 @@ def test_the_numbers_are_those_of_the_report(metrics: dict[str, Any]) -> None:
         "| sad | 100 | 58.0% (56.0% to 60.0%) | 57.0%",
         "| 80% | not reached |",
         "| 90% | 0.791 | 90.4% (88.0% to 92.8%) | 47.4% (44.4% to 52.2%) |",
-        "0.028 (15 bins), temperature 1.31",
+        "0.028 (15 bins), temperature 1.31; perfect calibration would have 0.017",
+        "judged on the other, 0.031 (perfect: 0.024;",
+        "Epoch 70 of `train.py experiment=best_7` (version 0.2.0, commit c0ffeec0ffee, seed 3).",
         "| jpeg | JPEG quality: 40, 25, 15, 10, 5 | 60.0% | 50.0% | 40.0% | 30.0% | 20.0% |",
         "`20c48649fbf44151`",
         r"young over o\|d by 21.0% (10.0% to 30.0%)",

@@ -7,7 +7,6 @@ import torch
 
 from fer.evaluation.bootstrap import _metrics, _summands, bootstrap, interval95
 from fer.evaluation.metrics import compute_metrics
-from fer.predict import Predictions, fit_temperature
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 
@@ -108,18 +107,3 @@ def test_the_interval_depends_on_the_seed_alone() -> None:
     probabilities, targets = (tensor.numpy() for tensor in draw(200))
     assert interval95(probabilities, targets) == interval95(probabilities, targets)
     assert interval95(probabilities, targets) != interval95(probabilities, targets, seed=1)
-
-
-def test_temperature_undoes_a_scaling() -> None:
-    rng = np.random.default_rng(0)
-    logits = torch.from_numpy(rng.normal(size=(4000, 4)) * 2)
-    targets = torch.distributions.Categorical(logits=logits).sample()
-    assert fit_temperature(logits[None] * 3, targets) == pytest.approx(3, rel=0.1)
-
-
-def test_the_temperature_of_several_views_is_fitted_to_their_mean() -> None:
-    rng = np.random.default_rng(1)
-    views = torch.from_numpy(rng.normal(size=(2, 4000, 4)) * 2)
-    mean = Predictions(views).probabilities(1.0)
-    targets = torch.distributions.Categorical(probs=mean).sample()
-    assert fit_temperature(views * 3, targets) == pytest.approx(3, rel=0.1)

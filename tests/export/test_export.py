@@ -181,6 +181,39 @@ def test_a_small_copy_only_predicts(copy):
     assert np.abs(before - after).max() < 5e-3
 
 
+def test_a_small_copy_of_some_classes_gives_the_same_answers_without_the_others(copy):
+    small = copy.with_name("sad_or_angry.ckpt")
+    settings = ExportSettings(
+        ckpt=str(copy), format="ckpt", output=str(small), classes=["sad", "angry"], data="synthetic"
+    )
+    assert export(settings) == small
+    images = torch.from_numpy(drawn(50)).unsqueeze(1)
+    before, after = load_network(copy), load_network(small)
+    assert after.spec.classes == ("sad", "angry")
+    assert set(after.spec.temperatures) == {"none", "flip"}
+    assert after.spec.temperatures != before.spec.temperatures
+    with torch.inference_mode():
+        kept = before(images)[:, [before.spec.classes.index(name) for name in after.spec.classes]]
+        assert torch.allclose(after(images), kept, atol=2e-2)  # half precision
+    assert names(copy.parent) == ["best.ckpt", "sad_or_angry.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["angry", "contempt"], "does not know contempt"),
+        (list(CLASSES), "has no others"),
+    ],
+)
+def test_what_cannot_be_restricted(copy, classes, message):
+    settings = ExportSettings(
+        ckpt=str(copy), format="ckpt", output=str(copy.with_name("small.ckpt")), classes=classes, data="synthetic"
+    )
+    with pytest.raises(UserError, match=message):
+        export(settings)
+    assert names(copy.parent) == ["best.ckpt"]
+
+
 def test_an_output_of_ones_own_and_the_command_line(checkpoint, tmp_path, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     done = subprocess.run(
@@ -320,6 +353,8 @@ def test_a_missing_tool_is_named_with_the_command(copy, monkeypatch, missing):
         (["ckpt=a", "format=openvino"], ["format=openvino: OpenVINO reads .onnx files by itself"]),
         (["ckpt=a", "precision=fp16"], ["precision=fp16: there is fp32, int8; did you mean fp32?"]),
         (["ckpt=a", "precision=int8"], ["precision=int8 needs data=PATH"]),
+        (["ckpt=a", "classes=4"], ["classes needs format=ckpt", "classes needs data=PATH"]),
+        (["ckpt=a", "classes=[happy]"], ["classes=[happy]: needs at least two emotions"]),
         (["ckpt=a", "force=maybe", "onnx"], ["'onnx' cannot be read", "force=maybe: it must be true or false"]),
         (["ckpt=a", "output=a.xml", "format=onnx"], ["output=a.xml: the file of format=onnx ends in .onnx"]),
         (["ckpt=a", "output=a"], ["output=a: the file of format=onnx ends in .onnx"]),
