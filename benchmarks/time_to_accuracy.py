@@ -11,8 +11,8 @@ The rules are those of the speed runs on CIFAR-10 (Jordan, arXiv 2404.00498, and
   Reading the data and compiling stand outside it: every shape is trained on once before, and what that changed undone.
 - A target counts as reached when the mean over the seeds reaches it.
 
-Without settings the recipe is `experiment=fast_7`. `--against` trains another one once, as long as its file says, for the
-ratio of times at equal accuracy; both stand in the table.
+Without settings the recipe is `experiment=fast_7`. `--against` trains another one once, as long as its file says, for
+the ratio of times at equal accuracy; both stand in the table.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """A network restricted to some of its classes: the same answers without the others, calibrated anew."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ def restrict(ckpt: Path, classes: Sequence[str], data: str, output: Path) -> Pat
     faces, targets = datamodule.tensors(VAL)
     if not len(targets):
         raise UserError(f"data={data} leaves no validation rows of {', '.join(classes)} to calibrate on")
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it would tell the precision
     content = read_checkpoint(ckpt)
     made = {key: content[SPEC_KEY][key] for key in ("provenance",) if key in content[SPEC_KEY]}
     calibrated = fit(network.eval(), faces, targets, {})
