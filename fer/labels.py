@@ -1,4 +1,4 @@
-"""The seven emotions of FER2013 and the eighth of FER+, the subsets that people train on, and data sets' spellings.
+"""The seven emotions of FER2013 and the eighth of FER+: names, colours, subsets that people train on, spellings.
 
 Knows nothing of images, files or networks, and imports neither NumPy nor torch.
 """
@@ -15,6 +15,22 @@ EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surpri
 # labels never say it.
 CONTEMPT = "contempt"
 ALL_EMOTIONS: tuple[str, ...] = (*EMOTIONS, CONTEMPT)
+
+Color = tuple[int, int, int]  # red, green, blue
+
+# One palette for boxes, curves, bars and pages. Bright enough to bear black text and to stand out from a dark plate;
+# told apart, also from GRAY, by people who lack one of the three kinds of cones.
+EMOTION_COLORS: dict[str, Color] = {
+    "angry": (208, 67, 79),
+    "disgust": (156, 205, 141),
+    "fear": (121, 95, 225),
+    "happy": (236, 208, 48),
+    "sad": (100, 162, 255),
+    "surprise": (209, 136, 19),
+    "neutral": (7, 231, 252),
+    CONTEMPT: (158, 105, 134),
+}
+GRAY: Color = (190, 190, 190)
 
 # What the ten people of FER+ could say of a face.
 VOTED_ON: tuple[str, ...] = (*ALL_EMOTIONS, "unknown", "not a face")
@@ -45,6 +61,11 @@ def emotion_from_spelling(name: str) -> str | None:
     """The emotion that a folder or column calls `name` ("Anger", "3_happy", "fearful"), or None."""
     word = name.strip().lower().lstrip("0123456789_-. ")
     return _EMOTION_OF_SPELLING.get(word)
+
+
+def emotion_color(emotion: str) -> Color:
+    """The colour that stands for an emotion in every picture, plot and page; gray for a class that is none."""
+    return EMOTION_COLORS.get(emotion, GRAY)
 
 
 def resolve_classes(classes: int | str | Sequence[str]) -> tuple[str, ...]:

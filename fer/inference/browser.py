@@ -31,9 +31,9 @@ from PIL import Image
 
 from fer.errors import UserError
 from fer.inference.analyzer import Analyzer
-from fer.inference.overlay import EMOTION_COLORS, GRAY
 from fer.inference.pictures import BGRImage, to_picture
 from fer.inference.sinks import face_fields
+from fer.labels import emotion_color
 
 PAGE = Path(__file__).with_name("page.html")
 MOST_CONNECTIONS = 8
@@ -248,7 +248,7 @@ def _decoded(data: bytes) -> BGRImage:
 
 
 def _page(classes: Sequence[str], min_confidence: float) -> str:
-    colors = {name: "#{:02x}{:02x}{:02x}".format(*EMOTION_COLORS.get(name, GRAY)) for name in classes}
+    colors = {name: "#{:02x}{:02x}{:02x}".format(*emotion_color(name)) for name in classes}
     settings = {"classes": list(classes), "colors": colors, "minConfidence": min_confidence}
     # Class names come from a checkpoint, and none of them shall end the element that holds them.
     text = json.dumps(settings).replace("<", "\\u003c")

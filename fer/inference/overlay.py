@@ -17,21 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fer.inference.pictures import Picture, to_picture
 from fer.inference.prediction import Prediction
+from fer.labels import GRAY, Color, emotion_color
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
-Color = tuple[int, int, int]  # red, green, blue
-
-# Bright enough to bear black text and to stand out from a dark plate.
-EMOTION_COLORS: dict[str, Color] = {
-    "angry": (239, 71, 58),
-    "disgust": (124, 190, 60),
-    "fear": (178, 116, 235),
-    "happy": (255, 209, 51),
-    "sad": (77, 144, 240),
-    "surprise": (255, 140, 40),
-    "neutral": (64, 205, 190),
-}
-GRAY: Color = (190, 190, 190)
 WHITE: Color = (255, 255, 255)
 BLACK: Color = (0, 0, 0)
 RED: Color = (239, 71, 58)
@@ -50,11 +38,6 @@ class _Face:
     rect: _Rect
     color: Color
     font: int  # pixels
-
-
-def emotion_color(emotion: str) -> Color:
-    """The colour that stands for an emotion in every picture and plot."""
-    return EMOTION_COLORS.get(emotion, GRAY)
 
 
 def annotate(picture: Picture, predictions: Sequence[Prediction]) -> BGRImage:

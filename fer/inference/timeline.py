@@ -13,8 +13,8 @@ import numpy.typing as npt
 from rich import box
 from rich.table import Table
 
-from fer.inference.overlay import emotion_color
 from fer.inference.prediction import Prediction
+from fer.labels import emotion_color
 
 _MOST_SPANS = 2000  # more than a plot has pixels
 _PLOTTED_TRACKS = 8

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fer.inference import overlay
-from fer.inference.overlay import EMOTION_COLORS, annotate, draw_message, draw_status
+from fer.inference.overlay import annotate, draw_message, draw_status
 from fer.inference.prediction import Prediction
-from fer.labels import EMOTIONS
+from fer.labels import EMOTION_COLORS, EMOTIONS
 
 
 def face(box: tuple[float, float, float, float] | None, label: str = "happy", **more: object) -> Prediction:
@@ -34,9 +34,7 @@ def color_of(image: np.ndarray, x: int, y: int) -> tuple[int, ...]:
     return tuple(int(part) for part in image[y, x, ::-1])
 
 
-def test_every_emotion_has_a_colour_that_bears_black_text():
-    assert set(EMOTION_COLORS) == set(EMOTIONS)
-    assert len(set(EMOTION_COLORS.values())) == len(EMOTIONS)
+def test_every_colour_bears_black_text():
     for color in (*EMOTION_COLORS.values(), overlay.GRAY):
         assert contrast(color, overlay.BLACK) > 4.5  # WCAG's AA level
 
