@@ -2,26 +2,59 @@
 
 A checkpoint is what Lightning writes plus the key `fer`: the `NetworkSpec` as a dict, a digest of the weights, and
 `provenance`, what made them. It is always read with `weights_only=True`: a file that carries code is refused, not run.
+A checkpoint of another project is taken where a person says what it holds (`ForeignSpec`).
 """
 
 import hashlib
 import io
 import pickle
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fer.errors import UserError
 from fer.files import write_whole
-from fer.models import hand_over
+from fer.models import create, hand_over, is_foreign
 from fer.models.network import EmotionNetwork, NetworkSpec
 
 SPEC_KEY = "fer"
 PREFIX = "network."  # of the EmotionNetwork inside the LightningModule's state dict
+
+
+@dataclass(frozen=True)
+class ForeignSpec:
+    """What a checkpoint of another project does not say itself.
+
+    Attributes:
+        name: of its network, as of `fer.models.create`.
+        classes: what it answers, in the order of its logits.
+        image_size: pixels per side of the faces that it takes.
+        channels: of these; the gray face is in each.
+        mean: what is subtracted from their gray values in [0, 1]: one number, or one for each channel.
+        std: what they are divided by afterwards; likewise.
+
+    Raises:
+        UserError: a number that cannot be.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_size: int = 48
+    channels: int = 1
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels):
+                raise UserError(f"model.{name} has {len(values)} numbers: give one, or one for each channel")
+        if not all(value > 0 for value in self.std):
+            raise UserError("model.std must be above 0: pixels are divided by it")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -30,25 +63,42 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: missing, damaged, carrying code, or not one of ours; one sentence says which.
     """
-    path = Path(path)
+    content = _read(Path(path))
+    if not _is_ours(content):
+        raise UserError(
+            f"{path} was not written by this project: it does not say which network it holds; infer.py takes it all "
+            "the same where model.name= and classes=[...] say so"
+        )
+    written = content[SPEC_KEY].get("digest")
+    if written is not None and written != digest(content["state_dict"]):
+        raise UserError(f"checkpoint {path} is damaged: its weights are not those that were written; take another copy")
+    return content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a file holds, on the CPU, as plain data; {} where that is no dict."""
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; a run's checkpoints are in its checkpoints/ directory")
     try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"checkpoint {path} is refused: it is damaged, or holds more than plain data, which could run code"
+            f"checkpoint {path} is refused: it is damaged, or holds more than plain data, which could run code; where "
+            "it was made, torch.save(network.state_dict(), FILE) writes its weights alone"
         ) from error
     except PermissionError as error:
         raise UserError(f"checkpoint {path} may not be read; check its permissions") from error
     except Exception as error:  # torch raises half a dozen types for damaged files
         raise UserError(f"{path} is no checkpoint, or was cut off while it was written") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in (SPEC_KEY, "state_dict")):
-        raise UserError(f"{path} was not written by this project: it does not say which network it holds")
-    written = content[SPEC_KEY].get("digest")
-    if written is not None and written != digest(content["state_dict"]):
-        raise UserError(f"checkpoint {path} is damaged: its weights are not those that were written; take another copy")
-    return content
+    return content if isinstance(content, dict) else {}
+
+
+def _is_ours(content: dict[str, Any]) -> bool:
+    return all(isinstance(content.get(key), dict) for key in (SPEC_KEY, "state_dict"))
 
 
 def digest(state: Mapping[str, Any]) -> str:
@@ -73,7 +123,9 @@ def read_spec(path: str | Path, content: dict[str, Any] | None = None) -> Networ
         raise UserError(f"checkpoint {path} cannot be used: {error}") from error
 
 
-def load_network(path: str | Path, backbone: type[nn.Module] | None = None) -> EmotionNetwork:
+def load_network(
+    path: str | Path, backbone: type[nn.Module] | None = None, foreign: ForeignSpec | None = None
+) -> EmotionNetwork:
     """The trained network of a checkpoint, on the CPU, in eval mode, float32.
 
     Only the path is needed. The backbone is found by name; nothing is downloaded.
@@ -81,10 +133,24 @@ def load_network(path: str | Path, backbone: type[nn.Module] | None = None) -> E
     Args:
         path: the file.
         backbone: the class of a backbone of another package, which is not imported because the file names it.
+        foreign: what the file holds if another project wrote it: a state dict, alone or under a name (as Lightning has
+            it), or .safetensors; whatever stands before its tensors' names is left out. Of a file of ours its name
+            alone stands for `backbone`.
 
     Raises:
-        UserError: as `read_checkpoint`, or the weights do not fit the network that the file names.
+        UserError: as `read_checkpoint`, or the weights do not fit the network that the file (or `foreign`) names.
     """
+    if foreign is not None:
+        if is_foreign(foreign.name):
+            hand_over(foreign.name)
+        content = _read(Path(path))
+        if not _is_ours(content):
+            return _load_foreign(path, content, foreign)
+        name = read_spec(path, content).name
+        if foreign != ForeignSpec(name, ()):
+            raise UserError(
+                f"{path} is of this project and says itself what it is ({name}); leave model= and classes= out"
+            )
     content = read_checkpoint(path)
     spec = read_spec(path, content)
     if backbone is not None:
@@ -96,13 +162,111 @@ def load_network(path: str | Path, backbone: type[nn.Module] | None = None) -> E
     state = {
         key.removeprefix(PREFIX): tensor for key, tensor in content["state_dict"].items() if key.startswith(PREFIX)
     }
-    if not all(isinstance(tensor, torch.Tensor) and torch.isfinite(tensor).all() for tensor in state.values()):
-        raise UserError(f"checkpoint {path} is refused: its weights are not finite; take an earlier one of its run")
+    _refuse_infinite(path, state)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"checkpoint {path} does not fit: its weights are not those of {network.spec.name}") from error
     return network.eval()
+
+
+def _refuse_infinite(path: str | Path, state: Mapping[str, Any]) -> None:
+    if not all(isinstance(tensor, torch.Tensor) and torch.isfinite(tensor).all() for tensor in state.values()):
+        raise UserError(f"checkpoint {path} is refused: its weights are not finite; take an earlier one of its run")
+
+
+class _Channels(nn.Module):
+    """A network of another project behind gray faces in [0, 1], which become its channels."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, foreign: ForeignSpec) -> None:
+        super().__init__()
+        self.network = network
+        self.channels = foreign.channels
+        self.register_buffer("mean", torch.tensor(foreign.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(foreign.std).view(1, -1, 1, 1))
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Faces (B, 1, H, W) to logits (B, C)."""
+        logits: Tensor = self.network((faces.expand(-1, self.channels, -1, -1) - self.mean) / self.std)
+        return logits
+
+
+def _load_foreign(path: str | Path, content: dict[str, Any], foreign: ForeignSpec) -> EmotionNetwork:
+    size = foreign.image_size
+    described = NetworkSpec(foreign.name, foreign.classes, size, mean=0.0, std=1.0, size=size)
+    try:
+        spec = NetworkSpec.from_dict(described.to_dict())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is of another project: classes=[...] names what it answers, each once, and model.image_size= is "
+            "from 16 to 1024"
+        ) from error
+    network = create(spec.name, len(spec.classes), size, channels=foreign.channels)
+    own = network.state_dict()
+    state = _best_fit(content, own)
+    misfit = _misfit(state, own, foreign)
+    if misfit:
+        raise UserError(f"checkpoint {path} does not fit model.name={spec.name}: {misfit}")
+    _refuse_infinite(path, state)
+    network.load_state_dict({**own, **state})
+    return EmotionNetwork(spec, backbone=_Channels(network, foreign)).eval()
+
+
+def _best_fit(content: dict[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the network's own names, out of the dict in `content` and under the prefix that has most of them.
+
+    The prefix is what the other project calls the network ("model.", "module.net."); among equals, the shortest.
+    """
+    best: dict[str, Tensor] = {}
+    for group in (content, *content.values()):
+        if not isinstance(group, Mapping):
+            continue
+        tensors = {
+            str(key).replace("_orig_mod.", ""): value for key, value in group.items() if isinstance(value, Tensor)
+        }
+        prefixes = {key.removesuffix(name) for key in tensors for name in own if f".{key}".endswith(f".{name}")}
+        for prefix in sorted(prefixes, key=len):
+            found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            if len(found.keys() & own.keys()) > len(best.keys() & own.keys()):
+                best = found
+    return best
+
+
+def _misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], foreign: ForeignSpec) -> str:
+    """What does not fit, in words, and what may be the reason; nothing where all fits."""
+    if not state:
+        return "it holds no tensor of that name, or none at all"
+    # Networks of before 2018 have no such counters, which only training needs.
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in state if key not in own]
+    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    said = []
+    if missing:
+        said.append(f"{len(missing)} of its {len(own)} tensors are missing ({_some(missing)})")
+    if unknown:
+        said.append(f"{len(unknown)} are there that it has not ({_some(unknown)})")
+    if shapes:
+        key = shapes[0]
+        said.append(f"{_some(shapes)} have another shape ({key}: {_size(state[key])} for {_size(own[key])})")
+    for key in shapes:
+        theirs, ours = state[key], own[key]
+        if theirs.ndim == 4 and theirs.shape[0] == ours.shape[0] and theirs.shape[1] in (1, 3):
+            said.append(f"it takes {theirs.shape[1]} channels, and model.channels={foreign.channels}")
+            break
+    if shapes and len(own[shapes[-1]]) == len(foreign.classes):
+        said.append(f"it answers for {len(state[shapes[-1]])} classes, and classes= names {len(foreign.classes)}")
+    return "; ".join(said)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))
 
 
 def write_checkpoint(content: dict[str, Any], path: str | Path) -> None:

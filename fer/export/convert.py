@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import fer
 from fer.errors import UserError
-from fer.inference.crop import SIZE
 from fer.inference.runtimes import INPUT, OUTPUT, PREFIX, import_onnxruntime
 from fer.models.network import EmotionNetwork
 
@@ -36,12 +35,12 @@ class _Calibrated(nn.Module):
     def __init__(self, network: EmotionNetwork) -> None:
         super().__init__()
         self.network = network
-        size = network.spec.image_size
+        stored, size = network.spec.size, network.spec.image_size
         # Shrinking as two products of matrices: OpenVINO 2026.4 leaves out the antialiasing of ONNX's Resize.
-        self.register_buffer("shrink", _resizing(size) if size < SIZE else None)
+        self.register_buffer("shrink", _resizing(stored, size) if size < stored else None)
 
     def forward(self, faces: Tensor) -> Tensor:
-        """Faces uint8 (B, 1, 48, 48) to probabilities float32 (B, C)."""
+        """Faces uint8 (B, 1, S, S) to probabilities float32 (B, C)."""
         pixels = faces.float()
         if self.shrink is not None:
             pixels = self.shrink @ pixels @ self.shrink.T
@@ -57,14 +56,14 @@ def to_onnx(network: EmotionNetwork) -> onnx.ModelProto:
     Raises:
         UserError: it cannot be traced, has an operation that ONNX lacks, or is too large for one file.
     """
-    name = network.spec.name
+    name, size = network.spec.name, network.spec.size
     if sum(tensor.nbytes for tensor in network.state_dict().values()) > _LIMIT:
         raise UserError(f"{name} cannot be exported: one ONNX file holds 2 GB at most, and its weights are more")
     module = _Calibrated(network).eval()
     try:
         program = torch.onnx.export(
             module,
-            (torch.zeros(2, 1, SIZE, SIZE, dtype=torch.uint8),),
+            (torch.zeros(2, 1, size, size, dtype=torch.uint8),),
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_shapes={"faces": {0: "batch"}},
@@ -81,7 +80,7 @@ def to_onnx(network: EmotionNetwork) -> onnx.ModelProto:
 
 
 def quantise_onnx(model: onnx.ModelProto, faces: npt.NDArray[np.uint8]) -> onnx.ModelProto:
-    """The same in 8 bits: weights per output channel, activations by their range over `faces`, uint8 (K, 48, 48).
+    """The same in 8 bits: weights per output channel, activations by their range over `faces`, uint8 (K, S, S).
 
     Static quantisation of ONNX Runtime, as quantise-dequantise pairs.
     """
@@ -115,16 +114,17 @@ def describe_onnx(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     """Puts `metadata` and what goes in and comes out into the model."""
     onnx.helper.set_model_props(model, {PREFIX + key: value for key, value in metadata.items()})
     model.producer_name, model.producer_version = "fer-lightning", fer.__version__
+    size = model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value
     model.doc_string = (
-        f"{INPUT}: gray faces, uint8 (batch, 1, {SIZE}, {SIZE}), 0 to 255. "
+        f"{INPUT}: gray faces, uint8 (batch, 1, {size}, {size}), 0 to 255. "
         f"{OUTPUT}: float32 (batch, classes), each row sums to 1, in the order of the metadata's {PREFIX}classes."
     )
 
 
-def _resizing(size: int) -> Tensor:
-    """What `EmotionNetwork` does along one side, as a matrix (size, 48)."""
-    identity = torch.eye(SIZE)[None, None]
-    return nn.functional.interpolate(identity, (size, SIZE), mode="bilinear", antialias=True)[0, 0]
+def _resizing(stored: int, size: int) -> Tensor:
+    """What `EmotionNetwork` does along one side, as a matrix (size, stored)."""
+    identity = torch.eye(stored)[None, None]
+    return nn.functional.interpolate(identity, (size, stored), mode="bilinear", antialias=True)[0, 0]
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:

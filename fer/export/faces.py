@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fer.data.faces import TRAIN, VAL, Faces
+from fer.data.faces import SIZE, TRAIN, VAL, Faces
+from fer.data.folder import resized
 from fer.data.reader import read
 from fer.data.splits import assign_splits
 from fer.data.synthetic import make_faces
@@ -22,8 +23,8 @@ class ExportFaces:
     """What an export needs to see.
 
     Attributes:
-        calibration: uint8 (K, 48, 48), training rows, as many of each class as there are, up to `CALIBRATION` in all.
-        check: uint8 (N, 48, 48), validation rows.
+        calibration: uint8 (K, S, S), training rows, as many of each class as there are, up to `CALIBRATION` in all.
+        check: uint8 (N, S, S), validation rows.
         targets: int64 (N,), positions in the network's classes; None for drawn faces that nobody asked for.
         source: what `check` is, in words.
     """
@@ -34,18 +35,22 @@ class ExportFaces:
     source: str
 
 
-def load_faces(data: str | None, classes: Sequence[str]) -> ExportFaces:
+def load_faces(data: str | None, classes: Sequence[str], size: int = SIZE) -> ExportFaces:
     """Faces of the network's classes.
 
     Args:
         data: as train.py's data.path; "synthetic" and None draw faces, which count as labelled only if asked for.
         classes: of the network.
+        size: pixels per side of the faces that it takes, S.
 
     Raises:
         UserError: the data cannot be read, or hold faces of fewer than two of the classes.
     """
     drawn = data is None or data == "synthetic"
-    faces = make_faces(len(EMOTIONS) * CALIBRATION // len(classes), _DRAWN, 0, seed=0) if drawn else read(str(data))
+    if drawn:
+        faces = resized(make_faces(len(EMOTIONS) * CALIBRATION // len(classes), _DRAWN, 0, seed=0), size)
+    else:
+        faces = read(str(data), size=size)
     wanted = [EMOTIONS.index(name) for name in classes if name in EMOTIONS]
     if len(wanted) < len(classes):
         raise UserError(f"the checkpoint's classes ({', '.join(classes)}) are not emotions that the data could show")

@@ -46,7 +46,7 @@ def export(settings: ExportSettings) -> Path:
     output = Path(settings.output).expanduser() if settings.output else ckpt.with_name(stem + _SUFFIX)
     console = Console()
     with _workplace(output) as folder, _one_thread():
-        faces = load_faces(settings.data, spec.classes)
+        faces = load_faces(settings.data, spec.classes, spec.size)
         _say(console, f"Exporting {ckpt} ({spec.name}, {', '.join(spec.classes)}), {settings.precision}")
 
         from fer.export import convert  # needs onnx

@@ -23,6 +23,7 @@ class Classifier(Protocol):
     """What is used of `fer.inference.predictor.Predictor`."""
 
     classes: tuple[str, ...]
+    size: int  # pixels per side of the faces that it takes
 
     def probabilities(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...  # noqa: D102
 
@@ -44,7 +45,7 @@ class Sighting:
     """The faces of a frame, before the network has seen them.
 
     Attributes:
-        faces: uint8 (N, 48, 48), gray.
+        faces: uint8 (N, S, S), gray, of the size that the network takes.
         detections: where they are, and how sure the detector was.
         tracks: their ids; None for a still picture.
         remembered: all ids that may come back.
@@ -147,7 +148,7 @@ class FaceAnalyzer:
             tracks = self._tracker.visible
             detections = [Detection(track.box, track.score) for track in tracks]
         started = clock.perf_counter()
-        faces = crop_detections(image, detections)
+        faces = crop_detections(image, detections, self._predictor.size)
         return Sighting(
             faces,
             detections,

@@ -53,34 +53,61 @@ def annotate(picture: Picture, predictions: Sequence[Prediction]) -> BGRImage:
     Raises:
         UserError: `picture` is none, or cannot be read.
     """
-    canvas, factor = _canvas(to_picture(picture))
-    faces = [_face(prediction, canvas, factor) for prediction in predictions]
-    # Large faces choose the places of their texts first; in a video old ones do, so that texts do not jump about.
-    faces.sort(key=lambda face: face.prediction.track or face.rect[0] - face.rect[2])
-    for face in faces:
-        _draw_box(canvas, face)
-    taken = [face.rect for face in faces]
-    for face in faces:
-        taken.append(_draw_label(canvas, face, taken))
-    for face in faces:
-        chart = _place_of_chart(canvas, face, taken)
-        if chart is not None:
-            _draw_chart(canvas, face, *chart)
-            taken.append(chart[0])
-        else:
-            _draw_strip(canvas, face)
-    return canvas
+    return Annotator()(picture, predictions)
+
+
+class Annotator:
+    """`annotate` for the frames of one video: the chart of a track stays on its side while there is room."""
+
+    def __init__(self) -> None:
+        self._sides: dict[int | None, int] = {}  # of the charts, by track: positions in what `_corners` gives
+
+    def __call__(self, picture: Picture, predictions: Sequence[Prediction]) -> BGRImage:
+        """As `annotate`."""
+        canvas, factor = _canvas(to_picture(picture))
+        faces = [_face(prediction, canvas, factor) for prediction in predictions]
+        # Large faces choose the places of their texts first; in a video old ones do, so that texts do not jump about.
+        faces.sort(key=lambda face: face.prediction.track or face.rect[0] - face.rect[2])
+        for face in faces:
+            _draw_box(canvas, face)
+        taken = [face.rect for face in faces]
+        labels: list[_Rect | None] = []
+        for face in faces:
+            labels.append(_place_of_label(canvas, face, taken))
+            taken.append(labels[-1] or face.rect)
+        charts = []
+        without = []
+        for face in faces:
+            track = face.prediction.track
+            chart = _place_of_chart(canvas, face, taken, self._sides.get(track))
+            if chart is None:
+                without.append(face)
+                continue
+            place, font, side = chart
+            if track is not None:
+                self._sides[track] = side
+            charts.append((face, place, font))
+            taken.append(place)
+            _draw_link(canvas, face, place)
+        for face, label in zip(faces, labels, strict=True):
+            if label is not None:
+                _draw_label(canvas, face, label)
+        for face, place, font in charts:
+            _draw_chart(canvas, face, place, font)
+        for face in without:
+            taken.append(_draw_strip(canvas, face, taken))
+        return canvas
 
 
 def draw_status(canvas: BGRImage, lines: Sequence[str], recording: bool = False) -> None:
-    """Writes the running figures into the lower left corner of `canvas`; a red dot says that a video is recorded."""
+    """Writes figures and messages into the lower left corner of `canvas`; a red dot says that a video is recorded."""
     font = _fitting_font(canvas, lines, 0.8)
     height = _block_size(lines, font)[1]
     _draw_text_block(canvas, lines, font, (0, canvas.shape[0] - height), dot=RED if recording else None)
 
 
 def draw_message(canvas: BGRImage, lines: Sequence[str]) -> None:
-    """Writes lines into the middle of `canvas`: the keys, "paused", where a snapshot went."""
+    """Writes lines into the middle of `canvas`, over whatever is there: the keys."""
     font = _fitting_font(canvas, lines, 1.0)
     width, height = _block_size(lines, font)
     _draw_text_block(canvas, lines, font, ((canvas.shape[1] - width) // 2, (canvas.shape[0] - height) // 2))
@@ -117,26 +144,32 @@ def _draw_box(canvas: BGRImage, face: _Face) -> None:
         cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), color[::-1], thickness, cv2.LINE_8)
 
 
-def _draw_label(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> _Rect:
-    """Writes the label over the box, or under it, or inside: where it covers least of the faces and other labels."""
-    prediction = face.prediction
+def _label(prediction: Prediction) -> str:
     said = f"{prediction.label} {prediction.confidence:.0%}"
     why = f", turned by {prediction.turned} deg" if prediction.turned else ""
     text = f"uncertain{why} ({said})" if prediction.uncertain else said
-    if prediction.track is not None:
-        text = f"#{prediction.track} {text}"
-    width, height = _block_size([text], face.font)
+    return text if prediction.track is None else f"#{prediction.track} {text}"
+
+
+def _place_of_label(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> _Rect | None:
+    """Over the box, or under it, or inside: where it covers least of other faces and labels, and of its own face."""
+    width, height = _block_size([_label(face.prediction)], face.font)
     edge = _line_width(canvas) // 2 + 1
     left, top, right, bottom = face.rect
     tops = (top - height - edge, bottom + edge, top + edge, bottom - height - edge)
     lefts = tuple(max(0, min(x, canvas.shape[1] - width)) for x in (left - edge, right + edge - width))
     places = [(x, y, x + width, y + height) for y in tops for x in lefts if 0 <= y <= canvas.shape[0] - height]
-    if not places:
-        return face.rect
-    place = min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+
+    def covered(place: _Rect) -> int:
+        return sum(_overlap(place, other) * (1 if other is face.rect else 2) for other in taken)
+
+    return min(places, key=covered, default=None)
+
+
+def _draw_label(canvas: BGRImage, face: _Face, place: _Rect) -> None:
     cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), face.color[::-1], cv2.FILLED)
-    _draw_text(canvas, text, face.font, (place[0] + _pad(face.font), place[1] + _pad(face.font) // 2), BLACK)
-    return place
+    corner = (place[0] + _pad(face.font), place[1] + _pad(face.font) // 2)
+    _draw_text(canvas, _label(face.prediction), face.font, corner, BLACK)
 
 
 def _chart_size(face: _Face, font: int) -> tuple[int, int]:
@@ -145,42 +178,81 @@ def _chart_size(face: _Face, font: int) -> tuple[int, int]:
     return width, len(names) * _row_height(font) + _pad(font)
 
 
-def _place_of_chart(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> tuple[_Rect, int] | None:
-    """Where the chart goes, and its font: beside, under or over the face, with a small font if that helps.
+def _place_of_chart(
+    canvas: BGRImage, face: _Face, taken: list[_Rect], before: int | None
+) -> tuple[_Rect, int, int] | None:
+    """Where the chart goes, its font, and its side: beside, under or over the face, with a small font if that helps.
 
     Where that would cover other faces or texts, it may reach over the edge of its own box, or, in a face that fills
     the picture, lie in the box's upper corner, where the hair is. None when even that has no room.
+
+    Args:
+        canvas: is not drawn into.
+        face: whose chart.
+        taken: what it must not cover.
+        before: the side that it had in the frame before, and keeps with any font and reach that it has room for.
     """
+    sizes = [(font, *_chart_size(face, font)) for font in _chart_fonts(face)]
+    sides: list[int] = [*range(_SIDES)]
+    for wanted in [sides] if before is None else [[before], sides]:
+        for reach in (0.0, 0.25):
+            for font, width, height in sizes:
+                corners = _corners(canvas, face, width, height)
+                for side in wanted:
+                    x, y = corners[side]
+                    if side == _INSIDE:
+                        left, top, right, bottom = face.rect
+                        own = width * height if width * height < 0.2 * (right - left) * (bottom - top) else 0
+                        if not reach or font != sizes[-1][0]:
+                            continue
+                    else:
+                        own = int(reach * width * height)
+                        if reach:
+                            x = max(0, min(x, canvas.shape[1] - width))
+                            y = max(0, min(y, canvas.shape[0] - height))
+                    place = (x, y, x + width, y + height)
+                    if _is_free(canvas, face, place, taken) and _overlap(place, face.rect) <= own:
+                        return place, font, side
+    return None
+
+
+_INSIDE = 7  # of the corners: in the face's own box
+_SIDES = 8
+
+
+def _corners(canvas: BGRImage, face: _Face, width: int, height: int) -> tuple[tuple[int, int], ...]:
+    """Upper left corners of the places that a chart of this size may have, the best first."""
     left, top, right, bottom = face.rect
     gap = _line_width(canvas) + 2
-    sizes = [(font, *_chart_size(face, font)) for font in _chart_fonts(face)]
-    for reach in (0.0, 0.25):
-        for font, width, height in sizes:
-            corners = (
-                (right + gap, top),
-                (left - gap - width, top),
-                (left, bottom + gap),
-                (right - width, bottom + gap),
-                (right + gap, bottom - height),
-                (left - gap - width, bottom - height),
-                (left, top - 3 * gap - _row_height(face.font) - height),
-            )
-            for x, y in corners:
-                if reach:
-                    x = max(0, min(x, canvas.shape[1] - width))
-                    y = max(0, min(y, canvas.shape[0] - height))
-                place = (x, y, x + width, y + height)
-                inside = x >= 0 and y >= 0 and place[2] <= canvas.shape[1] and place[3] <= canvas.shape[0]
-                if not inside or _overlap(place, face.rect) > reach * width * height:
-                    continue
-                if not any(_overlap(place, other) for other in taken if other is not face.rect):
-                    return place, font
-    font, width, height = sizes[-1]
-    place = (right - gap - width, top + gap, right - gap, top + gap + height)
-    covered = any(_overlap(place, other) for other in taken if other is not face.rect)
-    if not covered and width * height < 0.2 * (right - left) * (bottom - top):
-        return place, font
-    return None
+    return (
+        (right + gap, top),
+        (left - gap - width, top),
+        (left, bottom + gap),
+        (right - width, bottom + gap),
+        (right + gap, bottom - height),
+        (left - gap - width, bottom - height),
+        (left, top - 3 * gap - _row_height(face.font) - height),
+        (right - gap - width, top + gap),
+    )
+
+
+def _is_free(canvas: BGRImage, face: _Face, place: _Rect, taken: list[_Rect]) -> bool:
+    """Whether a place lies in the picture, and on nothing but the face itself."""
+    left, top, right, bottom = place
+    inside = left >= 0 and top >= 0 and right <= canvas.shape[1] and bottom <= canvas.shape[0]
+    return inside and not any(_overlap(place, other) for other in taken if other is not face.rect)
+
+
+def _draw_link(canvas: BGRImage, face: _Face, place: _Rect) -> None:
+    """Joins a chart that is not beside its face to it: by a line, and by an edge in the face's colour."""
+    left, top, right, bottom = face.rect
+    if (place[1] < bottom and top < place[3]) or _overlap(place, face.rect):
+        return
+    line = _line_width(canvas)
+    x = (max(left, place[0]) + min(right, place[2])) // 2
+    ends = ((x, bottom), (x, place[1])) if place[1] >= bottom else ((x, top), (x, place[3]))
+    cv2.line(canvas, *ends, face.color[::-1], 2 * line)
+    cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), face.color[::-1], 2 * line)
 
 
 def _draw_chart(canvas: BGRImage, face: _Face, place: _Rect, font: int) -> None:
@@ -202,21 +274,36 @@ def _draw_chart(canvas: BGRImage, face: _Face, place: _Rect, font: int) -> None:
         cv2.rectangle(canvas, *corners, emotion_color(name)[::-1], cv2.FILLED)
 
 
-def _draw_strip(canvas: BGRImage, face: _Face) -> None:
-    """Where a chart has no room: a column per class at the foot of the box, in the colours of the classes."""
+def _draw_strip(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> _Rect:
+    """Where a chart has no room: a column per class, in the colours of the classes; returns its place.
+
+    It lies under or over the box, or else in the box at its top: mouth and chin say most about an expression.
+    """
     left, top, right, bottom = face.rect
-    line = _line_width(canvas)
-    left, right, bottom = left + line, right - line, bottom - line
+    line = _line_width(canvas) + 2
+    left, right = left + line, right - line
     probabilities = face.prediction.smoothed or face.prediction.probabilities
     column = (right - left) // len(probabilities)
     height = min((bottom - top) // 5, 2 * _row_height(face.font))
     if column < 3 or height < 6:
-        return
-    _draw_plate(canvas, (left, bottom - height, left + column * len(probabilities), bottom))
+        return face.rect
+    width = column * len(probabilities)
+    label = _row_height(face.font) + _pad(face.font)
+    outside = (bottom + line, top - line - height, bottom + line + label, top - line - label - height)
+    places = [(left, y, left + width, y + height) for y in (*outside, top + line, top + line + label)]
+
+    def covers_little(place: _Rect) -> bool:
+        return 4 * sum(_overlap(place, other) for other in taken if other is not face.rect) < width * height
+
+    free = [place for place in places[: len(outside)] if _is_free(canvas, face, place, taken)]
+    place = next(iter([*free, *filter(covers_little, places[len(outside) :])]), places[len(outside)])
+    bottom = place[3]
+    _draw_plate(canvas, place)
     for number, (name, probability) in enumerate(probabilities.items()):
         x = left + number * column
         tall = max(1, round(probability * (height - 1)))
         cv2.rectangle(canvas, (x, bottom - tall), (x + column - 2, bottom - 1), emotion_color(name)[::-1], cv2.FILLED)
+    return place
 
 
 def _draw_text_block(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fer import weights
 from fer.errors import UserError
 from fer.inference.analyzer import FaceAnalyzer, watch
-from fer.inference.crop import SIZE, crop_detections
+from fer.inference.crop import crop_detections
 from fer.inference.detectors import BGRImage, as_detector, find_in_still
 from fer.inference.pictures import Picture, to_picture
 from fer.inference.prediction import Detection, Prediction, by_name
@@ -28,6 +28,7 @@ from fer.machine import choose_threads, sleep_while_waiting
 from fer.settings.infer import DEVICES
 
 if TYPE_CHECKING:
+    from fer.checkpoint import ForeignSpec
     from fer.models.network import EmotionNetwork
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Predictor:
 
     Attributes:
         classes: the network's class names, in its order.
+        size: pixels per side of the gray faces that it takes, S: 48, unless it was trained on others.
         temperature: by which its logits are divided before the softmax, so that confidences are calibrated.
         thresholds: confidences from which as large a share of the answers was right as the key says; of a checkpoint.
     """
@@ -68,11 +70,13 @@ class Predictor:
         self._process: int | None = None  # the only one that may call; None: any
         if isinstance(network, ExportedNetwork):
             self.classes: tuple[str, ...] = network.classes
+            self.size: int = network.size
             self.temperature: float = network.temperature
             self.thresholds: dict[str, float] = {}
             self._run = network.run
         else:
             self.classes = network.spec.classes
+            self.size = network.spec.size
             self.temperature = network.spec.temperature
             self.thresholds = network.spec.thresholds
             self._run = _in_torch(network, choose_device(device))
@@ -84,6 +88,7 @@ class Predictor:
         runtime: str = "auto",
         detector: str | Callable[[BGRImage], Sequence[Detection]] = "auto",
         device: str = "auto",
+        foreign: "ForeignSpec | None" = None,
     ) -> "Predictor":
         """The predictor of a file.
 
@@ -96,6 +101,7 @@ class Predictor:
                 or a function of yours that takes a picture, uint8 (H, W, 3) in BGR, and returns a list of
                 `fer.inference.prediction.Detection` with square boxes. Yours is called by one thread at a time.
             device: where torch computes: "cpu", "cuda", "mps", or "auto", the first of cuda, mps and cpu that is there.
+            foreign: what a checkpoint of another project holds, as of `fer.checkpoint.load_network`.
 
         Raises:
             UserError: the file is missing, damaged, or not of this project; the runtime is not installed or cannot
@@ -109,6 +115,8 @@ class Predictor:
         count = threads or choose_threads()
         cv2.setNumThreads(count)
         if runtime != "torch":
+            if foreign is not None:
+                raise UserError(f"{path} is exported, and says itself what it is; leave model= and classes= out")
             predictor = Predictor(load_exported(path, count), detector)
         else:
             import torch
@@ -117,11 +125,11 @@ class Predictor:
 
             torch.set_num_threads(count)
             device = choose_device(device)
-            predictor = Predictor(load_network(path), detector, device)
+            predictor = Predictor(load_network(path, foreign=foreign), detector, device)
         if count > 1 or device in ("cuda", "mps"):
             predictor._process = os.getpid()
-        settings = {"threads": threads, "runtime": runtime, "detector": predictor._detector, "device": device}
-        predictor._loaded_with = {"path": path.absolute(), **settings}
+        settings = {"threads": threads, "runtime": runtime, "detector": predictor._detector}
+        predictor._loaded_with = {"path": path.absolute(), **settings, "device": device, "foreign": foreign}
         return predictor
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -142,7 +150,7 @@ class Predictor:
 
         Args:
             image: a picture in which faces are looked for, as of `fer.inference.pictures.to_picture`: a path, bytes, a
-                picture of Pillow or an array; or gray faces, uint8 (N, 48, 48), or one, (48, 48), as they are; or a
+                picture of Pillow or an array; or gray faces, uint8 (N, S, S), or one, (S, S), as they are; or a
                 list of any of these, whose faces go through the network in one batch.
 
         Returns:
@@ -188,18 +196,25 @@ class Predictor:
                         yield frame, predictions
 
     def probabilities(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Calibrated class probabilities, float32 (N, C), of gray faces, uint8 (N, 48, 48).
+        """Calibrated class probabilities, float32 (N, C), of gray faces, uint8 (N, S, S).
 
         Raises:
             UserError: any other type or shape.
         """
-        _checked(faces)
+        self._check(faces)
         self._refuse_after_fork()
         result = np.empty((len(faces), len(self.classes)), np.float32)
         for start in range(0, len(faces), _BATCH):
             batch = np.ascontiguousarray(faces[start : start + _BATCH])
             result[start : start + _BATCH] = self._run(batch[:, None])
         return result
+
+    def _check(self, faces: npt.NDArray[Any]) -> None:
+        if faces.dtype != np.uint8 or faces.ndim != 3 or faces.shape[1:] != (self.size, self.size):
+            raise UserError(
+                f"gray faces must be uint8 of shape (N, {self.size}, {self.size}), and the last axis of a picture is "
+                f"1, 3 or 4; this is {faces.dtype} of shape {faces.shape}"
+            )
 
     def _refuse_after_fork(self) -> None:
         if self._process not in (None, os.getpid()):
@@ -209,21 +224,22 @@ class Predictor:
             )
 
     def _look(self, image: Picture) -> tuple[npt.NDArray[np.uint8], list[Detection | None]]:
-        """The faces of an item, uint8 (N, 48, 48), and where they were found."""
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == (SIZE, SIZE):
+        """The faces of an item, uint8 (N, S, S), and where they were found."""
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == (self.size, self.size):
             return image[None], [None]
         if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] not in (1, 3, 4):
-            return _checked(image), [None] * len(image)
+            self._check(image)
+            return image, [None] * len(image)
         self._refuse_after_fork()
         picture = to_picture(image)
         detections = find_in_still(self._detector, picture)
-        return crop_detections(picture, detections), [*detections]
+        return crop_detections(picture, detections, self.size), [*detections]
 
     def _answer(
         self, found: Sequence[tuple[npt.NDArray[np.uint8], Sequence[Detection | None]]]
     ) -> list[list[Prediction]]:
         """What the network says about the faces of several items, in one go."""
-        none = np.empty((0, SIZE, SIZE), np.uint8)
+        none = np.empty((0, self.size, self.size), np.uint8)
         rows = iter(self.probabilities(np.concatenate([none, *(faces for faces, _ in found)])))
         return [[self._prediction(next(rows), detection) for detection in detections] for _, detections in found]
 
@@ -239,15 +255,6 @@ class Predictor:
 
 def _load(settings: dict[str, Any]) -> Predictor:
     return Predictor.load(**settings)
-
-
-def _checked(faces: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    if faces.dtype != np.uint8 or faces.ndim != 3 or faces.shape[1:] != (SIZE, SIZE):
-        raise UserError(
-            f"gray faces must be uint8 of shape (N, {SIZE}, {SIZE}), and the last axis of a picture is 1, 3 or 4; "
-            f"this is {faces.dtype} of shape {faces.shape}"
-        )
-    return faces
 
 
 def _network_file(path: str | Path | None) -> Path:

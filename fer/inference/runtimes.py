@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.errors import UserError
-from fer.inference.crop import SIZE
 from fer.settings.infer import RUNTIMES
 
 FORMAT = 1  # of what an exported file holds
@@ -32,13 +31,15 @@ class ExportedNetwork:
         temperature: by which the logits are divided inside, before the softmax.
         precision: "fp32" or "int8".
         checkpoint: SHA-256 of the checkpoint that was exported.
-        run: faces uint8 (N, 1, 48, 48), N >= 1, to probabilities float32 (N, C).
+        size: pixels per side of a face, S.
+        run: faces uint8 (N, 1, S, S), N >= 1, to probabilities float32 (N, C).
     """
 
     classes: tuple[str, ...]
     temperature: float
     precision: str
     checkpoint: str
+    size: int
     run: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
@@ -114,11 +115,11 @@ def _load_onnxruntime(path: Path, threads: int) -> ExportedNetwork:
     metadata = session.get_modelmeta().custom_metadata_map
     ours = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
     outputs, inputs = session.get_outputs(), session.get_inputs()
-    fits = [(value.name, value.type, value.shape[1:]) for value in inputs] == [
-        (INPUT, "tensor(uint8)", [1, SIZE, SIZE])
-    ]
+    size = inputs[0].shape[-1] if len(inputs[0].shape) == 4 else None  # text where any size will do
+    expected = [(INPUT, "tensor(uint8)", [1, size, size])]
+    fits = [(value.name, value.type, value.shape[1:]) for value in inputs] == expected
     count = outputs[0].shape[-1] if [value.name for value in outputs] == [OUTPUT] else None
-    description = _described(path, ours, fits, count)
+    description = _described(path, ours, size if fits and isinstance(size, int) else None, count)
 
     def run(faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         result: npt.NDArray[np.float32] = session.run([OUTPUT], {INPUT: faces})[0]
@@ -128,14 +129,14 @@ def _load_onnxruntime(path: Path, threads: int) -> ExportedNetwork:
 
 
 def _described(
-    path: Path, metadata: Mapping[str, str], fits: bool, outputs: int | str | None
-) -> tuple[tuple[str, ...], float, str, str]:
-    """Classes, temperature, precision and checkpoint, if metadata and shapes are those that fer.export writes.
+    path: Path, metadata: Mapping[str, str], size: int | None, outputs: int | str | None
+) -> tuple[tuple[str, ...], float, str, str, int]:
+    """Classes, temperature, precision, checkpoint and size, if metadata and shapes are those that fer.export writes.
 
     Args:
         path: for messages.
         metadata: our own entries, without prefix.
-        fits: whether the input is the one that fer.export makes.
+        size: pixels per side of the faces; None where the input is not the one that fer.export makes.
         outputs: how many probabilities a face gets.
     """
     again = "export the checkpoint again with fer-export"
@@ -146,10 +147,10 @@ def _described(
     if not metadata.get("classes"):
         raise UserError(f"{path} does not name its classes, so its answers mean nothing; {again}")
     classes = tuple(metadata["classes"].split(","))
-    if not fits or outputs != len(classes):
-        raise UserError(f"{path} does not take faces of {SIZE}x{SIZE}, or does not answer for its classes; {again}")
+    if size is None or outputs != len(classes):
+        raise UserError(f"{path} does not take gray faces of one size, or does not answer for its classes; {again}")
     try:
-        return classes, float(metadata["temperature"]), metadata["precision"], metadata["checkpoint_sha256"]
+        return classes, float(metadata["temperature"]), metadata["precision"], metadata["checkpoint_sha256"], size
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} describes itself incompletely; {again}") from error
 

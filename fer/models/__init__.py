@@ -48,8 +48,9 @@ def create(
     pretrained: bool = False,
     stem_stride: int | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    channels: int = 1,
 ) -> nn.Module:
-    """A network that takes float faces (B, 1, image_size, image_size) and returns logits (B, num_classes).
+    """A network that takes float faces (B, channels, image_size, image_size) and returns logits (B, num_classes).
 
     Args:
         name: a key of `OWN`, a name of `timm.list_models()`, or `package.module:Class` of a network that was handed
@@ -61,6 +62,7 @@ def create(
         stem_stride: stride of the first convolution of a timm network; None leaves it as published. Networks for
             224 px shrink 48 px to one or two pixels; a smaller stride keeps more of the face, and keeps the weights.
         kwargs: further arguments of the network's constructor.
+        channels: of the input; our own networks take 1.
 
     Raises:
         UserError: unknown name or argument, an image size that the network cannot take, or weights that cannot be had.
@@ -75,11 +77,13 @@ def create(
             )
         if stem_stride is not None:
             raise UserError(f"model.stem_stride is for timm networks; {name} is built for 48x48 already")
+        if name in OWN and channels != 1:
+            raise UserError(f"model.channels={channels}: {name} takes gray faces, of 1 channel")
         network = _create_own(_class_of(name), name, num_classes, image_size, arguments)
         if is_foreign(name):
-            _check_output(network, name, num_classes, image_size)
+            _check_output(network, name, num_classes, image_size, channels)
         return network
-    return _create_timm(name, num_classes, image_size, pretrained, stem_stride, arguments)
+    return _create_timm(name, num_classes, image_size, pretrained, stem_stride, arguments, channels)
 
 
 def is_foreign(name: str) -> bool:
@@ -124,18 +128,20 @@ def _class_of(name: str) -> type[nn.Module]:
     return _HANDED_OVER[name]
 
 
-def _check_output(network: nn.Module, name: str, num_classes: int, image_size: int) -> None:
+def _check_output(network: nn.Module, name: str, num_classes: int, image_size: int, channels: int) -> None:
     """One forward pass of a network that nobody here knows."""
     training = network.training
     try:
         with torch.no_grad():
-            logits = network.eval()(torch.zeros(2, 1, image_size, image_size))
+            logits = network.eval()(torch.zeros(2, channels, image_size, image_size))
     except Exception as error:  # whatever somebody's own code raises
         raise UserError(
             f"model.name={name} cannot take faces of {image_size}x{image_size}: {_first_line(error)}"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
-        raise UserError(f"model.name={name} must return logits of shape (B, {num_classes}) for faces (B, 1, H, W)")
+        raise UserError(
+            f"model.name={name} must return logits of shape (B, {num_classes}) for faces (B, {channels}, H, W)"
+        )
     network.train(training)
 
 
@@ -239,7 +245,13 @@ def _create_own(
 
 
 def _create_timm(
-    name: str, num_classes: int, image_size: int, pretrained: bool, stem_stride: int | None, arguments: dict[str, Any]
+    name: str,
+    num_classes: int,
+    image_size: int,
+    pretrained: bool,
+    stem_stride: int | None,
+    arguments: dict[str, Any],
+    channels: int,
 ) -> nn.Module:
     import timm
 
@@ -254,7 +266,7 @@ def _create_timm(
         _ask_hub(name, config.hf_hub_id)
     try:
         network: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, in_chans=1, **arguments
+            name, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **arguments
         )
     except (OSError, RuntimeError) as error:
         if not pretrained:
@@ -264,7 +276,7 @@ def _create_timm(
         raise UserError(f"model.name={name} cannot be built with these arguments: {_first_line(error)}") from error
     if stem_stride is not None:
         _set_stem_stride(network, name, config, stem_stride)
-    _check_image_size(network, name, image_size)
+    _check_image_size(network, name, image_size, channels)
     return network
 
 
@@ -301,12 +313,12 @@ def _set_stem_stride(network: nn.Module, name: str, config: Any, stride: int) ->
     convolution.stride = (stride, stride)
 
 
-def _check_image_size(network: nn.Module, name: str, image_size: int) -> None:
+def _check_image_size(network: nn.Module, name: str, image_size: int, channels: int) -> None:
     """One forward pass in eval mode: what does not fit shows here, not in the first training step."""
     training = network.training
     try:
         with torch.inference_mode():
-            network.eval()(torch.zeros(1, 1, image_size, image_size))
+            network.eval()(torch.zeros(1, channels, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
             f"model.name={name} cannot take faces of {image_size}x{image_size} ({_first_line(error)}); "

@@ -127,13 +127,16 @@ class EmotionNetwork(nn.Module):
     Args:
         spec: what to build.
         pretrained: whether the backbone starts from ImageNet weights; never set when a checkpoint is loaded.
+        backbone: one that is there already; None builds the one that `spec` names.
     """
 
-    def __init__(self, spec: NetworkSpec, pretrained: bool = False) -> None:
+    def __init__(self, spec: NetworkSpec, pretrained: bool = False, backbone: nn.Module | None = None) -> None:
         super().__init__()
         self.spec = spec
         self.training_size = spec.image_size  # in train mode; see fer.training.callbacks.ProgressiveResizing
-        self.backbone = create(spec.name, len(spec.classes), spec.image_size, pretrained, spec.stem_stride, spec.kwargs)
+        self.backbone = backbone or create(
+            spec.name, len(spec.classes), spec.image_size, pretrained, spec.stem_stride, spec.kwargs
+        )
 
     def forward(self, faces: Tensor) -> Tensor:
         """Logits float (B, C), in the order of `spec.classes`.

@@ -29,6 +29,19 @@ class DetectorSettings(Settings):
     max_side: Whole = setting(640, "pixels: faces are looked for in a copy of at most this side", ge=32, le=16384)
 
 
+class ForeignSettings(Settings):
+    """What a checkpoint of another project does not say itself (`fer.checkpoint.ForeignSpec`)."""
+
+    name: str | None = setting(
+        None,
+        "what a checkpoint of another project holds: a network of timm, package.module:Class, or one of ours",
+    )
+    image_size: Whole = setting(48, "of such a checkpoint: pixels per side of its faces", ge=16, le=1024)
+    channels: Whole = setting(1, "of such a checkpoint: how many it takes; the gray face is in each", ge=1, le=3)
+    mean: Real | list[Real] = setting(0.0, "of such a checkpoint: subtracted from pixels in [0, 1]; [a,b,c] by channel")
+    std: Real | list[Real] = setting(1.0, "of such a checkpoint: what pixels are divided by then; [a,b,c] by channel")
+
+
 class InferSettings(Settings):
     """All settings of infer.py."""
 
@@ -48,6 +61,10 @@ class InferSettings(Settings):
     window: Literal["auto"] | bool = setting("auto", "where there is a screen, but not for pictures that go to output")
     ckpt: PathText | None = setting(
         None, "a checkpoint, a run's folder, a packaged network (senet_7), or an .onnx file; null: senet_7"
+    )
+    model: ForeignSettings = setting(ForeignSettings, "")
+    classes: list[str] | None = setting(
+        None, "of a checkpoint of another project: what it answers, in its order, [angry,happy,...]"
     )
     runtime: Literal["auto", "torch", "onnxruntime"] = setting("auto", "what runs the network")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "of the network; auto: cuda or mps if there")
@@ -84,6 +101,10 @@ class InferSettings(Settings):
             yield f"source is missing: mode={self.mode} needs one, for example source={example}"
         if self.detector.path is not None and not Path(self.detector.path).expanduser().is_file():
             yield f"detector.path={self.detector.path} does not exist; it is the .onnx file of YuNet"
+        if self.model.name is not None and self.ckpt is None:
+            yield "model.name= says what a checkpoint of another project holds; name that, too: ckpt=FILE"
+        if self.model.name is None and self.classes is not None:
+            yield "classes= are those of a checkpoint of another project; say what it holds, too: model.name="
         if self.mode == "browser":
             for name in ("source", "output"):
                 if getattr(self, name) is not None:

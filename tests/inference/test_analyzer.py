@@ -39,6 +39,7 @@ class Brightness:
     """A classifier that calls a face happy as far as it is bright; remembers its batches."""
 
     classes = ("sad", "happy")
+    size = 48
 
     def __init__(self) -> None:
         self.batches: list[int] = []

@@ -39,6 +39,7 @@ CLASSES = ("happy", "sad")
 
 class BrightIsHappy:
     classes = CLASSES
+    size = 48
 
     def probabilities(self, faces: np.ndarray) -> np.ndarray:
         happy = faces.reshape(len(faces), -1).mean(1) / 255

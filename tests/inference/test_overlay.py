@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fer.inference import overlay
-from fer.inference.overlay import annotate, draw_message, draw_status
+from fer.inference.overlay import Annotator, annotate, draw_message, draw_status
 from fer.inference.prediction import Prediction
 from fer.labels import EMOTION_COLORS, EMOTIONS
 
@@ -93,12 +93,51 @@ def test_texts_do_not_cover_other_faces():
         assert (inner == 99).all()
 
 
-def test_a_chart_in_a_crowd_becomes_a_strip_inside_the_box():
-    boxes = [(x, y, 76.0, 76.0) for x in range(2, 600, 80) for y in range(30, 400, 104)]
+@pytest.mark.parametrize("between", [0, 28, 60])
+def test_a_chart_in_a_crowd_becomes_a_strip_that_leaves_mouth_and_chin_free(between):
+    tops = range(30, 400, 76 + between)
+    boxes = [(x, y, 76.0, 76.0) for x in range(2, 600, 80) for y in tops]
     drawn = annotate(background(640, 480, 99), [face(box) for box in boxes])  # type: ignore[arg-type]
-    x, y, w, h = (round(side) for side in boxes[10])
-    assert (drawn[y + 5 : y + h // 2, x + 5 : x + w - 5] == 99).all()
-    assert (drawn[y + h // 2 : y + h - 3, x + 5 : x + w - 5] == EMOTION_COLORS["happy"][::-1]).all(axis=2).any()
+    x, y, w, h = (round(side) for side in boxes[len(tops) + 1])
+    assert (drawn[y + round(0.6 * h) : y + h - 5, x + 5 : x + w - 5] == 99).all()
+    # A tip of it, in columns that neither the label nor the box has in that colour.
+    around = (drawn[y - 25 : y + h + 40, x + 5 : x + w - 5] == EMOTION_COLORS["sad"][::-1]).all(axis=2)
+    assert around.any()
+    if between == 60:  # there is room outside
+        assert (drawn[y + 5 : y + h - 5, x + 5 : x + w - 5] == 99).all()
+
+
+def chart_of(drawn: np.ndarray) -> tuple[int, int]:
+    """Left and top of the bars of the one chart in a picture."""
+    rows, columns = np.nonzero((drawn == EMOTION_COLORS["sad"][::-1]).all(axis=2))
+    return int(columns.min()), int(rows.min())
+
+
+def test_a_chart_stays_on_its_side_from_frame_to_frame():
+    def one(x: float) -> list[Prediction]:
+        return [face((x, 150, 120, 120), track=1)]
+
+    image = background(640, 480, 99)
+    follows = Annotator()
+    assert chart_of(follows(image, one(300)))[0] > 420
+    assert chart_of(follows(image, one(510)))[0] < 510  # no room on the right
+    assert chart_of(annotate(image, one(300)))[0] > 420  # where it would be by itself
+    assert chart_of(follows(image, one(300)))[0] < 300  # where it was
+    assert chart_of(follows(image, one(5)))[0] > 125  # no room on the left
+    assert chart_of(follows(image, [face((300, 150, 120, 120), track=2)]))[0] > 420  # another face
+
+
+def test_a_chart_that_is_not_beside_its_face_is_joined_to_it():
+    image = background(200, 600, 99)
+    (x, y, w, h) = (10, 40, 180, 180)
+    drawn = annotate(image, [face((x, y, w, h))])
+    top = chart_of(drawn)[1]
+    assert top > y + h  # under the face
+    happy = (drawn == EMOTION_COLORS["happy"][::-1]).all(axis=2)
+    column = happy[y + h - 4 : top - 20].any(axis=1)
+    assert column.all()  # from the box down to the edge of the chart
+    beside = annotate(background(640, 480, 99), [face((200, 100, 150, 150))])
+    assert (beside[120, 353:358] == 99).all(axis=1).sum() <= 5
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (48, 48), (7, 300), (3000, 2), (12000, 30)])

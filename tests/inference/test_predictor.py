@@ -21,6 +21,7 @@ from fer.checkpoint import PREFIX, SPEC_KEY, write_checkpoint
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.inference.analyzer import FaceAnalyzer
+from fer.inference.browser import answer
 from fer.inference.crop import crop_faces
 from fer.inference.detectors import create_detector
 from fer.inference.prediction import Detection, Prediction
@@ -165,6 +166,33 @@ def test_a_gray_picture_of_another_size_than_a_face_is_searched(network):
     assert alike(predictor(gray), predictor(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)))
     assert predictor(gray)[0].box
     assert predictor(gray[:48, :48])[0].box is None
+
+
+def test_a_network_of_another_size_gets_faces_of_its_size(tmp_path):
+    torch.manual_seed(0)
+    network = EmotionNetwork(NetworkSpec("net", CLASSES, 64, kwargs={"widths": [8, 16]}, size=64)).eval()
+    path = tmp_path / "large.ckpt"
+    state = {PREFIX + name: tensor for name, tensor in network.state_dict().items()}
+    write_checkpoint({SPEC_KEY: network.spec.to_dict(), "state_dict": state}, path)
+    predictor = Predictor.load(path, threads=1)
+    assert predictor.size == 64
+    picture = crowds(1)[0]
+    found = predictor(picture)
+    crops = crop_faces(picture, [face.box for face in found], 64)
+    expected = network.probabilities(torch.from_numpy(crops)[:, None]).numpy()
+    assert len(found) >= 2
+    for face, row in zip(found, expected, strict=True):
+        assert list(face.probabilities.values()) == pytest.approx(row, abs=1e-5)
+    # The same in infer.py, which is an analyzer in front of every source, and in the page.
+    analyzer = FaceAnalyzer(predictor, create_detector(), smoothing=0)
+    assert alike(analyzer(picture, None), found)
+    seen = sorted(analyzer(picture, 0.0), key=lambda face: face.box)
+    assert [face.probabilities for face in seen] == [face.probabilities for face in sorted(found, key=lambda f: f.box)]
+    sent = answer(analyzer, cv2.imencode(".jpg", picture)[1].tobytes(), None, 0.0)
+    assert [face["emotion"] for face in sent["faces"]] == [face.label for face in found]
+    assert predictor(crops[0])[0].label == found[0].label
+    with pytest.raises(UserError, match=r"uint8 of shape \(N, 64, 64\)"):
+        predictor(faces(2))
 
 
 # --- which network and where ------------------------------------------------------------------------------------------
@@ -468,6 +496,7 @@ import os, sys
 os.environ.pop("OMP_WAIT_POLICY", None)
 import numpy as np
 from fer.inference.analyzer import FaceAnalyzer
+from fer.inference.browser import answer
 from fer.inference.detectors import create_detector
 from fer.inference.predictor import Predictor
 create_detector("haar")(np.zeros((100, 100, 3), np.uint8))

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -24,7 +25,9 @@ from fer.inference.sinks import plan_outputs
 from fer.inference.sources import Frame, LiveStream, PictureFiles, VideoFile, open_source
 from fer.inference.timeline import Timeline
 from fer.inference.window import Action
+from fer.models.cnn import CNN
 from fer.settings.infer import InferSettings
+from fer.settings.words import read
 
 CLASSES = ("happy", "sad")
 
@@ -460,3 +463,30 @@ def test_many_faces_are_listed_as_far_as_the_terminal_goes(console):
 def test_a_camera_without_a_screen_is_pointed_to_the_page() -> None:
     assert "mode=browser" in run_module._remedy(InferSettings(mode="webcam", output="out"))
     assert "mode=browser" not in run_module._remedy(InferSettings(mode="video", source="clip.mp4"))
+
+
+def test_a_checkpoint_of_another_project_that_the_settings_describe(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    network = CNN(num_classes=3, image_size=64).eval()
+    torch.save({"state_dict": {f"model.{key}": value for key, value in network.state_dict().items()}}, "theirs.pth")
+    face = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    cv2.imwrite("face.png", face)
+    words = ["face.png", "mode=image", "window=false", "detector=none", "device=cpu", "threads=1", "ckpt=theirs.pth"]
+    described = ["model=cnn", "model.image_size=64", "model.mean=0.5", "model.std=[0.25]", "classes=[keen,bored,sad]"]
+    settings = read(InferSettings, [*words, *described], bare="source")
+    settings.refuse_contradictions()
+    run(settings)
+    with torch.inference_mode():
+        pixels = (torch.from_numpy(face)[None, None] / 255 - 0.5) / 0.25
+        probabilities = torch.softmax(network(pixels)[0], 0)
+    label = ("keen", "bored", "sad")[int(probabilities.argmax())]
+    assert capsys.readouterr().out.strip() == f"face.png: {label} {float(probabilities.max()):.0%}"
+
+    with pytest.raises(
+        UserError, match=r"infer\.py takes it all the same where model\.name= and classes=\[\.\.\.\] say so"
+    ):
+        run(read(InferSettings, words, bare="source"))
+    with pytest.raises(UserError, match="classes= are those of a checkpoint of another project"):
+        read(InferSettings, [*words, "classes=[a,b]"], bare="source").refuse_contradictions()
+    with pytest.raises(UserError, match="name that, too: ckpt=FILE"):
+        read(InferSettings, ["face.png", "model.name=cnn"], bare="source").refuse_contradictions()

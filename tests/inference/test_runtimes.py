@@ -82,6 +82,24 @@ def test_the_same_predictor_from_every_file(files, suffix, runtime, monkeypatch)
         predictor(np.zeros((3, 50, 50), np.uint8))
 
 
+def test_faces_of_another_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "_SECONDS", 0.01)
+    torch.manual_seed(0)
+    network = EmotionNetwork(NetworkSpec("net", CLASSES, 32, kwargs={"widths": [8, 16]}, size=64)).eval()
+    state = {PREFIX + name: tensor for name, tensor in network.state_dict().items()}
+    write_checkpoint({SPEC_KEY: network.spec.to_dict(), "state_dict": state}, tmp_path / "best.ckpt")
+    path = export(ExportSettings(ckpt=str(tmp_path / "best.ckpt")))
+    exported = Predictor.load(path, threads=1, detector="none")
+    assert exported.size == 64
+    crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    expected = network.probabilities(torch.from_numpy(crops)[:, None]).numpy()
+    np.testing.assert_allclose(exported.probabilities(crops), expected, atol=1e-5)
+    picture = np.repeat(crops[0, ..., None], 3, axis=2)
+    assert list(exported(picture)[0].probabilities.values()) == pytest.approx(expected[0], abs=1e-5)
+    with pytest.raises(UserError, match=r"\(N, 64, 64\)"):
+        exported(faces(2))
+
+
 def found_of(predictor: Predictor, batch: np.ndarray) -> np.ndarray:
     return predictor.probabilities(batch[::-2, ::-1].copy())
 
@@ -215,7 +233,7 @@ def test_an_onnx_file_of_something_else(tmp_path):
     metadata = {"format": "1", "classes": "a,b,c", "temperature": "1", "precision": "fp32", "checkpoint_sha256": "0"}
     onnx.helper.set_model_props(model, {f"fer.{key}": text for key, text in metadata.items()})
     onnx.save(model, path)
-    with pytest.raises(UserError, match="does not take faces of 48x48"):
+    with pytest.raises(UserError, match="does not take gray faces of one size"):
         Predictor.load(path)
 
 
