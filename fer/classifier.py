@@ -97,6 +97,8 @@ class EmotionClassifier(L.LightningModule):
             self.votes_head = nn.Linear(last.in_features, len(VOTED_ON))
             last.register_forward_pre_hook(self._keep_features)
         self.counts = self._no_counts()
+        self.val_counts = EpochCounts(len(network.spec.classes), [])
+        self.val_confusion: list[list[int]] = []  # of the last validation, of all processes: labels are rows
         self.val_metrics = headline_metrics(len(network.spec.classes))
         # Lightning's own mean over processes rounds the number of rows per process. A loss that is no number makes the
         # mean none; nan_strategy="disable" would do that, too, but leaves the number of rows out.
@@ -167,6 +169,12 @@ class EmotionClassifier(L.LightningModule):
             for name, value in total.metrics().items():
                 self.log(f"train/{name}", value, prog_bar=name == "loss", sync_dist=True, **epoch)
 
+    def recent_loss(self, batches: int) -> float:
+        """The mean training loss of so many batches, all of this epoch since the last call. Waits for the device."""
+        total = float(self._sum(self.counts.recent))
+        self.counts.recent = torch.zeros_like(self.counts.recent)
+        return total / (batches * self.trainer.world_size)
+
     def _no_counts(self) -> "EpochCounts":
         losses = ["loss"]
         if self.distillation is not None:
@@ -183,17 +191,25 @@ class EmotionClassifier(L.LightningModule):
     def _keep_features(self, last: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._features = inputs[0]
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Metrics and plain cross-entropy of one batch."""
-        self._judge(batch, "val")
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Metrics and plain cross-entropy of one batch; returns its logits (B, C), for callbacks."""
+        logits = self._judge(batch, "val")
+        self.val_counts.add(logits, batch[1], [], 0.0)
+        return logits
+
+    def on_validation_epoch_end(self) -> None:
+        """Sums the confusion matrix over all processes."""
+        total = self.val_counts.over_processes(self._sum)
+        self.val_counts = EpochCounts(total.num_classes, [])
+        self.val_confusion = total.confusion.reshape(total.num_classes, total.num_classes).tolist()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """The same of the test split."""
         self._judge(batch, "test")
 
-    def _judge(self, batch: tuple[Tensor, Tensor], split: str) -> None:
+    def _judge(self, batch: tuple[Tensor, Tensor], split: str) -> Tensor:
         faces, targets = batch
-        logits = self(faces)
+        logits: Tensor = self(faces)
         self.val_metrics.update(logits, targets)
         self.val_loss.update(nn.functional.cross_entropy(logits.float(), targets), len(faces))
         # While it trains, `History` writes an epoch's row itself.
@@ -201,6 +217,7 @@ class EmotionClassifier(L.LightningModule):
         self.log(f"{split}/loss", self.val_loss, prog_bar=True, **options)
         self.log(f"{split}/accuracy", self.val_metrics["accuracy"], prog_bar=True, **options)
         self.log_dict({f"{split}/{name}": self.val_metrics[name] for name in ("f1", "precision", "recall")}, **options)
+        return logits
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Float32 logits (B, C) and the targets (B,)."""
@@ -249,6 +266,7 @@ class EpochCounts:
         # ask the device how long its answer is. Apple's GPUs cannot do this with int64.
         self.confusion = torch.zeros(num_classes * num_classes, dtype=torch.int32)
         self.losses = [torch.zeros(()) for _ in losses]  # summed over the faces
+        self.recent = torch.zeros(())  # the first loss, summed over the batches since `recent_loss` was asked for
 
     @torch.no_grad()
     def add(self, logits: Tensor, targets: Tensor, losses: Sequence[Tensor], rate: float) -> None:
@@ -256,18 +274,21 @@ class EpochCounts:
         if self.confusion.device != logits.device:
             self.confusion = self.confusion.to(logits.device)
             self.losses = [total.to(logits.device) for total in self.losses]
+            self.recent = self.recent.to(logits.device)
         self.steps += 1
         self.rate += rate
         cells = torch.add(logits.argmax(dim=1), targets, alpha=self.num_classes)
         self.confusion.index_add_(0, cells, torch.ones_like(cells, dtype=torch.int32))
         for total, loss in zip(self.losses, losses, strict=True):
             total.add_(loss, alpha=len(logits))
+        if losses:
+            self.recent.add_(losses[0])
 
     def over_processes(self, total: Callable[[Tensor], Tensor]) -> "EpochCounts":
         """The same of all processes; `total` sums a tensor over them."""
         counts = EpochCounts(self.num_classes, self.names)
         counts.steps, counts.rate = self.steps, self.rate
-        counts.confusion, *counts.losses = map(total, [self.confusion, *self.losses])
+        counts.confusion, counts.recent, *counts.losses = map(total, [self.confusion, self.recent, *self.losses])
         return counts
 
     def metrics(self) -> dict[str, float]:
@@ -282,13 +303,15 @@ class EpochCounts:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data, for a checkpoint."""
-        return {"steps": self.steps, "rate": self.rate, "confusion": self.confusion, "losses": self.losses}
+        tensors = {"confusion": self.confusion, "losses": self.losses, "recent": self.recent}
+        return {"steps": self.steps, "rate": self.rate, **tensors}
 
     def load_state_dict(self, state: dict[str, Any], first: bool) -> None:
         """The reverse; of several processes the first one takes the sums over all of them."""
         self.steps, self.rate = state["steps"], state["rate"]
         if first:
             self.confusion, self.losses = state["confusion"], list(state["losses"])
+            self.recent = state.get("recent", self.recent)  # checkpoints before version 0.2 have none
 
 
 def headline_metrics(num_classes: int, sync_on_compute: bool = True) -> MetricCollection:

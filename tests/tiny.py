@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
 
@@ -23,3 +25,14 @@ def settings_of(*words: str) -> TrainSettings:
     """What train.py makes of a command line."""
     line = take_apart(words)
     return checked(line, compose_line(line))
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a run: step and value by directory and name."""
+    found = {}
+    for directory in {file.parent for file in run.rglob("events.out.tfevents.*")}:
+        events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
+        for name in events.Tags()["scalars"]:
+            points = [(event.step, event.value) for event in events.Scalars(name)]
+            found[f"{directory.relative_to(run)}: {name}"] = points
+    return found

@@ -333,14 +333,17 @@ class FER2013DataModule(L.LightningDataModule):
 
 
 def print_class_counts(datamodule: FER2013DataModule) -> None:
-    """A table of the rows per class and split on standard output."""
+    """What the data are and a table of the rows per class and split, on standard output."""
     counts = datamodule.class_counts()
     source = datamodule.path or "synthetic faces"
     labels = datamodule.describe_labels()
     title = f"{source}, {datamodule.division()}"
     if set(labels.values()) != {OWN_LABELS}:
         title += f", labels: {labels['train']}, judged by {labels['evaluation']}"
-    table = Table(title=escape(title), title_justify="left")
+    console = Console()
+    # No title of the table, which would be broken to its width.
+    console.print(f"Data: {title}", highlight=False, markup=False, soft_wrap=True)
+    table = Table()
     table.add_column("class")
     for split in counts:
         table.add_column(split, justify="right")
@@ -348,4 +351,4 @@ def print_class_counts(datamodule: FER2013DataModule) -> None:
         table.add_row(escape(name), *(f"{rows[name]:,}" for rows in counts.values()))
     table.add_section()
     table.add_row("all", *(f"{sum(rows.values()):,}" for rows in counts.values()))
-    Console().print(table)
+    console.print(table)

@@ -159,7 +159,7 @@ def evaluate(
     page = html.render(report, pictures, text, _title(members))
     write_whole(run_dir / rundir.REPORT, page.encode())
     if logger is not None:
-        _log_hyperparameters(logger, settings, report)
+        _log_outcome(logger, settings, report, max(step - 1, 0))
     _print_files(run_dir, members)
     return report
 
@@ -523,37 +523,33 @@ def _write_predictions(file: Path, datamodule: FER2013DataModule, outcomes: dict
     write_whole(file, buffer.getvalue().encode())
 
 
-def _log_hyperparameters(logger: RunLogger, settings: TrainSettings, report: dict[str, Any]) -> None:
-    """Fills TensorBoard's HParams tab: what may be varied, and what came out."""
-    data = settings.data
-    chosen = {  # TensorBoard shows the first five names of the alphabet without being asked
-        "classes": subset_name(report["classes"]),
-        "lr": settings.optim.lr,
-        "model": settings.model.name,
-        "optimizer": str(settings.optim.optimizer.get("_target_")).rpartition(".")[2],
+def _log_outcome(logger: RunLogger, settings: TrainSettings, report: dict[str, Any], step: int) -> None:
+    """Fills TensorBoard's HParams tab: what may be varied, by the names of the settings, and what came out."""
+    data, optim = settings.data, settings.optim
+    chosen = {
+        "data.augment": data.augment is not None,
+        "data.balance": data.balance,
+        "data.batch_size": data.batch_size,
+        "data.classes": subset_name(report["classes"]),
+        "data.exclude": data.exclude is not None,
+        "data.fold": -1 if data.folds is None else data.fold,
+        "data.labels": data.labels,
+        "data.mixup_alpha": data.mixup_alpha,
+        "data.split": data.split,
+        "ema": settings.ema or 0.0,
+        "label_smoothing": settings.label_smoothing,
+        "model.name": settings.model.name,
+        "optim.lr": optim.lr,
+        "optim.optimizer": str(optim.optimizer.get("_target_")).rpartition(".")[2],
+        "optim.schedule": optim.schedule,
+        "optim.weight_decay": optim.weight_decay,
         "seed": settings.seed,
-        "setting.augment": data.augment is not None,
-        "setting.balance": data.balance,
-        "setting.batch_size": data.batch_size,
-        "setting.ema": settings.ema or 0.0,
-        "setting.epochs": report["checkpoints"][0]["epoch"],
-        "setting.fold": -1 if data.folds is None else data.fold,
-        "setting.exclude": data.exclude is not None,
-        "setting.labels": report["labels"]["train"] or "-",
-        "setting.label_smoothing": settings.label_smoothing,
-        "setting.mixup_alpha": data.mixup_alpha,
-        "setting.schedule": settings.optim.schedule,
-        "setting.split": data.split,
-        "setting.tta": settings.tta,
-        "setting.weight_decay": settings.optim.weight_decay,
+        "trainer.max_epochs": settings.trainer.get("max_epochs", -1),
+        "tta": settings.tta,
     }
-    results = {
-        f"final/{split}_{name}": report[split][name]
-        for split in SPLIT_NAMES.values()
-        if split in report
-        for name in (*HEADLINE, "loss")
-    }
-    logger.log_hyperparams(chosen, results)
+    names = {"test": ["accuracy"], "val": [*HEADLINE, "loss"]}
+    outcome = {split: {name: report[split][name] for name in names[split]} for split in names if split in report}
+    logger.log_outcome(chosen, outcome, step)
     logger.finalize("success")
 
 

@@ -278,12 +278,17 @@ def takes_several(field: FieldInfo) -> bool:
 
 
 def help_lines(cls: type[Settings], values: Mapping[str, Any], width: int = 100) -> list[str]:
-    """A line or two for each setting: its name, its value, its sentence and its bounds."""
+    """A line or two for each setting: its name, its value, its sentence and its bounds; under the name of its group."""
     import textwrap
 
-    lines = []
+    lines: list[str] = []
+    group = ""
     for key, field in fields_of(cls):
         value = _at(key, values)
+        own = key.partition(".")[0] if "." in key or isinstance(value, Mapping) else ""
+        if own != group:
+            lines += ["", f"{own}:"]
+            group = own
         head = f"{key}.NAME=" if isinstance(value, Mapping) else f"{key}={shown(value)}"
         sentence = field.description or ""
         limits = kind(field)

@@ -25,6 +25,8 @@ from fer.errors import UserError
 from fer.files import write_whole
 from fer.models.network import EmotionNetwork
 
+_EVERY = 50  # batches between two looks at the running figures
+
 
 class EMA(Callback):
     """Exponential moving average of weights and batch-norm statistics, used for validation and in checkpoints.
@@ -246,6 +248,19 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
     return stream.getvalue()
 
 
+class StepLoss(Callback):
+    """The mean training loss of every 50 batches, for the loggers; more often the host would wait for the device."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Logs it, and flushes: somebody may be watching."""
+        assert isinstance(pl_module, EmotionClassifier)
+        if pl_module.counts.steps % _EVERY == 0:
+            loss = pl_module.recent_loss(_EVERY)
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/step/loss": loss}, trainer.global_step - 1)
+                logger.save()
+
+
 class StopAfterBatch(Callback):
     """Lets signals finish the batch at hand, so that `last.ckpt` is written between two steps and not inside one.
 
@@ -358,7 +373,7 @@ class EpochBar(RichProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Of the epoch so far every 50 steps: to ask for them is to wait for the device."""
         assert isinstance(pl_module, EmotionClassifier)
-        due = trainer.global_step % 50 == 0 or not self._running
+        due = trainer.global_step % _EVERY == 0 or not self._running
         if trainer.training and pl_module.counts.steps and due:
             found = pl_module.counts.metrics()
             self._running = {"loss": found["loss"], "acc": found["accuracy"]}

@@ -1,14 +1,24 @@
 """Pictures of a training run: its data and its progress. Draws with matplotlib, without a display."""
 
 import io
+import math
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from fer.files import write_whole
+from fer.models.architecture import OUTSIDE, Row, shown, totals
+
+# Where the columns of an architecture stand, in inches.
+_COLUMNS = {2.9: "stage", 4.75: "layers", 8.85: "output", 10.0: "parameters", 11.2: "multiply-adds"}
 
 
 def save_samples(
@@ -17,7 +27,7 @@ def save_samples(
     augmented: npt.NDArray[np.uint8],
     targets: npt.NDArray[np.int64],
     classes: tuple[str, ...],
-) -> None:
+) -> bytes:
     """A labelled grid: a row per class, each face beside its augmented copy.
 
     Args:
@@ -27,30 +37,84 @@ def save_samples(
         classes: names.
     """
     columns = max(1, int(np.bincount(targets, minlength=len(classes)).max()))
-    figure = Figure(figsize=(1.9 * columns + 0.9, 1.05 * len(classes) + 0.6), dpi=130)
-    axes = figure.subplots(len(classes), columns, squeeze=False)
+    height, width = originals.shape[1:]
+    step_y, step_x, pair = height + 4, 2 * width + 10, 2 * width + 2
+    canvas = np.full((len(classes) * step_y, columns * step_x), 255, np.uint8)
+    inch = height / 0.96  # in pixels of the faces
+    left, above = 0.25 + 0.09 * max(map(len, classes)), 0.45
+    size = left + canvas.shape[1] / inch, above + canvas.shape[0] / inch
+    figure = Figure(figsize=size, dpi=130)
+    axis = figure.add_axes((left / size[0], 0, 1 - left / size[0], 1 - above / size[1]))
+    axis.axis("off")
     for row, name in enumerate(classes):
-        index = np.flatnonzero(targets == row)
-        for column in range(columns):
-            axis = axes[row, column]
-            axis.axis("off")
-            if column < len(index):
-                gap = np.full((originals.shape[1], 2), 255, np.uint8)
-                pair = np.hstack([originals[index[column]], gap, augmented[index[column]]])
-                axis.imshow(pair, cmap="gray", vmin=0, vmax=255)
-            if column == 0:
-                axis.text(-0.08, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=10)
-    figure.suptitle("Training faces: original | augmented", fontsize=11)
-    figure.tight_layout(pad=0.3, rect=(0, 0, 1, 0.97))
-    _write(figure, file)
+        axis.text(-0.1 * inch, (row + 0.5) * step_y, name, ha="right", va="center", fontsize=10, parse_math=False)
+        for column, index in enumerate(np.flatnonzero(targets == row)):
+            top, x = row * step_y, column * step_x
+            canvas[top : top + height, x : x + width] = originals[index]
+            canvas[top : top + height, x + pair - width : x + pair] = augmented[index]
+    extent = (0, canvas.shape[1], canvas.shape[0], 0)
+    axis.imshow(canvas, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation="nearest")
+    figure.text(0.5, 1 - 0.22 / size[1], "Training faces: original | augmented", ha="center", va="center", fontsize=11)
+    return _write(figure, file)
 
 
-def save_training_progress(file: Path, rows: list[dict[str, float]]) -> None:
+def save_architecture(file: Path, rows: Sequence[Row], title: str) -> bytes:
+    """The stages of a network from top to bottom: the wider a box the larger its maps, the higher the more channels.
+
+    Args:
+        file: PNG to write.
+        rows: of `fer.models.architecture.rows`.
+        title: of the picture.
+    """
+    layers = [textwrap.wrap(row.layers, 44) or [""] for row in rows]
+    heights = [
+        max(0.42, 0.19 * len(lines) + 0.2, 0.09 * math.log2(max(row.shape[0], 1)) if len(row.shape) == 3 else 0)
+        for row, lines in zip(rows, layers, strict=True)
+    ]
+    total = sum(heights) + 0.22 * len(rows) + 1.3
+    figure = Figure(figsize=(11.5, total), dpi=130)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(0, 11.5), ylim=(total, 0))
+    axis.axis("off")
+    axis.text(0.3, 0.32, title, fontsize=13, weight="bold", va="center")
+    for x, name in _COLUMNS.items():
+        axis.text(x, 0.72, name, fontsize=9, color="dimgray", ha="left" if x < 7 else "right", va="center")
+    most, side, top = max(row.parameters for row in rows), max(rows[0].shape), 1.0
+    for place, (row, lines, height) in enumerate(zip(rows, layers, heights, strict=True)):
+        middle = top + height / 2
+        if row.stage != OUTSIDE:
+            width = 0.5 + 1.9 * (row.shape[-1] / side if len(row.shape) == 3 else 0.0)
+            box = FancyBboxPatch(
+                (1.5 - width / 2, top),
+                width,
+                height,
+                boxstyle="round,pad=0,rounding_size=0.06",
+                facecolor=matplotlib.colormaps["Blues"](0.08 + 0.62 * row.parameters / max(most, 1)),
+                edgecolor="steelblue",
+            )
+            axis.add_patch(box)
+            if place:
+                axis.annotate("", (1.5, top), (1.5, top - 0.22), arrowprops={"arrowstyle": "->", "color": "dimgray"})
+        axis.text(2.9, middle, "\n".join(textwrap.wrap(row.stage, 22)), fontsize=9, weight="bold", va="center")
+        axis.text(4.75, middle, "\n".join(lines), fontsize=9, va="center")
+        axis.text(8.85, middle, shown(row.shape), fontsize=9, ha="right", va="center")
+        for x, number in ((10.0, row.parameters), (11.2, row.multiply_adds)):
+            axis.text(x, middle, in_short(number) if number else "", fontsize=9, ha="right", va="center")
+        top += height + 0.22
+    axis.text(0.3, top + 0.06, "width: side of the maps; height: channels; colour: parameters", fontsize=8, va="center")
+    axis.text(8.85, top + 0.06, "all", fontsize=9, weight="bold", ha="right", va="center")
+    for x, number in zip((10.0, 11.2), totals(rows), strict=True):
+        axis.text(x, top + 0.06, in_short(number), fontsize=9, weight="bold", ha="right", va="center")
+    return _write(figure, file)
+
+
+def save_training_progress(file: Path, rows: list[dict[str, float]], stopped_early: bool = False) -> bytes:
     """Loss, accuracy, F1, precision, recall and learning rate by epoch.
 
     Args:
         file: PNG to write.
         rows: of `fer.training.callbacks.History`, at least one.
+        stopped_early: whether the last of them is where early stopping ended the run.
     """
     figure = Figure(figsize=(15, 7), dpi=110)
     axes = figure.subplots(2, 3)
@@ -68,27 +132,120 @@ def save_training_progress(file: Path, rows: list[dict[str, float]]) -> None:
         if metric not in ("loss", "lr") and f"val/{metric}" in best:
             axis.axvline(best["epoch"] + 1, color="gray", linewidth=0.8, linestyle=":")
             axis.plot(best["epoch"] + 1, best[f"val/{metric}"], "o", color="tab:orange", markersize=7)
-            axis.annotate(
-                f"{best[f'val/{metric}']:.3f}",
-                (best["epoch"] + 1, best[f"val/{metric}"]),
-                textcoords="offset points",
-                xytext=(-6, -16),  # below: by the time of the best epoch training is usually above
-                ha="right",
-            )
+            _label(axis, best["epoch"] + 1, best[f"val/{metric}"], rows[0]["epoch"] + 1, rows[-1]["epoch"] + 1)
+        if stopped_early:
+            axis.axvline(rows[-1]["epoch"] + 1, color="firebrick", linestyle="--", label="stopped early")
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-        if metric != "lr":
+        if axis.get_legend_handles_labels()[1]:
             axis.legend(frameon=False)
     title = "Training progress; the dot is best.ckpt. Training figures are with augmentation and dropout."
     figure.suptitle(title, fontsize=11)
-    figure.tight_layout()
-    _write(figure, file)
+    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.07, top=0.93, wspace=0.2, hspace=0.25)
+    return _write(figure, file)
 
 
-def _write(figure: Figure, file: Path) -> None:
-    """Whole or not at all."""
+def save_confusion_matrix(file: Path, matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> bytes:
+    """Shares of each label's images with their counts; labels are rows.
+
+    Args:
+        file: PNG to write.
+        matrix: counts (C, C).
+        classes: names.
+        title: of the picture.
+    """
+    counts = np.asarray(matrix)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side, names = 0.62 * len(classes), 0.09 * max(map(len, classes))
+    left, bottom = names + 0.6, 0.75 * names + 0.6
+    width, height = left + side + 0.3, bottom + side + 0.4
+    figure = Figure(figsize=(width, height), dpi=100)
+    axis = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(counts.shape):
+        axis.text(
+            column,
+            row,
+            f"{share[row, column]:.0%}\n{counts[row, column]:,}",
+            ha="center",
+            va="center",
+            color="white" if share[row, column] > 0.5 else "black",
+            fontsize=7.5,
+        )
+    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+    axis.set_yticks(range(len(classes)), classes, parse_math=False)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("label")
+    axis.set_title(title, fontsize=10)
+    return _write(figure, file)
+
+
+def draw_predictions(
+    faces: npt.NDArray[np.uint8], targets: Sequence[int], probabilities: npt.NDArray[np.float32], classes: Sequence[str]
+) -> bytes:
+    """A PNG of faces with what the network says of them; wrong answers in red, with the label below.
+
+    Args:
+        faces: uint8 (N, H, W).
+        targets: positions in `classes`, N of them.
+        probabilities: float (N, C).
+        classes: names.
+    """
+    columns, (height, width) = 8, faces.shape[1:]
+    step_y, step_x = int(1.42 * height), int(1.12 * width)
+    rows = -(-len(faces) // columns)
+    canvas = np.full((rows * step_y, columns * step_x), 255, np.uint8)
+    figure = Figure(figsize=(10, 10 * canvas.shape[0] / canvas.shape[1]), dpi=90)
+    axis = figure.add_axes((0, 0, 1, 1))  # one for all: an axis for each face would take seconds
+    axis.axis("off")
+    for index, face in enumerate(faces):
+        top, left = index // columns * step_y + step_y - height, index % columns * step_x + (step_x - width) // 2
+        canvas[top : top + height, left : left + width] = face
+        said = int(probabilities[index].argmax())
+        right = said == targets[index]
+        text = f"{classes[said]} {probabilities[index, said]:.0%}"
+        text += "" if right else f"\nlabel: {classes[targets[index]]}"
+        colour = "black" if right else "firebrick"
+        at = (left + width / 2, top - 0.03 * height)
+        axis.text(*at, text, fontsize=8, color=colour, ha="center", va="bottom", linespacing=1.0, parse_math=False)
+    shape = (0, canvas.shape[1], canvas.shape[0], 0)
+    axis.imshow(canvas, cmap="gray", vmin=0, vmax=255, extent=shape, aspect="auto", interpolation="nearest")
+    return _png(figure)
+
+
+def _label(axis: Axes, x: float, y: float, first: float, last: float) -> None:
+    """Writes a point's value below it, or above where that would lie on the axis, on the side that has more room."""
+    bottom, top = axis.get_ylim()
+    below = y - bottom > 0.2 * (top - bottom)
+    left = x - first > last - x
+    axis.annotate(
+        f"{y:.3f}",
+        (x, y),
+        textcoords="offset points",
+        xytext=(-6 if left else 6, -16 if below else 8),
+        ha="right" if left else "left",
+    )
+
+
+def in_short(number: int) -> str:
+    """A number in three digits: 37.7 k, 4.69 M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            value = number / size
+            return f"{value:.{max(0, 2 - int(math.log10(value)))}f} {letter}"
+    return str(number)
+
+
+def _write(figure: Figure, file: Path) -> bytes:
+    """Whole or not at all; returns the PNG."""
+    png = _png(figure)
+    write_whole(file, png)
+    return png
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    write_whole(file, buffer.getbuffer())
+    return buffer.getvalue()

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
-import numpy as np
 import torch
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -26,11 +26,11 @@ from fer import machine, rundir
 from fer.checkpoint import read_checkpoint, read_spec
 from fer.classifier import Distillation, EmotionClassifier
 from fer.data.datamodule import FER2013DataModule, print_class_counts
-from fer.data.faces import TRAIN
 from fer.errors import UserError
 from fer.labels import resolve_classes
 from fer.machine import choose_precision
 from fer.models import OWN, create, hand_over, is_foreign, load_weights, suggest
+from fer.models.architecture import markdown, rows, totals
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.base import unknown
 from fer.settings.target import build, find
@@ -43,18 +43,19 @@ from fer.training.callbacks import (
     History,
     LastCheckpoint,
     ProgressiveResizing,
+    StepLoss,
     StopAfterBatch,
     StopOnDivergence,
     progress,
 )
 from fer.training.distillation import Teachers
 from fer.training.optim import build_optimizer, configure_optimizers
-from fer.training.plots import save_samples, save_training_progress
+from fer.training.pictures import EpochPictures, save_samples, stopped_early
+from fer.training.plots import in_short, save_architecture
 from fer.weights import resolve
 
 log = logging.getLogger(__name__)
 
-_REDRAW_S = 10  # epochs of less are not worth a picture each
 _DOWNLOAD_S = 1800  # that other processes wait for the first one's download
 
 
@@ -119,8 +120,6 @@ def train(settings: TrainSettings, run_dir: Path, more: Sequence[Callback] = (),
     _check_classes(datamodule)
     if machine.is_first():
         print_class_counts(datamodule)
-        (run_dir / rundir.PLOTS).mkdir(parents=True, exist_ok=True)
-        _save_samples(datamodule, run_dir / rundir.PLOTS / "samples.png")
 
     classifier = build_classifier(settings, datamodule)
     classifier.provenance = {
@@ -138,11 +137,12 @@ def train(settings: TrainSettings, run_dir: Path, more: Sequence[Callback] = (),
         run_dir / rundir.CHECKPOINTS, rundir.BEST, monitor="val/accuracy", mode="max", enable_version_counter=False
     )
     # `best` before `last`, so that last.ckpt knows of the best of its own epoch: else a resumed run could overwrite it.
-    drawn = _ProgressPicture(history, run_dir / rundir.PLOTS / "training_progress.png")
-    callbacks = [best, *_callbacks(settings, run_dir), history, drawn, *more, stop]
+    plots = run_dir / rundir.PLOTS
+    callbacks = [best, *_callbacks(settings, run_dir), StepLoss(), history, EpochPictures(plots, history), *more, stop]
     trainer = build_trainer(settings, run_dir, callbacks, _loggers(settings, run_dir, step))
 
-    _print_network(classifier, settings, trainer)
+    if machine.is_first():
+        _introduce(classifier, settings, trainer, datamodule, plots)
     log.info("Training in %s; watch it with: tensorboard --logdir %s", run_dir, shlex.quote(str(rundir.OUTPUTS)))
     last = rundir.checkpoint(run_dir, rundir.LAST)
     ours = signal.getsignal(signal.SIGTERM) is machine.terminate  # Lightning would call it with its own
@@ -167,7 +167,7 @@ def train(settings: TrainSettings, run_dir: Path, more: Sequence[Callback] = (),
             signal.signal(signal.SIGTERM, machine.terminate)
     if stop.received is not None:  # in the last validation
         _stop(stop, trainer.current_epoch, last)
-    drawn.draw(trainer)
+    _explain_end(trainer, history.rows)
     if not best.best_model_path:
         log.info("Nothing was validated, so there is no best.ckpt: %s is what is left.", last)
     return Trained(Path(best.best_model_path or last), datamodule)
@@ -185,25 +185,6 @@ def _check_classes(datamodule: FER2013DataModule) -> None:
         raise UserError(
             f"{source} has no training faces of {', '.join(missing)}; what it has is data.classes=[{','.join(present)}]"
         )
-
-
-class _ProgressPicture(Callback):
-    """training_progress.png while it grows, so that a training can be watched without a browser."""
-
-    def __init__(self, history: History, file: Path) -> None:
-        self._history = history
-        self._file = file
-        self._next = time.monotonic() + _REDRAW_S
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if time.monotonic() >= self._next:
-            self.draw(trainer)
-
-    def draw(self, trainer: L.Trainer) -> None:
-        """Draws the epochs so far."""
-        if trainer.is_global_zero and self._history.rows:
-            save_training_progress(self._file, self._history.rows)
-            self._next = time.monotonic() + _REDRAW_S
 
 
 def _wait_for(files: list[Path]) -> None:
@@ -403,22 +384,34 @@ def _loggers(settings: TrainSettings, run_dir: Path, resumed_at: int | None) -> 
     return loggers
 
 
-def _print_network(classifier: EmotionClassifier, settings: TrainSettings, trainer: L.Trainer) -> None:
-    spec = classifier.network.spec
-    parameters = sum(parameter.numel() for parameter in classifier.network.parameters())
-    processes = (
-        "" if trainer.world_size == 1 else f", {trainer.world_size} processes of {settings.data.batch_size} faces"
-    )
-    log.info(
-        "%s, %.2f million parameters, %d classes, faces of %dx%d, %s%s",
-        spec.name,
-        parameters / 1e6,
-        len(spec.classes),
-        spec.image_size,
-        spec.image_size,
-        choose_precision(settings.trainer.get("precision", "auto"), settings.trainer.get("accelerator", "auto")),
-        processes,
-    )
+def _introduce(
+    classifier: EmotionClassifier,
+    settings: TrainSettings,
+    trainer: L.Trainer,
+    datamodule: FER2013DataModule,
+    plots: Path,
+) -> None:
+    """Says on what is trained and what; the same for TensorBoard, with pictures of the faces and of the network."""
+    network = classifier.network
+    spec, found = network.spec, rows(network)
+    parameters, multiply_adds = map(in_short, totals(found))
+    size = f"{spec.image_size}x{spec.image_size}"
+    log.info("Network: %s, %s parameters, %s multiply-adds per face of %s", spec.name, parameters, multiply_adds, size)
+    log.info("Machine: %s", _describe_machine(settings, trainer))
+    title = f"{spec.name}: faces of {size}, {len(spec.classes)} classes"
+    architecture = save_architecture(plots / "architecture.png", found, title)
+    samples = save_samples(datamodule, plots / "samples.png")
+    texts = {
+        "command": f"    {classifier.provenance['command']}",
+        "config": f"```\n{yaml.safe_dump(settings.plain(), sort_keys=False, allow_unicode=True)}```",
+        "architecture": f"{title}\n\n{markdown(found)}",
+    }
+    for logger in trainer.loggers:
+        if isinstance(logger, RunLogger):
+            logger.log_texts(texts)
+            logger.log_picture("architecture", architecture, logger.first_step)
+            logger.log_picture("samples", samples, logger.first_step)
+            logger.save()
     if settings.teachers:
         log.info(
             "Learns from %s, with a share of %g at temperature %g%s",
@@ -429,16 +422,28 @@ def _print_network(classifier: EmotionClassifier, settings: TrainSettings, train
         )
 
 
-def _save_samples(datamodule: FER2013DataModule, file: Path) -> None:
-    """Five random training faces per class, beside their augmented copies."""
-    faces, targets = datamodule.tensors(TRAIN)
-    rng = np.random.default_rng(datamodule.seed)
-    chosen = np.concatenate(
-        [rng.permutation(np.flatnonzero(targets.numpy() == index))[:5] for index in range(len(datamodule.classes))]
-    )
-    originals = faces[torch.from_numpy(chosen)]
-    augmented = originals
-    if datamodule.augment is not None:
-        with torch.random.fork_rng(devices=[]):
-            augmented = datamodule.augment(originals).to(torch.uint8)
-    save_samples(file, originals[:, 0].numpy(), augmented[:, 0].numpy(), targets.numpy()[chosen], datamodule.classes)
+def _describe_machine(settings: TrainSettings, trainer: L.Trainer) -> str:
+    """The device, its precision, and how many of what."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    precision = choose_precision(settings.trainer.get("precision", "auto"), settings.trainer.get("accelerator", "auto"))
+    threads = torch.get_num_threads()
+    text = f"{name}, {precision}, {threads} thread{'' if threads == 1 else 's'}"
+    if trainer.world_size > 1:
+        text += f", {trainer.world_size} processes of {settings.data.batch_size} faces"
+    return text
+
+
+def _explain_end(trainer: L.Trainer, rows: Sequence[Mapping[str, float]]) -> None:
+    """Says why a training ended before its last epoch; `rows` are its history."""
+    if rows and (early := stopped_early(trainer, int(rows[-1]["epoch"]))) is not None:
+        best = max(rows, key=lambda row: row.get("val/accuracy", 0.0))
+        log.info(
+            "Stopped early after epoch %d: for %d epochs val/accuracy was not above the %.4f of epoch %d "
+            "(early_stopping=%d).",
+            rows[-1]["epoch"] + 1,
+            early.wait_count,
+            best["val/accuracy"],
+            best["epoch"] + 1,
+            early.patience,
+        )

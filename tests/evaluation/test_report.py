@@ -209,7 +209,7 @@ def test_tensorboard_is_written_only_where_it_is_asked_for(
     for name, words in (("with", []), ("without", ["logger=[]"])):
         evaluate(settings(*words), [best(trained())], tmp_path / name)
     assert list((tmp_path / "with").glob("events.*"))
-    assert not list((tmp_path / "without").glob("events.*"))
+    assert not list((tmp_path / "without").rglob("events.*"))
 
 
 def test_an_ensemble_averages_probabilities(

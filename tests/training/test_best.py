@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.callbacks import Callback
 
 from fer.checkpoint import read_checkpoint
 from fer.classifier import EmotionClassifier
@@ -28,24 +27,3 @@ def test_a_worse_epoch_never_takes_the_place_of_the_best(
     train(settings("trainer.max_epochs=4", f"ckpt={checkpoints / 'last.ckpt'}"), tmp_path)
     assert read_checkpoint(checkpoints / "last.ckpt")["epoch"] == 3
     assert read_checkpoint(checkpoints / "best.ckpt")["epoch"] == 1
-
-
-class Look(Callback):
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.seen: list[bool] = []
-
-    def on_train_epoch_end(self, *_: object) -> None:
-        self.seen.append(self.file.is_file())
-
-
-def test_a_training_can_be_watched_without_a_browser(
-    settings: Callable[..., TrainSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for seconds, seen in ((0, [True, True]), (1000, [False, False])):
-        monkeypatch.setattr("fer.training.run._REDRAW_S", seconds)
-        picture = tmp_path / str(seconds) / "plots" / "training_progress.png"
-        look = Look(picture)
-        train(settings("trainer.max_epochs=2"), tmp_path / str(seconds), [look])
-        assert look.seen == seen
-        assert picture.is_file()

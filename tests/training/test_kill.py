@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import scalars
 
 from fer.checkpoint import read_checkpoint
 from fer.settings.train import TrainSettings
-from fer.tensorboard import RunLogger
 from fer.training.run import train
 
 LAST = Path("checkpoints/last.ckpt")
@@ -27,12 +26,6 @@ def go_on(cfg: TrainSettings, run: Path) -> None:
     if (run / LAST).is_file():
         cfg.ckpt = str(run / LAST)
     train(cfg, run)
-
-
-def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows of a run: step and value by name."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
 def test_a_run_that_is_killed_at_random_moments_ends_as_an_unbroken_one(
@@ -75,17 +68,8 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_an_unbroken_one(
     assert expected["lr_schedulers"] == found["lr_schedulers"]
     assert (unbroken / "history.csv").read_text() == (killed / "history.csv").read_text()
     assert scalars(unbroken) == scalars(killed)
-    assert len(scalars(killed)["val/accuracy"]) == 6
+    assert len(scalars(killed)["val: epoch/accuracy"]) == 6
     names = ("best.ckpt", "last.ckpt")
     assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == sorted(names)
     best = [read_checkpoint(run / "checkpoints" / "best.ckpt")["global_step"] for run in (unbroken, killed)]
     assert best[0] == best[1]
-
-
-def test_what_a_resumed_run_repeats_is_shown_once(tmp_path: Path) -> None:
-    for resumed_at, steps in ((0, range(5)), (3, range(3, 8))):
-        logger = RunLogger(tmp_path, resumed_at)
-        for step in steps:
-            logger.log_metrics({"val/loss": float(step)}, step)
-        logger.finalize("success")
-    assert scalars(tmp_path) == {"val/loss": [(step, float(step)) for step in range(8)]}

@@ -2,13 +2,14 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from tiny import scalars
 
 from fer.checkpoint import read_checkpoint
 from fer.settings.train import TrainSettings
@@ -39,6 +40,14 @@ RUNS = {"sgd": ["optim=sgd"], "adam": ["optim=adam"], "sizes": ["optim=sgd", "im
 OPTIONS = ["trainer.max_epochs=3", "data.mixup_alpha=0.2", "optim.warmup_epochs=1"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _look_often() -> Iterator[None]:
+    """Short epochs, too, have looks at the running loss."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fer.training.callbacks._EVERY", 4)
+        yield
+
+
 @pytest.fixture(scope="module")
 def unbroken(settings: Callable[..., TrainSettings], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One uninterrupted run of each kind."""
@@ -67,6 +76,10 @@ def test_a_resumed_run_equals_an_unbroken_one(
     histories = [(run / "history.csv").read_text() for run in (unbroken[name], tmp_path)]
     assert histories[0] == histories[1]
     assert len(histories[0].splitlines()) == 4
+    shown = scalars(tmp_path)
+    assert shown == scalars(unbroken[name])
+    assert [place for place, _ in shown["train: step/loss"]] == [3, 9, 15]
+    assert [place for place, _ in shown["val: epoch/loss"]] == [5, 11, 17]
 
 
 def test_sigterm_leaves_a_whole_checkpoint(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
