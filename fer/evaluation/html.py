@@ -1,22 +1,17 @@
 """report.html: one self-contained page with every number and picture of a report. Knows nothing of networks or data."""
 
 import base64
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.6em; margin-bottom: 0.2em; } h2 { font-size: 1.2em; margin: 2em 0 0.4em; }
-table { border-collapse: collapse; margin: 0.6em 0; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25em 0.7em; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
-th { border-bottom: 2px solid #888; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; white-space: normal; } small { color: #666; }
-figure { margin: 1.2em 0 2em; } figure img { max-width: 100%; }
-figcaption { color: #444; font-size: 0.92em; max-width: 52em; }
-code, pre { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
-pre { background: #f6f6f6; padding: 0.8em; overflow-x: auto; }
-"""
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from fer.evaluation.verdict import verdict
+from fer.labels import emotion_color
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 METRICS = {
     "accuracy": "accuracy",
@@ -34,27 +29,60 @@ METRICS = {
     "ece": "ECE, 15 bins",
 }
 
-# Heading and caption by the name of the picture, in the order of the page.
+# The pictures of the training run, by the names of their files in plots/.
+TRAINING = ("training_progress", "samples", "architecture")
+
+# By the name of the picture: its heading, and how to read it.
 CAPTIONS = {
+    "training_progress": (
+        "Training curves",
+        "By epoch. Good training lifts val together with train; where train rises and val does not, the network learns "
+        "its faces by heart. The dot is the epoch of best.ckpt.",
+    ),
+    "samples": (
+        "Training faces",
+        "Some faces of each class, each beside a copy as the network sees it in training: turned, shifted, covered. "
+        "The expression should still be seen in the copy.",
+    ),
+    "architecture": (
+        "The network",
+        "From the face to the probabilities, block by block, with the shape that each passes on and its parameters.",
+    ),
     "ensemble": (
         "Ensemble and members",
-        "Left: the ensemble beside its members. Right: the share of images on which two members differ.",
+        "Left: the ensemble beside its members; it helps where its interval lies right of theirs. Right: the share of "
+        "images on which two members differ; members that never differ add nothing.",
     ),
-    "confusion_matrix": ("Confusion matrix", "Rows are labels, columns predictions."),
-    "per_class": ("Precision, recall and F1 by class", "Whiskers are 95 % bootstrap intervals over images."),
-    "roc": ("ROC curves", "Each class against all others; dotted is guessing."),
+    "confusion_matrix": (
+        "Confusion matrix",
+        "A row says what the faces of one label were taken for; on the diagonal they were named right. Dark cells off "
+        "the diagonal are classes that the network mixes up.",
+    ),
+    "per_class": (
+        "Precision, recall and F1 by class",
+        "Precision: how many of the faces that were called so are so. Recall: how many of those that are so were "
+        "called so. F1 is low when either is. Whiskers are 95 % bootstrap intervals over images.",
+    ),
+    "roc": (
+        "ROC curves",
+        "Each class against all others: the closer to the upper left corner, the better; dotted is guessing. Circles "
+        "and diamonds are the thresholds of the table above.",
+    ),
     "precision_recall": (
         "Precision-recall curves",
-        "Each class against all others; dotted is the share of the class, which guessing reaches.",
+        "Each class against all others: the closer to the upper right corner, the better; dotted is the share of the "
+        "class, which guessing reaches.",
     ),
     "reliability": (
         "Reliability",
-        "Of the predictions with a confidence, the share that is right; dotted is perfect calibration. Below, how many "
-        "predictions have that confidence. The temperature was fitted on the validation split.",
+        "Bars on the dotted line are honest confidences: of the predictions with 80 %, 80 % are right. Bars below it "
+        "are too sure, above it too modest. Underneath, how many predictions have that confidence. The temperature was "
+        "fitted on the validation split.",
     ),
     "groups": (
         "Accuracy by group",
-        "With 95 % intervals; dotted is the accuracy of all. Gray groups have too few rows to read a gap from.",
+        "Intervals that do not overlap are a gap; dotted is the accuracy of all. Gray groups have too few rows to read "
+        "a gap from.",
     ),
     "abstention": (
         "Saying nothing when unsure",
@@ -63,21 +91,67 @@ CAPTIONS = {
     ),
     "mistakes": (
         "Most confident mistakes",
-        "The mistakes that the network is most sure of, with the row of the source. Some are mistakes of the label.",
+        "The mistakes that the network is most sure of, with the row of the source. Look for what they share; some are "
+        "mistakes of the label.",
     ),
-    "predictions": ("Random faces", "A random draw; red is wrong."),
+    "predictions": (
+        "Random faces",
+        "A random draw, to see what the faces are like; red with a cross is wrong, with the label below.",
+    ),
     "robustness": (
         "Corrupted faces",
-        "Accuracy by severity; dotted is that of the clean faces. Below each curve, a face at the first, third and "
-        "fifth severity. What each corruption is: fer/data/corruptions.py.",
+        "Accuracy by severity: a curve that falls early is a weakness; dotted is the accuracy on the clean faces. "
+        "Below each curve, a face at the first, third and fifth severity. What each is: fer/data/corruptions.py.",
     ),
-    "corruptions": ("One face under every corruption", "Clean, then severities 1 to 5."),
+    "corruptions": (
+        "One face under every corruption",
+        "Clean, then severities 1 to 5: how much you yourself can still see.",
+    ),
     "grad_cam": (
         "Grad-CAM",
-        "Red is what speaks for the predicted class. A red caption is a wrong prediction. A map shows where "
+        "Bright is what speaks for the predicted class. Red with a cross is a wrong prediction. A map shows where "
         "evidence was found, not that it is a good reason.",
     ),
 }
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row says what it is about, and has the colour of its class in `colors`."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    colors: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with its heading and how to read it."""
+
+    heading: str
+    caption: str
+    png: str  # base64
+    kind: str = "picture"
+
+
+Block = Table | Text | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a line in the table of contents."""
+
+    heading: str
+    blocks: Sequence[Block]
 
 
 def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: str, title: str) -> str:
@@ -85,52 +159,56 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: s
 
     Args:
         report: content of metrics.json.
-        pictures: PNG files by name, NAME_SPLIT with NAME of `CAPTIONS`.
+        pictures: PNG files by name: those of `TRAINING`, and NAME_SPLIT with NAME of `CAPTIONS`.
         settings: of the run, as YAML.
         title: of the page.
     """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    sections = [section for section in _sections(report, pictures) if section.blocks]
+    return environment.get_template(TEMPLATE.name).render(
+        title=title,
+        verdict=verdict(report),
+        sections=sections,
+        provenance=_provenance(report),
+        settings=settings,
+    )
+
+
+def _sections(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Iterable[Section]:
     split = report["reported_split"]
-    columns = [(split, report[split])]
-    if "accuracy" in report[split].get("cleaned", {}):
-        columns.append((f"{split} cleaned", report[split]["cleaned"]))
-    without = report[split]["without_copies"]
-    if without["removed"] and "accuracy" in without:
-        columns.append((f"{split} without copies", without))
-    columns += [(name, report[name]) for name in ("val",) if name in report and name != split]
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f"<p><small>{escape(_summary(report))}</small></p>",
-        "<h2>Numbers</h2>",
-        _numbers(columns),
-        f"<p><small>In brackets: 95 % intervals, bootstrap over images. {escape(_copies(report, split))} "
-        f"{escape(about_labels(report))}</small></p>",
-        f"<h2>By class ({split})</h2>",
-        _per_class(report[split]["per_class"]),
-    ]
-    if "members" in report[split]:
-        body += ["<h2>Members</h2>", _members(report, split)]
-    for name, grouping in report[split].get("groups", {}).items():
-        body += [f"<h2>By {escape(name)} ({split})</h2>", _groups(grouping)]
-    if "abstention" in report[split]:
-        body += [f"<h2>Answers from a minimum confidence on ({split})</h2>", _abstention(report[split], split)]
-    if "robustness" in report:
-        body += [f"<h2>Corrupted faces ({split})</h2>", _robustness(report["robustness"])]
-    for name, (heading, caption) in CAPTIONS.items():
-        for where in (split, *(key for key in ("val", "test") if key != split)):
-            if f"{name}_{where}" in pictures:
-                body.append(_figure(pictures[f"{name}_{where}"], f"{heading} ({where})", caption))
-    body += [
-        "<h2>Where this comes from</h2>",
-        _provenance(report),
-        f"<details><summary>All settings</summary><pre>{escape(settings)}</pre></details>",
-    ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    page = [
-        f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head><body>',
-        *body,
-        "</body></html>\n",
-    ]
-    return "\n".join(page)
+    found = report[split]
+
+    def drawn(*names: str) -> list[Block]:
+        """The pictures of the reported split, and the confusion matrix of the other one."""
+        places = [split, *(key for key in ("val", "test") if key != split)]
+        return [
+            _picture(pictures[f"{name}_{where}"], name, where)
+            for name in names
+            for where in places
+            if f"{name}_{where}" in pictures
+        ]
+
+    yield Section("Training", [_picture(pictures[name], name) for name in TRAINING if name in pictures])
+    yield Section("Numbers", [Text(_summary(report)), *_numbers(report, split)])
+    yield Section("By class", [*_per_class(found["per_class"]), *drawn("per_class", "confusion_matrix")])
+    yield Section(
+        "Operating points", [*_operating_points(found["operating_points"], split), *drawn("roc", "precision_recall")]
+    )
+    unsure = _abstention(found, split) if "abstention" in found else []
+    yield Section("Confidence", [*drawn("reliability"), *unsure, *drawn("abstention")])
+    yield Section("Members", [*(_members(found) if "members" in found else []), *drawn("ensemble")])
+    groups = [block for name, grouping in found.get("groups", {}).items() for block in _groups(name, grouping)]
+    yield Section("Groups", [*groups, *drawn("groups")])
+    corrupted = _robustness(report["robustness"]) if "robustness" in report else []
+    yield Section("Corrupted faces", [*corrupted, *drawn("robustness", "corruptions")])
+    yield Section("Faces", drawn("mistakes", "predictions", "grad_cam"))
+
+
+def _picture(png: bytes, name: str, where: str | None = None) -> Picture:
+    heading, caption = CAPTIONS[name]
+    return Picture(heading if where is None else f"{heading} ({where})", caption, base64.b64encode(png).decode())
 
 
 def _number(value: float | None, interval: Sequence[float] | None = None, digits: int = 4) -> str:
@@ -148,16 +226,6 @@ def _summary(report: Mapping[str, Any]) -> str:
     )
 
 
-def _copies(report: Mapping[str, Any], split: str) -> str:
-    without = report[split]["without_copies"]
-    if not without["removed"]:
-        return f"No {split} image has an exact or near copy among the training images."
-    return (
-        f"{without['removed']:,} of the {split} images have an exact ({without['exact']:,}) or near copy among the "
-        f"training images; the column '{split} without copies' leaves them out."
-    )
-
-
 def about_labels(report: Mapping[str, Any]) -> str:
     """Whose labels the network was trained on and is judged by, and what the cleaned split leaves out."""
     exclude = report["exclude"]
@@ -169,53 +237,92 @@ def about_labels(report: Mapping[str, Any]) -> str:
     return f"{text} {what} on {exclude['list']} for {', '.join(exclude['reasons'])}; 'cleaned' leaves them out."
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in header)
-    lines = "\n".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table>"
-
-
-def _numbers(columns: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def _numbers(report: Mapping[str, Any], split: str) -> list[Block]:
+    columns = [(split, report[split])]
+    if "accuracy" in report[split].get("cleaned", {}):
+        columns.append((f"{split} cleaned", report[split]["cleaned"]))
+    if "accuracy" in report[split]["without_copies"]:
+        columns.append((f"{split} without copies", report[split]["without_copies"]))
+    columns += [(name, report[name]) for name in ("val",) if name in report and name != split]
     rows = [["images", *(f"{metrics['images']:,}" for _, metrics in columns)]]
     for key, name in METRICS.items():
         rows.append([name, *(_number(metrics[key], metrics["interval95"].get(key)) for _, metrics in columns)])
-    return _table(["", *(name for name, _ in columns)], rows)
+    note = f"In brackets: 95 % intervals, bootstrap over images. {about_labels(report)}"
+    return [Table(["", *(name for name, _ in columns)], rows), Text(note)]
 
 
-def _per_class(per_class: Mapping[str, Any]) -> str:
-    keys = ("precision", "recall", "f1", "auroc", "average_precision")
+def _colors(names: Iterable[str]) -> dict[str, str]:
+    return {name: "#{:02x}{:02x}{:02x}".format(*emotion_color(name)) for name in names}
+
+
+def _per_class(per_class: Mapping[str, Any]) -> list[Block]:
+    keys = ("recall", "precision", "f1", "auroc", "average_precision")
+    ordered = weakest_first(per_class)
     rows = [
         [name, f"{metrics['images']:,}", *(_number(metrics[key], metrics["interval95"][key], 3) for key in keys)]
-        for name, metrics in per_class.items()
+        for name, metrics in ordered.items()
     ]
-    return _table(["class", "images", "precision", "recall", "F1", "AUROC", "average precision"], rows)
+    header = ["class", "images", "recall", "precision", "F1", "AUROC", "average precision"]
+    return [Table(header, rows, _colors(per_class)), Text("The class that is recognised least comes first.")]
 
 
-def _members(report: Mapping[str, Any], split: str) -> str:
+def weakest_first(per_class: Mapping[str, Any]) -> dict[str, Any]:
+    """Classes by recall, those without images last."""
+    return dict(sorted(per_class.items(), key=lambda item: (not item[1]["images"], item[1]["recall"])))
+
+
+def _operating_points(points: Mapping[str, Any], split: str) -> list[Block]:
+    rows = []
+    for name, kinds in points["classes"].items():
+        row = [name]
+        for kind, goal in (("precision_90", "precision"), ("best_f1", "f1")):
+            judged = kinds[kind]
+            if judged is None:
+                row += ["not reached", *["-"] * 4]
+                continue
+            shares = (_number(judged[key], digits=3) for key in (goal, "true_positive_rate", "false_positive_rate"))
+            row += [_number(judged["threshold"], digits=3), f"{judged['called']:,}", *shares]
+        rows.append(row)
+    header = ["class"]
+    for goal in ("precision", "F1"):
+        header += [f"at {'90 % precision' if goal == 'precision' else 'best F1'}: threshold", "called"]
+        header += [goal, "true positive rate", "false positive rate"]
+    chosen_on = points["chosen_on"]
+    own = chosen_on == split
+    note = (
+        "A face is called a class when that class has at least this probability, whatever the others have. Thresholds "
+        f"were chosen on {'these same' if own else 'the'} {chosen_on} rows"
+        f"{', so the figures lean to the good side' if own else f' and judged on {split}'}. True positive rate: the "
+        "share of the class that is called so; false positive rate: the share of all other faces that is called so."
+    )
+    return [Table(header, rows, _colors(points["classes"])), Text(note)]
+
+
+def _members(metrics: Mapping[str, Any]) -> list[Block]:
     keys = ("accuracy", "f1", "loss", "ece")
-    metrics = report[split]
     rows = [
         ["ensemble", *(_number(metrics[key], metrics["interval95"].get(key)) for key in keys)],
         *([member["path"], *(_number(member[key]) for key in keys)] for member in metrics["members"]),
     ]
     disagreement = metrics["disagreement"]
-    return _table(["", "accuracy", "F1, macro", "NLL", "ECE"], rows) + (
-        f"<p>Not all members agree on {disagreement['any']:.1%} of the images; two members differ on "
-        f"{disagreement['mean_of_pairs']:.1%} on average; at least one is right on {disagreement['one_right']:.1%}.</p>"
+    note = (
+        f"Not all members agree on {disagreement['any']:.1%} of the images; two members differ on "
+        f"{disagreement['mean_of_pairs']:.1%} on average; at least one is right on {disagreement['one_right']:.1%}."
     )
+    return [Table(["", "accuracy", "F1, macro", "NLL", "ECE"], rows), Text(note)]
 
 
-def _groups(grouping: Mapping[str, Any]) -> str:
+def _groups(name: str, grouping: Mapping[str, Any]) -> list[Block]:
     groups = grouping["groups"]
     classes = list(next(iter(groups.values()))["recall"]) if groups else []
     rows = [
         [
-            name,
+            group,
             f"{own['images']:,}",
             _number(own["accuracy"], own["interval95"], 3),
             *(_number(of["recall"], of["interval95"], 3) for of in own["recall"].values()),
         ]
-        for name, own in groups.items()
+        for group, own in groups.items()
     ]
     gap, text = grouping["largest_gap"], ""
     if gap is not None:
@@ -227,10 +334,11 @@ def _groups(grouping: Mapping[str, Any]) -> str:
         text += f"Too few rows to read a gap from: {', '.join(grouping['few'])}. "
     if grouping["without"]:
         text += f"{grouping['without']:,} rows are in no group."
-    return _table(["", "images", "accuracy", *(f"recall, {name}" for name in classes)], rows) + f"<p>{escape(text)}</p>"
+    table = Table([f"by {name}", "images", "accuracy", *(f"recall, {label}" for label in classes)], rows)
+    return [table, *([Text(text)] if text else [])]
 
 
-def _abstention(metrics: Mapping[str, Any], split: str) -> str:
+def _abstention(metrics: Mapping[str, Any], split: str) -> list[Block]:
     found = metrics["abstention"]
     rows = []
     for wanted, judged in found["thresholds"].items():
@@ -245,13 +353,14 @@ def _abstention(metrics: Mapping[str, Any], split: str) -> str:
         else "fitted on the validation split; right and answered are of one half of it with what was fitted on the "
         "other, mean and spread of 95 % of 20 divisions"
     )
-    return _table(["wanted", "minimum confidence", "right", "answered"], rows) + (
-        f"<p><small>Minimum confidences are {where}. Area under the risk-coverage curve: {found['area']:.4f}, 0 for a "
-        "network without mistakes.</small></p>"
+    note = (
+        f"Minimum confidences are {where}. Area under the risk-coverage curve: {found['area']:.4f}, 0 for a network "
+        "without mistakes."
     )
+    return [Table(["wanted", "minimum confidence", "right", "answered"], rows), Text(note)]
 
 
-def _robustness(robustness: Mapping[str, Any]) -> str:
+def _robustness(robustness: Mapping[str, Any]) -> list[Block]:
     rows = []
     for name, found in robustness["corruptions"].items():
         means = (sum(found[key]) / len(found[key]) for key in ("accuracy", "f1", "ece", "changed"))
@@ -260,12 +369,13 @@ def _robustness(robustness: Mapping[str, Any]) -> str:
         rows.append([f"{name.replace('_', ' ')}: {amounts}", *accuracies, *(f"{mean:.3f}" for mean in means)])
     header = ["", *(f"accuracy at {severity}" for severity in range(1, 6)), "mean", "F1", "ECE", "changed"]
     count = next(iter(robustness["corruptions"].values()))["n"]
-    return _table(header, rows) + (
-        f"<p>Accuracy {robustness['clean_accuracy']:.4f} on the same {count:,} faces as they are, "
+    note = (
+        f"Accuracy {robustness['clean_accuracy']:.4f} on the same {count:,} faces as they are, "
         f"{robustness['mean_accuracy']:.4f} in the mean over corruptions and severities. F1, ECE and the share of "
         "answers that changed are means over severities. Only results with the same digest of the corruptions, "
-        f"{escape(robustness['digest'])}, can be compared.</p>"
+        f"{robustness['digest']}, can be compared."
     )
+    return [Table(header, rows), Text(note)]
 
 
 def _labels(report: Mapping[str, Any]) -> str:
@@ -274,37 +384,24 @@ def _labels(report: Mapping[str, Any]) -> str:
     return f"judged by {evaluation}" if train is None else f"trained on {train}, judged by {evaluation}"
 
 
-def _excluded(exclude: Mapping[str, Any]) -> str:
-    return f"{exclude['list']}, {', '.join(exclude['reasons'])}: {exclude['action']}"
-
-
-def _figure(png: bytes, name: str, caption: str) -> str:
-    data = base64.b64encode(png).decode()
-    return (
-        f'<h2>{escape(name)}</h2><figure><img alt="{escape(name)}" '
-        f'src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption></figure>'
-    )
-
-
-def _provenance(report: Mapping[str, Any]) -> str:
+def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for checkpoint in report["checkpoints"]:
         rows += [
-            ["checkpoint", checkpoint["path"]],
-            ["sha256", checkpoint["sha256"]],
-            ["network", f"{checkpoint['network']}, epoch {checkpoint['epoch']}, {checkpoint['weights']} weights"],
-            ["temperature", f"{checkpoint['temperature']:.4f}"],
+            ("checkpoint", checkpoint["path"]),
+            ("sha256", checkpoint["sha256"]),
+            ("network", f"{checkpoint['network']}, epoch {checkpoint['epoch']}, {checkpoint['weights']} weights"),
+            ("temperature", f"{checkpoint['temperature']:.4f}"),
         ]
+    exclude = report["exclude"]
     rows += [
-        ["test-time augmentation", report["tta"]],
-        ["data", f"{report['data']}, {report['division']}"],
-        ["labels", _labels(report)],
-        *([["exclude", _excluded(report["exclude"])]] if report["exclude"] else []),
-        ["seed", str(report["seed"])],
-        ["versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())],
-        ["commit", report["commit"] or "-"],
+        ("test-time augmentation", report["tta"]),
+        ("data", f"{report['data']}, {report['division']}"),
+        ("labels", _labels(report)),
+        ("seed", str(report["seed"])),
+        ("versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())),
+        ("commit", report["commit"] or "-"),
     ]
-    lines = "\n".join(
-        f'<tr><td>{escape(key)}</td><td class="text"><code>{escape(value)}</code></td></tr>' for key, value in rows
-    )
-    return f"<table><tbody>\n{lines}\n</tbody></table>"
+    if exclude is not None:
+        rows.append(("exclude", f"{exclude['list']}, {', '.join(exclude['reasons'])}: {exclude['action']}"))
+    return rows

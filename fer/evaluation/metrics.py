@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import (
@@ -16,9 +17,12 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
+from fer.abstention import risk_coverage
 from fer.evaluation.bootstrap import interval95
 
 ECE_BINS = 15
+WRONG_AT_90 = 0.1  # share of false alarms at a precision of 90 %
+FEWEST_CALLS = 10  # of fewer images a precision of 90 % is luck
 HEADLINE = ("accuracy", "f1", "precision", "recall")
 
 
@@ -33,8 +37,9 @@ def compute_metrics(probabilities: Tensor, targets: Tensor, classes: tuple[str, 
     Returns:
         "accuracy" over all images; "f1", "precision" and "recall" as the mean over classes and as "weighted_...";
         "balanced_accuracy"; "auroc" and "average_precision" one class against the rest, mean over classes; "loss"
-        (negative log-likelihood), "brier" (sum over classes), "ece" (15 bins); "images"; "interval95" with [low, high]
-        for all of these but the ECE (see `fer.evaluation.bootstrap`); "per_class" with the same by class and the number
+        (negative log-likelihood), "brier" (sum over classes), "ece" (15 bins), "confidence" (mean of the highest
+        probability); "images"; "interval95" with [low, high] for all of these but the last two (see
+        `fer.evaluation.bootstrap`); "per_class" with the same by class and the number
         of images; "confusion_matrix" with targets as rows. Means leave out classes that are neither among the targets
         nor predicted, as scikit-learn's do. AUROC and average precision of a class without images are None.
     """
@@ -72,6 +77,7 @@ def compute_metrics(probabilities: Tensor, targets: Tensor, classes: tuple[str, 
     metrics["loss"] = float(torch.nn.functional.nll_loss(probabilities.clamp(min=1e-12).log(), targets))
     metrics["brier"] = float(((probabilities - one_hot) ** 2).sum(dim=1).mean())
     metrics["ece"] = float(multiclass_calibration_error(probabilities, targets, count, n_bins=ECE_BINS))
+    metrics["confidence"] = float(probabilities.amax(dim=1).mean())
     class_intervals = found.pop("per_class")
     metrics["interval95"] = found
     metrics["per_class"] = {
@@ -84,3 +90,69 @@ def compute_metrics(probabilities: Tensor, targets: Tensor, classes: tuple[str, 
     }
     metrics["confusion_matrix"] = matrix.tolist()
     return metrics
+
+
+def choose_thresholds(
+    probabilities: Tensor, targets: Tensor, classes: tuple[str, ...]
+) -> dict[str, dict[str, float | None]]:
+    """The probabilities from which on a class would be called present, each class against the rest.
+
+    Args:
+        probabilities: float (N, C), N > 0.
+        targets: int64 (N,).
+        classes: names in the order of the columns.
+
+    Returns:
+        By class "precision_90", the lowest threshold at which 90 % of at least 10 calls are right, None where none is
+        so good; and "best_f1". A class without images has None for both.
+    """
+    chosen: dict[str, dict[str, float | None]] = {}
+    for index, name in enumerate(classes):
+        positive = (targets == index).numpy()
+        thresholds, share_called, wrong = risk_coverage(probabilities[:, index].double().numpy(), positive)
+        called = (share_called * len(positive)).round()
+        f1 = 2 * called * (1 - wrong) / (called + positive.sum())
+        precise = np.flatnonzero(
+            (wrong <= WRONG_AT_90) & (called >= FEWEST_CALLS)
+        )  # thresholds fall, so the last one finds the most
+        chosen[name] = {
+            "precision_90": float(thresholds[precise[-1]]) if len(precise) else None,
+            "best_f1": float(thresholds[f1.argmax()]) if positive.any() else None,
+        }
+    return chosen
+
+
+def judge_thresholds(
+    probabilities: Tensor,
+    targets: Tensor,
+    classes: tuple[str, ...],
+    thresholds: dict[str, dict[str, float | None]],
+) -> dict[str, dict[str, dict[str, Any] | None]]:
+    """What thresholds of `choose_thresholds` do on a split, perhaps another one.
+
+    Returns:
+        By class and kind of threshold: "threshold", "called" (images at or above it), "precision", "f1",
+        "true_positive_rate", "false_positive_rate"; a share of nothing is None. None where there is no threshold.
+    """
+    judged: dict[str, dict[str, dict[str, Any] | None]] = {}
+    for index, name in enumerate(classes):
+        positive, judged[name] = targets == index, {}
+        for kind, threshold in thresholds[name].items():
+            if threshold is None:
+                judged[name][kind] = None
+                continue
+            called = probabilities[:, index].double() >= threshold
+            true, false = int((called & positive).sum()), int((called & ~positive).sum())
+            judged[name][kind] = {
+                "threshold": threshold,
+                "called": true + false,
+                "precision": _share(true, true + false),
+                "f1": _share(2 * true, true + false + int(positive.sum())),
+                "true_positive_rate": _share(true, int(positive.sum())),
+                "false_positive_rate": _share(false, int((~positive).sum())),
+            }
+    return judged
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

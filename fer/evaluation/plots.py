@@ -8,12 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
 from fer import abstention
 from fer.evaluation.metrics import ECE_BINS
+from fer.labels import emotion_color
 
 # Names of files and classes are drawn as they are: a dollar sign in one is no formula.
 matplotlib.rcParams["text.parse_math"] = False
@@ -23,7 +27,9 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 _DPI = 110
-_COLOURS = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+_COLOURS = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]  # of networks
+_POINTS = {"precision_90": ("o", "90 % precision"), "best_f1": ("D", "best F1")}
+_EDGE = [withStroke(linewidth=2.5, foreground="dimgray")]  # so that bright lines are seen on white
 _WRONG = "firebrick"
 _GALLERY_COLUMNS = 8
 _TITLE = 11  # room for a sheet's title, in pixels of its pictures
@@ -55,13 +61,16 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], ti
     return figure
 
 
-def roc_curves(probabilities: Tensor, targets: Tensor, classes: Sequence[str], title: str) -> Figure:
+def roc_curves(
+    probabilities: Tensor, targets: Tensor, classes: Sequence[str], points: Mapping[str, Any], title: str
+) -> Figure:
     """Each class against the rest: how many of its images are found, at how many false alarms.
 
     Args:
         probabilities: float (N, C).
         targets: int64 (N,).
         classes: names in the order of the columns.
+        points: by class what is marked on its curve, as `fer.evaluation.metrics.judge_thresholds` returns it.
         title: of the picture.
     """
     figure, axis = _square(title)
@@ -71,17 +80,23 @@ def roc_curves(probabilities: Tensor, targets: Tensor, classes: Sequence[str], t
         if 0 < positive.sum() < len(targets):
             false, true, _ = binary_roc(probabilities[:, index], positive)
             area = np.trapezoid(true.numpy(), false.numpy())
-            axis.plot(false, true, color=_COLOURS[index % 10], label=f"{name} {area:.3f}")
+            axis.plot(false, true, color=_colour(name), path_effects=_EDGE, label=f"{name} {area:.3f}")
+            for kind, (marker, _) in _POINTS.items():
+                if (point := points[name][kind]) is not None:
+                    place = point["false_positive_rate"], point["true_positive_rate"]
+                    axis.plot(*place, marker, color=_colour(name), markeredgecolor="black", markersize=7, zorder=3)
     axis.set_xlabel("false positive rate")
     axis.set_ylabel("true positive rate (recall)")
-    figure.legend(title="area under the curve", loc="outside right center", frameon=False)
+    curves, _ = axis.get_legend_handles_labels()
+    marks = [Line2D([], [], marker=m, color="gray", linestyle="", label=text) for m, text in _POINTS.values()]
+    figure.legend(handles=[*curves, *marks], title="area under the curve", loc="outside right center", frameon=False)
     return figure
 
 
 def precision_recall_curves(probabilities: Tensor, targets: Tensor, classes: Sequence[str], title: str) -> Figure:
     """Each class against the rest; dotted is what guessing reaches, the share of the class.
 
-    Args: as for `roc_curves`.
+    Args: as for `roc_curves`, without points.
     """
     figure, axis = _square(title)
     for index, name in enumerate(classes):
@@ -89,9 +104,9 @@ def precision_recall_curves(probabilities: Tensor, targets: Tensor, classes: Seq
         if 0 < positive.sum() < len(targets):
             precision, recall, _ = binary_precision_recall_curve(probabilities[:, index], positive)
             average = float(-((recall[1:] - recall[:-1]) * precision[:-1]).sum())
-            colour = _COLOURS[index % 10]
-            axis.step(recall, precision, color=colour, where="pre", label=f"{name} {average:.3f}")
-            axis.axhline(float(positive.double().mean()), color=colour, linewidth=0.8, linestyle=":")
+            colour = _colour(name)
+            axis.step(recall, precision, color=colour, where="pre", path_effects=_EDGE, label=f"{name} {average:.3f}")
+            axis.axhline(float(positive.double().mean()), color=colour, linewidth=1.2, linestyle=":")
     axis.set_xlabel("recall")
     axis.set_ylabel("precision")
     figure.legend(title="average precision", loc="outside right center", frameon=False)
@@ -191,7 +206,9 @@ def per_class_bars(per_class: Mapping[str, Any], title: str) -> Figure:
     """
     figure = Figure(figsize=(1.2 * len(per_class) + 1.6, 4.2), dpi=_DPI, layout="constrained")
     axis = figure.subplots()
-    for offset, name in enumerate(("precision", "recall", "f1")):
+    colours = [_colour(name) for name in per_class]
+    hatches = {"precision": "////", "recall": "", "f1": "...."}
+    for offset, (name, hatch) in enumerate(hatches.items()):
         values = np.array([metrics[name] for metrics in per_class.values()])
         ends = [metrics["interval95"][name] or [metrics[name]] * 2 for metrics in per_class.values()]
         low, high = np.array(ends).T
@@ -200,17 +217,22 @@ def per_class_bars(per_class: Mapping[str, Any], title: str) -> Figure:
             values,
             0.25,
             yerr=[np.maximum(values - low, 0), np.maximum(high - values, 0)],
-            color=_COLOURS[offset],
-            alpha=0.85,
+            color=colours,
+            hatch=hatch,
+            edgecolor="black",
+            linewidth=0.6,
             error_kw={"elinewidth": 0.9, "capsize": 2},
-            label="F1" if name == "f1" else name,
         )
     names = [f"{name}\n{metrics['images']:,} images" for name, metrics in per_class.items()]
     axis.set_xticks(range(len(names)), names)
     axis.set_ylim(0, 1)
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    keys = [
+        Patch(facecolor="lightgray", edgecolor="black", hatch=hatch, label="F1" if name == "f1" else name)
+        for name, hatch in hatches.items()
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -246,7 +268,7 @@ def group_bars(groupings: Mapping[str, Any], accuracy: float, title: str) -> Fig
 def gallery(
     images: Images, targets: Labels, probabilities: Array, classes: Sequence[str], title: str, names: Sequence[str] = ()
 ) -> Figure:
-    """A grid of faces with prediction and confidence; wrong ones in red, with their label.
+    """A grid of faces with prediction and confidence; wrong ones in red with a cross, and with their label.
 
     Args:
         images: uint8 (N, 48, 48).
@@ -292,7 +314,7 @@ def grad_cam_maps(
     for row, name in enumerate(classes):
         sheet.write_left(row, name)
         for column, i in enumerate(np.flatnonzero(targets == row)):
-            heat = matplotlib.colormaps["jet"](maps[i])[..., :3]
+            heat = matplotlib.colormaps["inferno"](maps[i])[..., :3]
             gray = np.repeat(images[i, :, :, None] / 255, 3, axis=2)
             gap = np.ones((images.shape[1], 2, 3))
             text, colour = _caption(probabilities[i], int(targets[i]), classes)
@@ -449,13 +471,17 @@ def corruption_sheet(corruptions: Mapping[str, Any], examples: Mapping[str, Imag
     return sheet.figure(title)
 
 
+def _colour(name: str) -> tuple[float, ...]:
+    return tuple(part / 255 for part in emotion_color(name))
+
+
 def _mean_by_severity(found: Mapping[str, Any]) -> Array:
     means: Array = np.mean([values["accuracy"] for values in found.values()], axis=0)
     return means
 
 
 def _square(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.8, 5.2), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(7.2, 5.2), dpi=_DPI, layout="constrained")
     axis = figure.subplots()
     axis.set_xlim(-0.01, 1.01)
     axis.set_ylim(-0.01, 1.01)
@@ -466,6 +492,7 @@ def _square(title: str) -> tuple[Figure, Axes]:
 
 
 def _caption(probabilities: Array, target: int, classes: Sequence[str]) -> tuple[str, str]:
-    """Prediction with confidence, and the colour to write it in."""
+    """Prediction with confidence, and the colour to write it in; a wrong one has a cross, which all people see."""
     predicted = int(probabilities.argmax())
-    return f"{classes[predicted]} {probabilities[predicted]:.0%}", "black" if predicted == target else _WRONG
+    text = f"{classes[predicted]} {probabilities[predicted]:.0%}"
+    return (text, "black") if predicted == target else (f"✗ {text}", _WRONG)

@@ -37,7 +37,7 @@ from fer.errors import UserError
 from fer.evaluation import html, plots
 from fer.evaluation.grad_cam import grad_cam
 from fer.evaluation.groups import FEWEST, measure_groups
-from fer.evaluation.metrics import HEADLINE, compute_metrics
+from fer.evaluation.metrics import HEADLINE, choose_thresholds, compute_metrics, judge_thresholds
 from fer.evaluation.robustness import choose_faces, measure_robustness
 from fer.files import cell, write_whole
 from fer.labels import resolve_classes, subset_name
@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 _GALLERY = 32  # faces
 _MAPS_PER_CLASS = 5
+_LARGEST_PICTURE = 1_000_000  # bytes of a picture that is taken from the training run: the page stays under 5 MB
 
 
 @dataclass
@@ -114,6 +115,12 @@ def evaluate(
         for split, outcome in outcomes.items():
             fitted_on = None if split == "val" else said["val"]
             outcome.metrics["abstention"] = measure_abstention(*said[split], fitted_on)
+    chosen_on = "val" if "val" in outcomes else reported
+    base = outcomes[chosen_on]
+    thresholds = choose_thresholds(base.probabilities, base.targets, classes)
+    for outcome in outcomes.values():
+        judged = judge_thresholds(outcome.probabilities, outcome.targets, classes, thresholds)
+        outcome.metrics["operating_points"] = {"chosen_on": chosen_on, "classes": judged}
     report: dict[str, Any] = {
         "checkpoints": [_describe(member) for member in members],
         "classes": list(classes),
@@ -123,6 +130,7 @@ def evaluate(
         "division": _division(settings),
         "labels": {"train": _trained_labels(members), "evaluation": datamodule.describe_labels()["evaluation"]},
         "exclude": _exclusion(settings, datamodule),
+        "training": _training_data(members, datamodule),
         "reported_split": reported,
         "versions": {
             "fer": fer.__version__,
@@ -156,7 +164,7 @@ def evaluate(
                 pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
                 logger.experiment.add_image(f"{split}/{name}", pixels, step, dataformats="HWC")
     text = yaml.safe_dump(settings.plain() | {"name": settings.run_name}, sort_keys=False, allow_unicode=True)
-    page = html.render(report, pictures, text, _title(members))
+    page = html.render(report, pictures | _training_pictures(members), text, _title(members))
     write_whole(run_dir / rundir.REPORT, page.encode())
     if logger is not None:
         _log_outcome(logger, settings, report, max(step - 1, 0))
@@ -357,6 +365,50 @@ def _trained_labels(members: Sequence[_Member]) -> str | None:
     return "; ".join(dict.fromkeys(found))
 
 
+def _training_data(members: Sequence[_Member], datamodule: FER2013DataModule) -> dict[str, Any]:
+    """What the members learnt from.
+
+    Returns:
+        "counts", the training rows by class, None unless every checkpoint says that they are the ones at hand;
+        "beside", what they began from or learnt from besides, None where a member lies in no run.
+    """
+    at_hand = datamodule.digest()
+    same = all(_made_from(member.content) == at_hand for member in members)
+    runs = [rundir.of_checkpoint(member.path) for member in members]
+    beside: list[str] | None = []
+    for run in runs:
+        if run is None or beside is None:
+            beside = None
+            continue
+        saved = rundir.load(run)
+        found = {
+            "weights of ImageNet": saved.model.pretrained,
+            f"the weights of {saved.model.weights}": saved.model.weights,
+            "the answers of teachers": saved.teacher,
+        }
+        beside += [what for what, given in found.items() if given and what not in beside]
+    return {"counts": datamodule.class_counts().get("train") if same else None, "beside": beside}
+
+
+def _made_from(content: dict[str, Any]) -> object:
+    """The digest of the data that a checkpoint says it was made from; checkpoints before version 0.2 say nothing."""
+    provenance = content[SPEC_KEY].get("provenance")
+    return provenance.get("data") if isinstance(provenance, dict) else None
+
+
+def _training_pictures(members: Sequence[_Member]) -> dict[str, bytes]:
+    """What the training of a single checkpoint left in its run's plots/, by name."""
+    run = rundir.of_checkpoint(members[0].path) if len(members) == 1 else None
+    if run is None:
+        return {}
+    files = {name: run / rundir.PLOTS / f"{name}.png" for name in html.TRAINING}
+    return {
+        name: file.read_bytes()
+        for name, file in files.items()
+        if file.is_file() and file.stat().st_size <= _LARGEST_PICTURE
+    }
+
+
 def _data_to_judge_by(settings: TrainSettings, classes: tuple[str, ...] | None = None) -> FER2013DataModule:
     """The data without the second task, which is of training alone: other data need not have FER+'s votes."""
     change: dict[str, Any] = {"ferplus_auxiliary": 0.0} | ({} if classes is None else {"classes": list(classes)})
@@ -401,7 +453,9 @@ def _figures(
             np.array(metrics["disagreement"]["pairs"]),
             headline,
         )
-    figures["roc"] = plots.roc_curves(outcome.probabilities, outcome.targets, classes, f"{split}: ROC")
+    figures["roc"] = plots.roc_curves(
+        outcome.probabilities, outcome.targets, classes, metrics["operating_points"]["classes"], f"{split}: ROC"
+    )
     figures["precision_recall"] = plots.precision_recall_curves(
         outcome.probabilities, outcome.targets, classes, f"{split}: precision and recall"
     )
@@ -575,8 +629,8 @@ def _print_table(report: dict[str, Any], members: Sequence[_Member]) -> None:
     for member in report[split].get("members", []):
         table.add_row(escape(_short(Path(member["path"]))), "", *(f"{member[key]:.4f}" for key in HEADLINE))
     table.add_section()
-    table.add_row(f"{split} by class", style="italic")
-    for name, metrics in report[split]["per_class"].items():
+    table.add_row(f"{split}, by recall", style="italic")
+    for name, metrics in html.weakest_first(report[split]["per_class"]).items():
         figures = (f"{metrics[key]:.4f}" for key in HEADLINE[1:])
         table.add_row(name, f"{metrics['images']:,}", "", *figures)
     console = Console()

@@ -6,7 +6,7 @@ import sklearn.metrics
 import torch
 
 from fer.evaluation.bootstrap import _metrics, _summands, bootstrap, interval95
-from fer.evaluation.metrics import compute_metrics
+from fer.evaluation.metrics import FEWEST_CALLS, choose_thresholds, compute_metrics, judge_thresholds
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 
@@ -34,6 +34,7 @@ def test_metrics_agree_with_scikit_learn(ties: bool) -> None:
         "average_precision": sklearn.metrics.average_precision_score(one_hot, p, average="macro"),
         "loss": sklearn.metrics.log_loss(t, p),
         "brier": ((p - one_hot) ** 2).sum(axis=1).mean(),
+        "confidence": p.max(axis=1).mean(),
     }
     for name in ("f1", "precision", "recall"):
         score = getattr(sklearn.metrics, f"{name}_score")
@@ -47,6 +48,56 @@ def test_metrics_agree_with_scikit_learn(ties: bool) -> None:
     for index, label in enumerate(CLASSES):
         auroc = sklearn.metrics.roc_auc_score(t == index, p[:, index])
         assert metrics["per_class"][label]["auroc"] == pytest.approx(auroc, abs=1e-6)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_operating_points_are_the_best_of_scikit_learns_curves(ties: bool) -> None:
+    probabilities, targets = draw(500, strength=3.0, ties=ties)
+    thresholds = choose_thresholds(probabilities, targets, CLASSES)
+    judged = judge_thresholds(probabilities, targets, CLASSES, thresholds)
+    for index, label in enumerate(CLASSES):
+        scores, positive = probabilities[:, index].numpy(), (targets == index).numpy()
+        precision, recall, at = sklearn.metrics.precision_recall_curve(positive, scores)
+        precision, recall = precision[:-1], recall[:-1]  # the last point has no threshold
+        called = np.array([(scores >= threshold).sum() for threshold in at])
+        precise, best = judged[label]["precision_90"], judged[label]["best_f1"]
+        assert precise is not None
+        assert best is not None
+        wanted = (precision >= 0.9) & (called >= FEWEST_CALLS)
+        assert precise["precision"] >= 0.9
+        assert precise["true_positive_rate"] == pytest.approx(recall[wanted].max())
+        f1 = 2 * precision * recall / (precision + recall).clip(1e-12)
+        assert best["f1"] == pytest.approx(f1.max())
+        for point in (precise, best):
+            found = scores >= point["threshold"]
+            (true_negative, false), (_, true) = sklearn.metrics.confusion_matrix(positive, found)
+            assert point["called"] == false + true
+            assert point["precision"] == pytest.approx(true / (true + false))
+            assert point["true_positive_rate"] == pytest.approx(sklearn.metrics.recall_score(positive, found))
+            assert point["false_positive_rate"] == pytest.approx(false / (false + true_negative))
+
+
+def test_a_precision_that_is_not_reached_or_rests_on_a_few_calls_has_no_threshold() -> None:
+    targets = torch.tensor([0] * 9 + [1] * 91)
+    sure = torch.linspace(0.99, 0.01, 100, dtype=torch.float64)  # nine calls without a mistake, then mistakes only
+    probabilities = torch.stack([sure, 1 - sure], dim=1)
+    assert choose_thresholds(probabilities, targets, ("rare", "frequent"))["rare"]["precision_90"] == pytest.approx(
+        float(sure[9])  # ten calls, one of them wrong
+    )
+    targets[8] = 1
+    thresholds = choose_thresholds(probabilities, targets, ("rare", "frequent"))
+    assert thresholds["rare"]["precision_90"] is None
+    assert judge_thresholds(probabilities, targets, ("rare", "frequent"), thresholds)["rare"]["precision_90"] is None
+
+
+def test_operating_points_of_a_class_that_is_nowhere() -> None:
+    probabilities, targets = draw(300)
+    nowhere = choose_thresholds(probabilities, torch.full_like(targets, 1), CLASSES)
+    assert nowhere["angry"] == {"precision_90": None, "best_f1": None}
+    chosen = choose_thresholds(probabilities, targets, CLASSES)
+    judged = judge_thresholds(probabilities, torch.full_like(targets, 1), CLASSES, chosen)
+    assert judged["angry"]["best_f1"]["true_positive_rate"] is None  # type: ignore[index]
+    assert judged["happy"]["best_f1"]["false_positive_rate"] is None  # type: ignore[index]
 
 
 def test_means_leave_out_a_class_that_is_nowhere() -> None:

@@ -1,5 +1,6 @@
 """Reports on one checkpoint and on ensembles: what is written, and that it is right."""
 
+import base64
 import csv
 import dataclasses
 import hashlib
@@ -22,6 +23,7 @@ from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import TEST, TRAIN, Faces
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
+from fer.evaluation import html
 from fer.evaluation.run import evaluate
 from fer.predict import predict
 from fer.settings.train import TrainSettings
@@ -90,9 +92,58 @@ def test_a_report_is_whole(trained: Callable[..., Path]) -> None:
             assert len(image.convert("L").getcolors()) > 10
 
     page = (run / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == len(expected)
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    of_training = {file.stem for file in (run / "plots").iterdir()} & set(html.TRAINING)
+    assert {"training_progress", "samples"} <= of_training
+    assert page.count("data:image/png;base64,") == len(expected) + len(of_training)
+    assert page.index("Training curves</h3>") < page.index("Confusion matrix (test)</h3>")
+    assert len(page) < 5_000_000
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert set(re.findall('href="#([^"]*)"', page)) == set(re.findall(' id="([^"]*)"', page))
     assert checkpoint["sha256"] in page
+
+    assert sum(report["training"]["counts"].values()) == 210
+    assert report["training"]["beside"] == []
+    points = report["test"]["operating_points"]
+    assert points["chosen_on"] == report["val"]["operating_points"]["chosen_on"] == "val"
+    rows = read_predictions(run, "test")
+    for name in report["classes"]:
+        best_f1 = points["classes"][name]["best_f1"]
+        # predictions.csv has six digits: between the one and the other bound
+        more, fewer = (
+            [row["target"] for row in rows if float(row[name]) >= best_f1["threshold"] + shift]
+            for shift in (-1e-6, 1e-6)
+        )
+        assert len(fewer) <= best_f1["called"] <= len(more)
+        assert fewer.count(name) <= round(10 * best_f1["true_positive_rate"]) <= more.count(name)
+
+
+def test_text_from_outside_is_escaped(trained: Callable[..., Path]) -> None:
+    text = (trained() / "metrics.json").read_text()
+    hostile = "<b title='x'>&happy"
+    report = json.loads(text.replace('"happy"', json.dumps(hostile)).replace("best.ckpt", "<script>.ckpt"))
+    page = html.render(report, {}, "name: </pre><script>", "<script>alert(1)</script>")
+    assert "<script" not in page
+    assert "<b title" not in page
+    assert page.count("&lt;b title=&#39;x&#39;&gt;&amp;happy") >= 3
+    assert "&lt;/pre&gt;&lt;script&gt;" in page
+
+
+def test_every_picture_that_has_a_caption_is_on_the_page(trained: Callable[..., Path]) -> None:
+    report = json.loads((trained() / "metrics.json").read_text())
+    names = [name if name in html.TRAINING else f"{name}_test" for name in html.CAPTIONS]
+    page = html.render(report, {name: name.encode() for name in names}, "", "all")
+    for name in names:
+        assert page.count(f'base64,{base64.b64encode(name.encode()).decode()}"') == 1, name
+    assert page.count("<figcaption>") == len(names)
+
+
+def test_classes_are_ordered_by_recall() -> None:
+    per_class = {
+        "happy": {"images": 5, "recall": 0.9},
+        "contempt": {"images": 0, "recall": 0.0},
+        "fear": {"images": 5, "recall": 0.2},
+    }
+    assert list(html.weakest_first(per_class)) == ["fear", "happy", "contempt"]
 
 
 def test_predictions_give_the_metrics_again(trained: Callable[..., Path]) -> None:
