@@ -59,6 +59,9 @@ class InferSettings(Settings):
     )
     format: Literal["jsonl", "csv"] = setting("jsonl", "of the predictions")
     window: Literal["auto"] | bool = setting("auto", "where there is a screen, but not for pictures that go to output")
+    mirror: Literal["auto"] | bool = setting(
+        "auto", "the window shows a video as a mirror would, files never do; auto: a camera of this computer"
+    )
     ckpt: PathText | None = setting(
         None, "a checkpoint, a run's folder, a packaged network (senet_7), or an .onnx file; null: senet_7"
     )
