@@ -3,6 +3,8 @@
 Knows every part of inference, but neither torch nor Hydra: the network is behind `FaceAnalyzer`.
 """
 
+import re
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,6 +88,10 @@ def run(config: InferSettings) -> None:
             leave_out = outputs.folder if outputs else None
             source = open_source(config.mode, config.sources or "0", report, config.recursive, leave_out)
             stack.enter_context(source)
+            if config.part is not None:
+                if not isinstance(source, PictureFiles):
+                    raise UserError(f"shard={config.shard} divides pictures, and {source.name} is none")
+                source = source.part(*config.part)
             _refuse_overwriting(source, outputs)
         except UserError as error:
             problems.append(str(error))
@@ -108,7 +114,14 @@ def run(config: InferSettings) -> None:
             report("There is no display to open a window on; going on without." + _remedy(config))
         stack.enter_context(_terminate_as_interrupt())
         if isinstance(source, PictureFiles):
-            watch_pictures(source, analyzer, classes, outputs, window, results, messages)
+            number, count = config.part or (1, 1)
+            watch_pictures(source, analyzer, classes, outputs, window, results, messages, header=number == 1)
+            if outputs is not None and count > 1:
+                folder, parts = (
+                    shlex.quote(str(outputs.folder)),
+                    re.sub(r"-\d+-of-", "-*-of-", outputs.predictions.name),
+                )
+                _to(messages)(f"When all are there: cat {folder}/{parts} > {folder}/predictions.{config.format}")
         else:
             mirrors = _mirrors(config, source)
             watch_video(source, analyzer, classes, outputs, window, results, messages, mirrors)
@@ -151,8 +164,11 @@ def watch_pictures(
     window: Window | None,
     results: Console,
     messages: Console,
+    header: bool = True,
 ) -> None:
     """Goes through picture files; prints what is in them where nothing is written.
+
+    Of a divided table the first part only has the `header`, so that the parts make a whole one after another.
 
     Raises:
         UserError: not one picture can be read, or a result cannot be written.
@@ -160,7 +176,7 @@ def watch_pictures(
     counts = dict.fromkeys(classes, 0)
     seen = empty = 0
     with ExitStack() as stack:
-        log = stack.enter_context(PredictionLog(outputs.predictions, classes)) if outputs else None
+        log = stack.enter_context(PredictionLog(outputs.predictions, classes, header)) if outputs else None
         screen = stack.enter_context(Screen(window, outputs, source, _to(messages))) if window else None
         progress = stack.enter_context(_progress(messages, hidden=source.length == 1))
         task = progress.add_task(source.name, total=source.length)
@@ -177,7 +193,7 @@ def watch_pictures(
             else:
                 text = ", ".join(_in_words(prediction) for prediction in predictions) or "no face"
                 results.print(f"{printable(frame.source)}: {text}", markup=False, highlight=False, soft_wrap=True)
-            progress.update(task, completed=frame.index + 1)
+            progress.update(task, completed=frame.index - source.first + 1)
             if screen is not None and not screen.show_and_wait(frame, annotate(frame.image, predictions)):
                 break
     if source.length > 1 or outputs:
@@ -265,7 +281,7 @@ def _outputs(config: InferSettings) -> Outputs | None:
         return None
     source = (config.sources or ["0"])[0]
     name = "camera" if config.mode == "webcam" else "stream" if "://" in source else Path(source).stem
-    return plan_outputs(config.output, config.mode, name, config.format)
+    return plan_outputs(config.output, config.mode, name, config.format, config.part)
 
 
 def _refuse_overwriting(source: Source, outputs: Outputs | None) -> None:

@@ -365,6 +365,53 @@ def test_pictures_wait_for_a_key(photos, console):
     assert len(window.shown) == 5
 
 
+@pytest.mark.parametrize("table_format", ["jsonl", "csv"])
+def test_shards_one_after_another_are_the_file_of_one_run(tmp_path, monkeypatch, console, capsys, table_format):
+    monkeypatch.setattr(run_module, "_load", lambda *_: (FakeAnalyzer, CLASSES, 0.0))
+    (tmp_path / "photos").mkdir()
+    for number in range(1, 12):
+        cv2.imwrite(str(tmp_path / "photos" / f"{number}.png"), np.full((60, 60, 3), number, np.uint8))
+    (tmp_path / "photos" / "2.png").write_text("broken, and a part of its own")
+    words = [f"{tmp_path}/photos", "mode=image", f"format={table_format}"]
+
+    def watched(output: str, *more: str) -> Path:
+        run(read(InferSettings, [*words, f"output={tmp_path}/{output}", *more], bare="source"))
+        return tmp_path / output
+
+    whole = (watched("whole") / f"predictions.{table_format}").read_bytes()
+    for count in (3, 11, 14):
+        for number in range(1, count + 1):
+            folder = watched(f"parts{count}", f"shard={number}/{count}")
+        parts = sorted(folder.glob("predictions*"))
+        assert [path.name for path in parts][:: count - 1] == [
+            f"predictions-0001-of-{count:04}.{table_format}",
+            f"predictions-{count:04}-of-{count:04}.{table_format}",
+        ]
+        assert len(parts) == count
+        assert b"".join(path.read_bytes() for path in parts) == whole
+        assert len(list(folder.glob("*.png"))) == 10  # the annotated copies, under the names of one run
+    assert (
+        f"cat {folder}/predictions-*-of-0014.{table_format} > {folder}/predictions.{table_format}"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["shard=0/3"], "it is NUMBER/COUNT with numbers from 1"),
+        (["shard=4/3"], "it is NUMBER/COUNT with numbers from 1"),
+        (["shard=3"], "it is NUMBER/COUNT with numbers from 1"),
+        (["shard=1/3", "output=a.png"], "the parts of a shard go to one folder"),
+        (["shard=1/3", "mode=video", "source=CLIP"], "shard=1/3 divides pictures, and .*clip.mp4 is none"),
+    ],
+)
+def test_shards_that_cannot_be(photos, clip, words, message):
+    words = [word.replace("CLIP", str(clip)) for word in words]
+    with pytest.raises(UserError, match=message):
+        run(read(InferSettings, [f"source={photos}", "mode=image", *words], bare="source"))
+
+
 # --- the window's keys ------------------------------------------------------------------------------------------------
 
 
