@@ -205,7 +205,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     from fer.settings.infer import DetectorSettings, InferSettings
 
     config = InferSettings(mode="video", detector=DetectorSettings(name=job["detector"]))
-    analyzer, classes = run._load(config, Path(job["ckpt"]))
+    quiet = Console(file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    new_analyzer, classes, _ = run._load(config, Path(job["ckpt"]), quiet)
+    analyzer = new_analyzer()
     source = Repeated(job["clip"], job.get("repeats", 1))
     times: dict[str, list[float]] = {name: [] for name in STAGES}
     memory, found, moments = [], [], []
@@ -238,11 +240,13 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     class TimedVideo(VideoSink):
         write = timed("write", VideoSink.write)
 
-    run.annotate = timed("draw", run.annotate)
+    class TimedAnnotator(run.Annotator):
+        __call__ = timed("draw", run.Annotator.__call__)
+
+    run.Annotator = TimedAnnotator  # type: ignore[misc]
     run.VideoSink = TimedVideo  # type: ignore[misc]
     outputs = plan_outputs(job["output"], "video", "benchmark", "jsonl")
     outputs.folder.mkdir(exist_ok=True)
-    quiet = Console(file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     run.watch_video(source, TimedAnalyzer(), classes, outputs, None, quiet, quiet)
     times["read"] = source.reading
     return {

@@ -7,7 +7,7 @@ Knows nothing of windows or networks.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -97,6 +97,18 @@ class Annotator:
         for face in without:
             taken.append(_draw_strip(canvas, face, taken))
         return canvas
+
+
+def mirrored(image: BGRImage, predictions: Sequence[Prediction]) -> tuple[BGRImage, list[Prediction]]:
+    """A picture, uint8 (H, W, 3), and its predictions as a mirror shows them; to be annotated afterwards."""
+    width = image.shape[1]
+    turned = []
+    for prediction in predictions:
+        if prediction.box is not None:
+            x, y, w, h = prediction.box
+            prediction = replace(prediction, box=(width - x - w, y, w, h))
+        turned.append(prediction)
+    return np.ascontiguousarray(image[:, ::-1]), turned
 
 
 def draw_status(canvas: BGRImage, lines: Sequence[str], recording: bool = False) -> None:

@@ -3,6 +3,8 @@
 Knows every part of inference, but neither torch nor Hydra: the network is behind `FaceAnalyzer`.
 """
 
+import re
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +26,7 @@ from fer.files import printable
 from fer.inference.analyzer import Analyzer, FaceAnalyzer, watch
 from fer.inference.confidence import minimum_confidence
 from fer.inference.detectors import create_detector
-from fer.inference.overlay import annotate
+from fer.inference.overlay import Annotator, annotate, mirrored
 from fer.inference.prediction import Prediction
 from fer.inference.predictor import Predictor
 from fer.inference.runtimes import choose_runtime
@@ -86,6 +88,10 @@ def run(config: InferSettings) -> None:
             leave_out = outputs.folder if outputs else None
             source = open_source(config.mode, config.sources or "0", report, config.recursive, leave_out)
             stack.enter_context(source)
+            if config.part is not None:
+                if not isinstance(source, PictureFiles):
+                    raise UserError(f"shard={config.shard} divides pictures, and {source.name} is none")
+                source = source.part(*config.part)
             _refuse_overwriting(source, outputs)
         except UserError as error:
             problems.append(str(error))
@@ -108,9 +114,17 @@ def run(config: InferSettings) -> None:
             report("There is no display to open a window on; going on without." + _remedy(config))
         stack.enter_context(_terminate_as_interrupt())
         if isinstance(source, PictureFiles):
-            watch_pictures(source, analyzer, classes, outputs, window, results, messages)
+            number, count = config.part or (1, 1)
+            watch_pictures(source, analyzer, classes, outputs, window, results, messages, header=number == 1)
+            if outputs is not None and count > 1:
+                folder, parts = (
+                    shlex.quote(str(outputs.folder)),
+                    re.sub(r"-\d+-of-", "-*-of-", outputs.predictions.name),
+                )
+                _to(messages)(f"When all are there: cat {folder}/{parts} > {folder}/predictions.{config.format}")
         else:
-            watch_video(source, analyzer, classes, outputs, window, results, messages)
+            mirrors = _mirrors(config, source)
+            watch_video(source, analyzer, classes, outputs, window, results, messages, mirrors)
 
 
 def find_checkpoint(ckpt: str | None) -> Path:
@@ -150,8 +164,11 @@ def watch_pictures(
     window: Window | None,
     results: Console,
     messages: Console,
+    header: bool = True,
 ) -> None:
     """Goes through picture files; prints what is in them where nothing is written.
+
+    Of a divided table the first part only has the `header`, so that the parts make a whole one after another.
 
     Raises:
         UserError: not one picture can be read, or a result cannot be written.
@@ -159,8 +176,8 @@ def watch_pictures(
     counts = dict.fromkeys(classes, 0)
     seen = empty = 0
     with ExitStack() as stack:
-        log = stack.enter_context(PredictionLog(outputs.predictions, classes)) if outputs else None
-        screen = stack.enter_context(Screen(window, outputs, source)) if window else None
+        log = stack.enter_context(PredictionLog(outputs.predictions, classes, header)) if outputs else None
+        screen = stack.enter_context(Screen(window, outputs, source, _to(messages))) if window else None
         progress = stack.enter_context(_progress(messages, hidden=source.length == 1))
         task = progress.add_task(source.name, total=source.length)
         for frame in source:
@@ -176,7 +193,7 @@ def watch_pictures(
             else:
                 text = ", ".join(_in_words(prediction) for prediction in predictions) or "no face"
                 results.print(f"{printable(frame.source)}: {text}", markup=False, highlight=False, soft_wrap=True)
-            progress.update(task, completed=frame.index + 1)
+            progress.update(task, completed=frame.index - source.first + 1)
             if screen is not None and not screen.show_and_wait(frame, annotate(frame.image, predictions)):
                 break
     if source.length > 1 or outputs:
@@ -193,16 +210,19 @@ def watch_video(
     window: Window | None,
     results: Console,
     messages: Console,
+    mirrors: bool = False,
 ) -> None:
     """Watches a video to its end, or a camera until the user ends it; then prints how long each emotion was seen.
 
-    Ctrl-C ends a camera as "q" does; of a file it leaves half, and is passed on.
+    Ctrl-C ends a camera as "q" does; of a file it leaves half, and is passed on. With `mirrors` the window shows what
+    a mirror would; files never do.
 
     Raises:
         UserError: the source ended before its time (what was written is whole), or a result cannot be written.
     """
-    timeline = Timeline(classes, source.fps)
+    timeline = Timeline(classes, source.fps, Path(source.name).name)
     figures = Figures()
+    annotator, in_mirror = Annotator(), Annotator()
     ended: SourceEnded | None = None
     log: PredictionLog | None = None
     video: VideoSink | None = None
@@ -212,8 +232,10 @@ def watch_video(
             if outputs is not None and outputs.video is not None:
                 log = stack.enter_context(PredictionLog(outputs.predictions, classes))
                 video = stack.enter_context(VideoSink(outputs.video, source.fps))
-            screen = stack.enter_context(Screen(window, outputs, source, pace=video is None)) if window else None
-            progress = stack.enter_context(_progress(messages))
+            screen = None
+            if window is not None:
+                screen = stack.enter_context(Screen(window, outputs, source, _to(messages), pace=video is None))
+            progress = stack.enter_context(_progress(messages, endless=source.length is None))
             task = progress.add_task(source.name, total=source.length)
             analyzed = stack.enter_context(closing(watch(source, analyzer)))
             try:
@@ -223,16 +245,17 @@ def watch_video(
                             break
                         continue
                     assert frame.time is not None
-                    timeline.add(frame.time, predictions)
+                    timeline.add(frame.time, predictions, frame.image)
                     start = time.monotonic()
-                    drawn = annotate(frame.image, predictions) if video or screen else frame.image
+                    drawn = annotator(frame.image, predictions) if video or screen else frame.image
+                    seen = in_mirror(*mirrored(frame.image, predictions)) if screen and mirrors else None
                     figures.update(frame, {**analyzer.timings, "draw": 1000 * (time.monotonic() - start)})
                     if video is not None and log is not None:
                         video.write(drawn, frame.time if source.live else frame.index / source.fps)
                         log.write(frame.source, frame.index, frame.time, predictions)
                     frames += 1
                     progress.update(task, completed=frames, description=_line(source, figures, predictions))
-                    if screen is not None and not screen.show(frame, drawn, figures):
+                    if screen is not None and not screen.show(frame, drawn, figures, seen):
                         break
             except SourceEnded as error:
                 ended = error
@@ -258,7 +281,7 @@ def _outputs(config: InferSettings) -> Outputs | None:
         return None
     source = (config.sources or ["0"])[0]
     name = "camera" if config.mode == "webcam" else "stream" if "://" in source else Path(source).stem
-    return plan_outputs(config.output, config.mode, name, config.format)
+    return plan_outputs(config.output, config.mode, name, config.format, config.part)
 
 
 def _refuse_overwriting(source: Source, outputs: Outputs | None) -> None:
@@ -273,6 +296,13 @@ def _refuse_overwriting(source: Source, outputs: Outputs | None) -> None:
     for target, original in pairs:
         if target is not None and target.exists() and original.exists() and target.samefile(original):
             raise UserError(f"output= would write over {original} itself; choose another folder")
+
+
+def _mirrors(config: InferSettings, source: Source) -> bool:
+    """Whether the window is a mirror: by itself for a camera of this computer, in which people see themselves."""
+    if config.mirror == "auto":
+        return isinstance(source, LiveStream) and "://" not in source.name
+    return config.mirror
 
 
 def _window_is_wanted(config: InferSettings) -> bool:
@@ -346,16 +376,20 @@ def _terminate_as_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _progress(console: Console, hidden: bool = False) -> Progress:
+def _progress(console: Console, hidden: bool = False, endless: bool = False) -> Progress:
+    ends = [TextColumn("{task.completed} frames")]
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        *(ends if endless else [BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()]),
         console=console,
         disable=hidden or not console.is_terminal,
         transient=True,
     )
+
+
+def _to(console: Console) -> Callable[[str], None]:
+    """What prints a sentence there."""
+    return lambda text: console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(source: Source, figures: Figures, predictions: Sequence[Prediction]) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fer.inference.overlay import draw_message, draw_status
 from fer.inference.sinks import Outputs, VideoSink, make_folder, write_picture
-from fer.inference.sources import Frame, Source
+from fer.inference.sources import Frame, Report, Source
 from fer.inference.window import HELP, Action, Window
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -70,19 +70,23 @@ class Screen:
         window: where pictures are shown.
         outputs: of the run; None when nothing else is written.
         source: what is watched.
+        report: takes the sentences about files that were written, for the terminal.
         pace: whether a video file is shown at its own speed rather than as fast as possible.
     """
 
-    def __init__(self, window: Window, outputs: Outputs | None, source: Source, pace: bool = False) -> None:
+    def __init__(
+        self, window: Window, outputs: Outputs | None, source: Source, report: Report, pace: bool = False
+    ) -> None:
         self._window = window
         self._folder = outputs.folder if outputs else SNAPSHOTS
         self._source = source
+        self._report = report
         self._pace = pace and not source.live
         self._clock: float | None = None  # what monotonic time the video's zero has
         self._recording: VideoSink | None = None
         self._help = False
         self._message: tuple[str, float] = ("", 0.0)  # and until when it stays
-        self._shown: tuple[Frame, BGRImage, list[str]] | None = None
+        self._shown: tuple[Frame, BGRImage, list[str], BGRImage] | None = None
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -90,10 +94,15 @@ class Screen:
 
     def __exit__(self, *error: object) -> None:
         self._closing.__exit__(*error)  # type: ignore[arg-type]
+        if self._recording is not None:
+            self._report(f"saved {self._recording.path}")
 
-    def show(self, frame: Frame, drawn: BGRImage, figures: Figures) -> bool:
-        """Shows a video's annotated frame and does what the keys ask for; False when the user wants to end."""
-        self._shown = (frame, drawn, figures.lines())
+    def show(self, frame: Frame, drawn: BGRImage, figures: Figures, mirrored: BGRImage | None = None) -> bool:
+        """Shows a video's annotated frame and does what the keys ask for; False when the user wants to end.
+
+        `mirrored` is what the window shows instead of `drawn`, which files are made of.
+        """
+        self._shown = (frame, drawn, figures.lines(), drawn if mirrored is None else mirrored)
         if self._recording is not None:
             fps = self._source.fps
             self._recording.write(drawn, frame.time if self._source.live or fps is None else frame.index / fps)
@@ -107,7 +116,7 @@ class Screen:
 
     def show_and_wait(self, frame: Frame, drawn: BGRImage) -> bool:
         """Shows an annotated picture until a key is pressed; False when the user wants to end."""
-        self._shown = (frame, drawn, [])
+        self._shown = (frame, drawn, [], drawn)
         return self._obey(self._stay(""))
 
     def idle(self) -> bool:
@@ -137,14 +146,15 @@ class Screen:
     def _draw(self, message: str = "") -> None:
         if self._shown is None:
             return
-        _, drawn, figures = self._shown
-        canvas = drawn.copy()
-        if figures:
-            draw_status(canvas, figures, recording=self._recording is not None)
+        _, _, figures, picture = self._shown
+        canvas = picture.copy()
+        if self._help:
+            draw_message(canvas, HELP)
+        # In the corner, and over the help: in the middle a message would lie on the face that it is about.
         news = self._message[0] if time.monotonic() < self._message[1] else ""
-        lines = HELP if self._help else [line for line in (message, news) if line]
+        lines = [line for line in (message, news, *figures) if line]
         if lines:
-            draw_message(canvas, lines)
+            draw_status(canvas, lines, recording=self._recording is not None)
         self._window.show(canvas)
 
     def _wait(self, frame: Frame) -> int:
@@ -159,10 +169,10 @@ class Screen:
     def _save_snapshot(self) -> None:
         if self._shown is None:
             return
-        frame, drawn, _ = self._shown
+        frame, drawn, _, _ = self._shown
         path = self._folder / f"snapshot_{_timestamp()}_{frame.index}.png"
         write_picture(path, drawn)
-        self._message = (f"saved {path}", time.monotonic() + _MESSAGE_SECONDS)
+        self._tell(f"saved {path}")
 
     def _toggle_recording(self) -> None:
         if self._source.fps is None:  # pictures
@@ -174,8 +184,13 @@ class Screen:
             self._message = ("recording", time.monotonic() + _MESSAGE_SECONDS)
         else:
             self._closing.close()
-            self._message = (f"saved {self._recording.path}", time.monotonic() + _MESSAGE_SECONDS)
+            self._tell(f"saved {self._recording.path}")
             self._recording = None
+
+    def _tell(self, text: str) -> None:
+        """Says something in the window for a moment, and in the terminal to stay."""
+        self._message = (text, time.monotonic() + _MESSAGE_SECONDS)
+        self._report(text)
 
 
 def _timestamp() -> str:

@@ -73,7 +73,7 @@ class Outputs:
     summary: Path | None = None
 
 
-def plan_outputs(output: str, mode: str, name: str, table_format: str) -> Outputs:
+def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tuple[int, int] | None = None) -> Outputs:
     """What `output=` stands for.
 
     Args:
@@ -81,6 +81,7 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str) -> Output
         mode: "image", "video" or "webcam".
         name: the stem of the annotated video in a folder.
         table_format: of the predictions, one of `FORMATS`.
+        part: number and count, where a run sees a part of the pictures only. The predictions' names sort as the parts.
 
     Raises:
         UserError: a suffix that cannot be written, or a file where a folder is needed.
@@ -88,6 +89,8 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str) -> Output
     path = Path(output).expanduser()
     suffix = path.suffix.lower()
     allowed = PICTURE_OUTPUTS if mode == "image" else VIDEO_OUTPUTS
+    if suffix in allowed and not path.is_dir() and part is not None:
+        raise UserError(f"output={output}: the parts of a shard go to one folder; name that")
     if suffix in allowed and not path.is_dir():
         folder, prefix = path.parent, f"{path.stem}."
         named, predictions = path, path.with_name(f"{path.stem}.{table_format}")
@@ -96,7 +99,8 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str) -> Output
         raise UserError(f"output={output}: a {kind} is written as {', '.join(allowed)}; or name a folder")
     else:
         folder, prefix, named = path, "", None
-        predictions = path / f"predictions.{table_format}"
+        which = "" if part is None else "-{:0{digits}}-of-{:0{digits}}".format(*part, digits=max(4, len(str(part[1]))))
+        predictions = path / f"predictions{which}.{table_format}"
     if mode == "image":
         return Outputs(folder, predictions, pictures=None if named else folder, picture=named)
     return Outputs(
@@ -184,6 +188,7 @@ class PredictionLog:
     Args:
         path: where it goes; its suffix says whether it is a table or JSON lines.
         classes: names of the network's classes, in its order.
+        header: whether a table begins with the names of its columns.
 
     Attributes:
         path: after closing, where the file is: at its place, or, when the run failed and an older one is there, beside.
@@ -192,16 +197,17 @@ class PredictionLog:
         UserError: cannot be written, or the disk is full; the lines before are kept.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
+    def __init__(self, path: Path, classes: Sequence[str], header: bool = True) -> None:
         self.path = path
         self._classes = tuple(classes)
+        self._header = header
         self._as_table = path.suffix == ".csv"
         self._size = 0  # up to the end of the last whole line
         self._lines = 0
 
     def __enter__(self) -> Self:
         self._partial, self._file = _open_partial(self.path)
-        if self._as_table:
+        if self._as_table and self._header:
             header = ["source", "frame", "time", "track", "x", "y", "w", "h", "score", "emotion", "confidence"]
             header += [f"probability_{name}" for name in self._classes] + [f"smoothed_{name}" for name in self._classes]
             self._append(_csv_line(header))

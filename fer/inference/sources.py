@@ -93,8 +93,15 @@ class PictureFiles:
 
     A picture that cannot be read is reported and left out, unless it is the only one.
 
+    Args:
+        paths: the files.
+        root: see below.
+        report: takes the sentences about pictures that are left out.
+        first: the number of the first one; None: 0, and these are all. Of a part all may be broken.
+
     Attributes:
         paths: the files.
+        first: the number of the first one.
         root: the folder that all of them are in; their place under it is kept when results are written.
         broken: how many could not be read so far.
 
@@ -105,8 +112,10 @@ class PictureFiles:
     live = False
     fps = None
 
-    def __init__(self, paths: list[Path], root: Path, report: Report) -> None:
+    def __init__(self, paths: list[Path], root: Path, report: Report, first: int | None = None) -> None:
         self.paths = paths
+        self.first = first or 0
+        self._all = first is None
         self.root = root
         self.name = str(paths[0] if len(paths) == 1 else root)
         self.broken = 0
@@ -117,6 +126,14 @@ class PictureFiles:
         """How many frames to expect."""
         return len(self.paths)
 
+    def part(self, number: int, count: int) -> "PictureFiles":
+        """The part `number`, from 1, of `count` blocks as equal as can be; its frames have their numbers in the whole.
+
+        A part may be empty.
+        """
+        start, end = ((step * len(self.paths)) // count for step in (number - 1, number))
+        return PictureFiles(self.paths[start:end], self.root, self._report, first=start)
+
     def __enter__(self) -> Self:
         return self
 
@@ -124,15 +141,15 @@ class PictureFiles:
         pass
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, path in enumerate(self.paths):
+        for index, path in enumerate(self.paths, self.first):
             captured_at = time.monotonic()
             try:
                 image = read_picture(path)
             except UserError as error:
                 self.broken += 1
-                if len(self.paths) == 1:
+                if self._all and len(self.paths) == 1:
                     raise SourceEnded(str(error)) from error
-                if self.broken == len(self.paths):
+                if self._all and self.broken == len(self.paths):
                     raise SourceEnded(f"none of the {len(self.paths)} pictures of {self.name} can be read") from error
                 self._report(f"left out: {error}")
                 continue

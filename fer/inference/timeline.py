@@ -1,6 +1,6 @@
 """What was seen over time: a plot of each face's probabilities, and each emotion's share of the time.
 
-Keeps averages over short spans, so that its memory does not grow with a long recording. Knows nothing of pictures.
+Keeps averages over short spans, so that its memory does not grow with a long recording.
 """
 
 import csv
@@ -8,17 +8,23 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from rich import box
 from rich.table import Table
 
-from fer.inference.prediction import Prediction
+from fer.files import printable
+from fer.inference.prediction import Box, Prediction
 from fer.labels import emotion_color
+
+BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 _MOST_SPANS = 2000  # more than a plot has pixels
 _PLOTTED_TRACKS = 8
 _LISTED_TRACKS = 12
+_THUMBNAIL = 96  # pixels per side
+_MOST_THUMBNAILS = 64  # 2 MB; of the faces that were longest in view
 _SHORTEST_GAP = 0.5  # seconds without a face that break its lines in the plot
 _LONGEST_STEP = 1.0  # seconds that one frame stands for at most; a stream may have been silent
 
@@ -30,6 +36,8 @@ class _Track:
     first: float = 0.0
     last: float = 0.0
     spans: dict[int, npt.NDArray[np.float64]] = field(default_factory=dict)  # sum of probabilities, then their count
+    thumbnail: BGRImage | None = None
+    score: float = -1.0  # of the detector, when the thumbnail was taken
 
     @property
     def total(self) -> float:
@@ -42,17 +50,22 @@ class Timeline:
     Args:
         classes: names of the network's classes.
         fps: frames per second, for the time that the first frame stands for.
+        name: of what is watched, for the title.
     """
 
-    def __init__(self, classes: Sequence[str], fps: float) -> None:
+    def __init__(self, classes: Sequence[str], fps: float, name: str = "") -> None:
+        self._name = name
         self._classes = tuple(classes)
         self._tracks: dict[int, _Track] = {}
         self._span = 1 / fps
         self._step = 1 / fps
         self._now: float | None = None
 
-    def add(self, time: float, predictions: Sequence[Prediction]) -> None:
-        """Adds the faces of the frame at `time` seconds; times rise. A face without a track counts as track 0."""
+    def add(self, time: float, predictions: Sequence[Prediction], image: BGRImage | None = None) -> None:
+        """Adds the faces of the frame at `time` seconds; times rise. A face without a track counts as track 0.
+
+        `image` is the frame, uint8 (H, W, 3), of which each face's surest find is kept as its thumbnail.
+        """
         step = self._step if self._now is None else min(time - self._now, _LONGEST_STEP)
         self._now = time
         while time / self._span >= _MOST_SPANS:
@@ -68,6 +81,16 @@ class Timeline:
             row = np.array([*(probabilities[name] for name in self._classes), 1.0])
             span = int(time / self._span)
             track.spans[span] = track.spans[span] + row if span in track.spans else row
+            if image is not None and prediction.box is not None and (prediction.score or 0.0) > track.score:
+                track.thumbnail, track.score = _cut(image, prediction.box), prediction.score or 0.0
+                self._drop_thumbnail()
+
+    def _drop_thumbnail(self) -> None:
+        """That of the face with the shortest time in view, if there are too many."""
+        seen = [track for track in self._tracks.values() if track.thumbnail is not None]
+        if len(seen) > _MOST_THUMBNAILS:
+            shortest = min(seen, key=lambda track: track.total)
+            shortest.thumbnail, shortest.score = None, -1.0
 
     def _double_span(self) -> None:
         self._span *= 2
@@ -132,16 +155,35 @@ class Timeline:
                     panel.plot(times, rows[:, column] / rows[:, -1], label=name, color=color, linewidth=1.6)
                 panel.set(ylim=(0, 1), ylabel=f"face {number}")
                 panel.grid(alpha=0.25)
+                if track.thumbnail is not None:
+                    beside = panel.inset_axes((1.01, 0, 0.1, 1))
+                    beside.imshow(track.thumbnail[..., ::-1])
+                    beside.set_axis_off()
             if tracks:
-                figure.legend(
-                    *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=7, frameon=False
+                legend = figure.legend(
+                    *panels[0].get_legend_handles_labels(),
+                    loc="outside upper center",
+                    ncols=7,
+                    frameon=False,
+                    title=self._title(),
+                    title_fontsize=11,
                 )
+                legend.get_title().set_parse_math(False)  # a name may have dollar signs in it
             else:
+                figure.suptitle(self._title(), fontsize=11, parse_math=False)
                 panels[0].text(0.5, 0.5, "no face was found", ha="center", va="center", transform=panels[0].transAxes)
             panels[-1].set(xlabel="seconds", xlim=(0, max(self._now or 0, self._span)))
             picture = io.BytesIO()
             figure.savefig(picture, dpi=110, format="png")
         return picture.getvalue()
+
+    def _title(self) -> str:
+        count, shown = len(self._tracks), min(len(self._tracks), _PLOTTED_TRACKS)
+        faces = f"{count} face{'' if count == 1 else 's'}"
+        if shown < count:
+            faces += f", the {shown} longest in view"
+        seconds = 0.0 if self._now is None else self._now + self._step
+        return f"{printable(self._name)}: {seconds:.1f} s, {faces}".removeprefix(": ")
 
     def _longest(self) -> list[tuple[int, _Track]]:
         return sorted(self._tracks.items(), key=lambda item: item[1].total, reverse=True)
@@ -156,3 +198,12 @@ class Timeline:
             for name, seconds in track.seconds.items():
                 together.seconds[name] += seconds
         return [("all", together), *((str(number), track) for number, track in longest)] if longest else []
+
+
+def _cut(image: BGRImage, box: Box) -> BGRImage:
+    """The part of a picture in a box, as far as the box lies in it, in a square."""
+    x, y, w, h = (round(side) for side in box)
+    height, width = image.shape[:2]
+    left, top = max(0, min(x, width - 1)), max(0, min(y, height - 1))
+    part = image[top : max(top + 1, y + h), left : max(left + 1, x + w)]
+    return np.asarray(cv2.resize(part, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA), np.uint8)

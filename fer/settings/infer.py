@@ -18,6 +18,13 @@ def _confidence(value: str | float) -> str | float:
     return value
 
 
+def _shard(value: str) -> str:
+    number, _, count = value.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError("it is NUMBER/COUNT with numbers from 1, as 3/16 for the third of sixteen parts")
+    return value
+
+
 class DetectorSettings(Settings):
     """How faces are found (`fer.inference.detectors`)."""
 
@@ -53,12 +60,18 @@ class InferSettings(Settings):
         "webcam: a camera's number (0) or a stream's address; video: a file or an address; image: a file, a "
         "folder, a glob in quotes, or several of these; a word that is no setting is a source, too",
     )
+    shard: Annotated[str, AfterValidator(_shard)] | None = setting(
+        None, "image: only the third of sixteen parts, 3/16, of all pictures; the others are for other processes"
+    )
     recursive: bool = setting(False, "image: look into sub-folders too")
     output: PathText | None = setting(
         None, "a folder, or the name of the annotated video (picture); null writes nothing"
     )
     format: Literal["jsonl", "csv"] = setting("jsonl", "of the predictions")
     window: Literal["auto"] | bool = setting("auto", "where there is a screen, but not for pictures that go to output")
+    mirror: Literal["auto"] | bool = setting(
+        "auto", "the window shows a video as a mirror would, files never do; auto: a camera of this computer"
+    )
     ckpt: PathText | None = setting(
         None, "a checkpoint, a run's folder, a packaged network (senet_7), or an .onnx file; null: senet_7"
     )
@@ -85,6 +98,14 @@ class InferSettings(Settings):
     key: PathText | None = setting(None, "browser: the certificate's private key, a .pem file")
 
     @property
+    def part(self) -> tuple[int, int] | None:
+        """What `shard` says: the number of the part, from 1, and how many there are."""
+        if self.shard is None:
+            return None
+        number, _, count = self.shard.partition("/")
+        return int(number), int(count)
+
+    @property
     def sources(self) -> list[str]:
         """What `source` names: nothing, one, or several."""
         return [self.source] if isinstance(self.source, str) else self.source or []
@@ -106,7 +127,7 @@ class InferSettings(Settings):
         if self.model.name is None and self.classes is not None:
             yield "classes= are those of a checkpoint of another project; say what it holds, too: model.name="
         if self.mode == "browser":
-            for name in ("source", "output"):
+            for name in ("source", "output", "shard"):
                 if getattr(self, name) is not None:
                     yield f"{name}= has no use with mode=browser, which watches the viewer's camera and stores nothing"
         if (self.cert is None) != (self.key is None):

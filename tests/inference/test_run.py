@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from fer.errors import UserError
 from fer.inference import run as run_module
+from fer.inference.overlay import EMOTION_COLORS
 from fer.inference.pictures import read_picture
 from fer.inference.prediction import Prediction
 from fer.inference.run import find_checkpoint, run, watch_pictures, watch_video
@@ -259,6 +261,62 @@ def test_a_silent_camera_can_be_left(console):
     assert not window.shown
 
 
+def test_a_camera_in_the_window_is_a_mirror_and_its_files_are_not(tmp_path, console):
+    class HalfWhite(FakeCapture):
+        def retrieve(self):
+            image = np.zeros((240, 320, 3), np.uint8)
+            image[:, 250:] = 255
+            return True, image
+
+    outputs = plan_outputs(str(tmp_path), "webcam", "camera", "jsonl")
+    window = FakeWindow("record", "snapshot", "quit")
+    camera = LiveStream(HalfWhite(30), "camera 0", None, silent)
+    assert run_module._mirrors(InferSettings(mode="webcam"), camera)
+    with camera:
+        watch_video(camera, FakeAnalyzer(), CLASSES, outputs, window, console, console, mirrors=True)  # type: ignore[arg-type]
+    happy = EMOTION_COLORS["happy"][::-1]
+    for shown in window.shown:
+        assert shown[120, :60].min() == 255  # the white part is on the left
+        assert shown[120, 270:].max() == 0
+        assert (shown[10:40, 278:311] == happy).all(axis=2).any()  # and the face's box on the right
+    capture = cv2.VideoCapture(str(tmp_path / "camera.mkv"))
+    snapshot = read_picture(next(tmp_path.glob("snapshot_*.png")))
+    for written in (capture.read()[1], snapshot):
+        assert written[120, 270:].min() > 200
+        assert written[120, :60].max() < 60
+    (recording,) = tmp_path.glob("recording_*.mkv")
+    said = console.export_text()
+    assert f"saved {recording}" in said
+    assert "saved " in said
+    assert str(next(tmp_path.glob("snapshot_*.png"))) in said
+
+
+@pytest.mark.parametrize(
+    ("mirror", "mode", "name", "wanted"),
+    [
+        ("auto", "webcam", "camera 0", True),
+        ("auto", "webcam", "rtsp://door", False),
+        (True, "webcam", "rtsp://door", True),
+    ],
+)
+def test_which_windows_are_mirrors(mirror, mode, name, wanted):
+    camera = LiveStream(FakeCapture(1), name, None, silent)
+    assert run_module._mirrors(InferSettings(mode=mode, mirror=mirror), camera) is wanted
+    assert not run_module._mirrors(InferSettings(mode=mode, mirror=False), camera)
+
+
+def test_a_camera_shows_no_progress_that_means_nothing():
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with run_module._progress(terminal, endless=True) as progress:
+        task = progress.add_task("camera 0", total=None)
+        progress.update(task, completed=7)
+        progress.refresh()
+    said = terminal.file.getvalue()
+    assert "7 frames" in said
+    assert "7/?" not in said
+    assert "-:--:--" not in said
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +365,53 @@ def test_pictures_wait_for_a_key(photos, console):
     assert len(window.shown) == 5
 
 
+@pytest.mark.parametrize("table_format", ["jsonl", "csv"])
+def test_shards_one_after_another_are_the_file_of_one_run(tmp_path, monkeypatch, console, capsys, table_format):
+    monkeypatch.setattr(run_module, "_load", lambda *_: (FakeAnalyzer, CLASSES, 0.0))
+    (tmp_path / "photos").mkdir()
+    for number in range(1, 12):
+        cv2.imwrite(str(tmp_path / "photos" / f"{number}.png"), np.full((60, 60, 3), number, np.uint8))
+    (tmp_path / "photos" / "2.png").write_text("broken, and a part of its own")
+    words = [f"{tmp_path}/photos", "mode=image", f"format={table_format}"]
+
+    def watched(output: str, *more: str) -> Path:
+        run(read(InferSettings, [*words, f"output={tmp_path}/{output}", *more], bare="source"))
+        return tmp_path / output
+
+    whole = (watched("whole") / f"predictions.{table_format}").read_bytes()
+    for count in (3, 11, 14):
+        for number in range(1, count + 1):
+            folder = watched(f"parts{count}", f"shard={number}/{count}")
+        parts = sorted(folder.glob("predictions*"))
+        assert [path.name for path in parts][:: count - 1] == [
+            f"predictions-0001-of-{count:04}.{table_format}",
+            f"predictions-{count:04}-of-{count:04}.{table_format}",
+        ]
+        assert len(parts) == count
+        assert b"".join(path.read_bytes() for path in parts) == whole
+        assert len(list(folder.glob("*.png"))) == 10  # the annotated copies, under the names of one run
+    assert (
+        f"cat {folder}/predictions-*-of-0014.{table_format} > {folder}/predictions.{table_format}"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["shard=0/3"], "it is NUMBER/COUNT with numbers from 1"),
+        (["shard=4/3"], "it is NUMBER/COUNT with numbers from 1"),
+        (["shard=3"], "it is NUMBER/COUNT with numbers from 1"),
+        (["shard=1/3", "output=a.png"], "the parts of a shard go to one folder"),
+        (["shard=1/3", "mode=video", "source=CLIP"], "shard=1/3 divides pictures, and .*clip.mp4 is none"),
+    ],
+)
+def test_shards_that_cannot_be(photos, clip, words, message):
+    words = [word.replace("CLIP", str(clip)) for word in words]
+    with pytest.raises(UserError, match=message):
+        run(read(InferSettings, [f"source={photos}", "mode=image", *words], bare="source"))
+
+
 # --- the window's keys ------------------------------------------------------------------------------------------------
 
 
@@ -317,7 +422,7 @@ def frame_at(number: int) -> Frame:
 def test_keys_pause_record_save_and_help(tmp_path, clip, monkeypatch):
     monkeypatch.chdir(tmp_path)
     window = FakeWindow("record", None, "snapshot", "record", "help", "pause", "snapshot", None, "pause", "quit")
-    with Screen(window, None, open_clip(clip)) as screen:
+    with Screen(window, None, open_clip(clip), silent) as screen:
         kept = 0
         while screen.show(frame_at(kept), frame_at(kept).image, Figures()):
             kept += 1
@@ -330,9 +435,27 @@ def test_keys_pause_record_save_and_help(tmp_path, clip, monkeypatch):
     assert (cv2.imread(str(snapshots[0])) == 90).all()  # the picture, without figures or help
 
 
+def test_messages_lie_in_the_corner_and_appear_over_the_help_too(tmp_path, clip, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    window = FakeWindow("help", "snapshot", "help", "pause", None, "quit")
+    with Screen(window, None, open_clip(clip), said.append) as screen:
+        while screen.show(frame_at(0), frame_at(0).image, Figures()):
+            pass
+    plain, helped, both, news, paused, _ = window.shown
+    corner = np.s_[170:, :]
+    assert (helped[:170] != plain[:170]).any()
+    assert (both[:170] == helped[:170]).all()
+    assert (both[corner] != helped[corner]).any()  # the message, while the help is open
+    assert (paused[:120] == plain[:120]).all()  # the face stays as it is
+    assert (news[corner] != plain[corner]).any()
+    (snapshot,) = tmp_path.glob("outputs/infer/snapshot_*.png")
+    assert said == [f"saved {snapshot.relative_to(tmp_path)}"]
+
+
 def test_snapshots_go_to_the_output_folder(tmp_path, clip):
     outputs = plan_outputs(str(tmp_path / "out"), "video", "clip", "jsonl")
-    with Screen(FakeWindow("snapshot"), outputs, open_clip(clip)) as screen:
+    with Screen(FakeWindow("snapshot"), outputs, open_clip(clip), silent) as screen:
         assert screen.show(frame_at(7), frame_at(7).image, Figures())
     assert [path.suffix for path in outputs.folder.iterdir()] == [".png"]
 
@@ -450,6 +573,31 @@ def test_a_timeline_without_faces_can_be_saved(tmp_path):
     (tmp_path / "timeline.png").write_bytes(timeline.to_png())
     assert timeline.to_csv().count("\n") == 1
     assert read_picture(tmp_path / "timeline.png").shape[1] > 500
+
+
+def test_the_surest_find_of_a_face_stands_beside_its_plot_under_a_title():
+    plain, shown = Timeline(CLASSES, 10), Timeline(CLASSES, 10, "cash $5 $6.mp4")
+    red, blue = (np.full((60, 60, 3), color, np.uint8) for color in ((0, 0, 255), (255, 0, 0)))
+    for moment, image, score in ((0.0, blue, 0.8), (0.1, red, 0.95), (0.2, blue, 0.9)):
+        face = replace(says("happy"), score=score, box=(-10, 20, 90, 90))
+        plain.add(moment, [face])
+        shown.add(moment, [face], image)
+    assert shown._title() == "cash $5 $6.mp4: 0.3 s, 1 face"
+    pictures = [cv2.imdecode(np.frombuffer(one.to_png(), np.uint8), cv2.IMREAD_COLOR) for one in (plain, shown)]
+    reds = [int((picture == (0, 0, 255)).all(axis=2).sum()) for picture in pictures]
+    assert reds[0] == 0
+    assert reds[1] > 5000
+    assert not (pictures[1] == (255, 0, 0)).all(axis=2).any()
+
+
+def test_thumbnails_are_kept_of_the_faces_longest_in_view():
+    timeline = Timeline(CLASSES, 10)
+    image = np.zeros((60, 60, 3), np.uint8)
+    for number in range(100):
+        timeline.add(number / 10, [says("happy", 1), says("sad", 2 + number)], image)
+    kept = {number for number, track in timeline._tracks.items() if track.thumbnail is not None}
+    assert len(kept) == 64
+    assert 1 in kept
 
 
 def test_many_faces_are_listed_as_far_as_the_terminal_goes(console):
