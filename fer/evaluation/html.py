@@ -278,6 +278,12 @@ def _excluded(exclude: Mapping[str, Any]) -> str:
     return f"{exclude['list']}, {', '.join(exclude['reasons'])}: {exclude['action']}"
 
 
+def _left_out(left_out: Mapping[str, Any]) -> str:
+    """What only one of network and data knows."""
+    faces = [f"{count:,} faces of {name}" for name, count in left_out["faces"].items()]
+    return ", ".join([*(f"the class {name}" for name in left_out["classes"]), *faces])
+
+
 def _figure(png: bytes, name: str, caption: str) -> str:
     data = base64.b64encode(png).decode()
     return (
@@ -298,6 +304,7 @@ def _provenance(report: Mapping[str, Any]) -> str:
     rows += [
         ["test-time augmentation", report["tta"]],
         ["data", f"{report['data']}, {report['division']}"],
+        *([["left out", _left_out(report["left_out"])]] if "left_out" in report else []),
         ["labels", _labels(report)],
         *([["exclude", _excluded(report["exclude"])]] if report["exclude"] else []),
         ["seed", str(report["seed"])],
