@@ -3,6 +3,7 @@
 Knows nothing of images, files or networks, and imports neither NumPy nor torch.
 """
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -57,10 +58,15 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
 _EMOTION_OF_SPELLING = {spelling: emotion for emotion, others in _SPELLINGS.items() for spelling in (emotion, *others)}
 
 
-def emotion_from_spelling(name: str) -> str | None:
-    """The emotion that a folder or column calls `name` ("Anger", "3_happy", "fearful"), or None."""
-    word = name.strip().lower().lstrip("0123456789_-. ")
-    return _EMOTION_OF_SPELLING.get(word)
+def emotion_from_spelling(name: str, emotions: Sequence[str] = ALL_EMOTIONS) -> str | None:
+    """The emotion that a folder or column calls `name` ("Anger", "3_happy", "fearful"), or None.
+
+    Args:
+        name: in any case, and behind any number.
+        emotions: `ALL_EMOTIONS`, and others that are looked for besides (see `emotions_with`).
+    """
+    word = _word(name)
+    return _EMOTION_OF_SPELLING.get(word, word if word in emotions else None)
 
 
 def emotion_color(emotion: str) -> Color:
@@ -68,11 +74,27 @@ def emotion_color(emotion: str) -> Color:
     return EMOTION_COLORS.get(emotion, GRAY)
 
 
-def resolve_classes(classes: int | str | Sequence[str]) -> tuple[str, ...]:
+def emotions_with(classes: Sequence[str]) -> tuple[str, ...]:
+    """`ALL_EMOTIONS`, and behind them those of the classes that are others."""
+    return (*ALL_EMOTIONS, *(name for name in classes if name not in ALL_EMOTIONS))
+
+
+def _word(name: str) -> str:
+    return name.strip().lower().lstrip("0123456789_-. ")
+
+
+def _other(name: str) -> str | None:
+    """An emotion that is none of ours; None for what is no word, as exported files list the names between commas."""
+    word = _word(name)
+    return word if re.fullmatch(r"[\w -]+", word) else None
+
+
+def resolve_classes(classes: int | str | Sequence[str], other_emotions: bool = False) -> tuple[str, ...]:
     """The class names, in training order, of a subset's name or of an explicit list.
 
     Args:
         classes: 4, 5, 7, 8 (int or str), "5-surprise", or at least two different emotion names.
+        other_emotions: names of a list that are none of `ALL_EMOTIONS` are taken, too, in lower case.
 
     Raises:
         UserError: an unknown subset or emotion, a repeated name, or fewer than two.
@@ -87,11 +109,12 @@ def resolve_classes(classes: int | str | Sequence[str]) -> tuple[str, ...]:
         return subset
     names: list[str] = []
     for given in classes:
-        emotion = emotion_from_spelling(str(given))
+        emotion = emotion_from_spelling(str(given)) or (_other(str(given)) if other_emotions else None)
         if emotion is None:
             near = get_close_matches(str(given).lower(), ALL_EMOTIONS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the emotions are {', '.join(ALL_EMOTIONS)}"
-            raise UserError(f"data.classes: {given!r} is no emotion; {hint}")
+            more = "" if other_emotions else " data.other_emotions=true takes other names, too"
+            raise UserError(f"data.classes: {given!r} is no emotion; {hint}{'' if near else ';'}{more}")
         if emotion in names:
             raise UserError(f"data.classes names {emotion} twice; name each class once")
         names.append(emotion)

@@ -12,6 +12,7 @@ from fer.labels import (
     SUBSETS,
     emotion_color,
     emotion_from_spelling,
+    emotions_with,
     resolve_classes,
     subset_name,
 )
@@ -50,7 +51,7 @@ def test_a_list_of_names_keeps_its_order_and_takes_other_spellings() -> None:
         (6, "5-surprise"),
         ("five", "5-surprise"),
         (["happy", "sadd"], "did you mean sad"),
-        (["happy", "boredom"], "the emotions are"),
+        (["happy", "boredom"], r"the emotions are .*, contempt; data\.other_emotions=true takes other names"),
         (["happy", "joy"], "happy twice"),
         (["happy"], "at least two"),
     ],
@@ -58,6 +59,14 @@ def test_a_list_of_names_keeps_its_order_and_takes_other_spellings() -> None:
 def test_a_mistake_names_the_way_out(classes: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         resolve_classes(classes)  # type: ignore[arg-type]
+
+
+def test_other_emotions_are_taken_where_that_is_asked_for() -> None:
+    assert resolve_classes(["2_Bored", "joy"], other_emotions=True) == ("bored", "happy")
+    assert emotion_from_spelling("3-Bored", emotions_with(("bored", "happy"))) == "bored"
+    for classes in (["bored", "BORED"], ["happy", " 3 "], ["happy", "sad,bored"]):
+        with pytest.raises(UserError, match=r"bored twice|' 3 ' is no emotion|'sad,bored' is no emotion"):
+            resolve_classes(classes, other_emotions=True)
 
 
 @pytest.mark.parametrize(

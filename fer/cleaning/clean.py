@@ -19,10 +19,11 @@ from rich.table import Table
 
 from fer.cleaning.contact_sheet import Cell, draw_sheets
 from fer.cleaning.label_errors import find_label_errors
-from fer.data.duplicates import connect, correlation, find_copies
+from fer.data.download import download_votes
+from fer.data.duplicates import connect, correlation, find_copies, pairs_at_once
 from fer.data.exclude import DEFAULT_REASONS, REASONS, Finding, write_list
 from fer.data.faces import SPLIT_NAMES, UNSPLIT, Faces
-from fer.data.ferplus import NOT_A_FACE, UNKNOWN, download_votes, read_votes, votes_of, winner
+from fer.data.ferplus import NOT_A_FACE, UNKNOWN, read_votes, votes_of, winner
 from fer.data.official import use_official
 from fer.data.reader import read
 from fer.errors import UserError
@@ -34,8 +35,6 @@ from fer.settings.tables import CleanSettings
 # Training and PublicTest rows it finds 37, all of them black, gray, or a sign or a text in place of a picture.
 BLANK_SHARE = 0.5
 BLANK_DEVIATION = 5.0
-
-_PAIRS = 4096  # pairs whose correlation is computed at once
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,8 @@ def clean(settings: CleanSettings) -> Path:
     """
     console = Console()
     begin = time.perf_counter()
-    faces, _ = use_official(read(Path(settings.data.path)), settings.data.path)
+    data = settings.data
+    faces, _ = use_official(read(data.path, size=data.size, layout=data.layout, names=data.names), data.path)
     votes = None
     if settings.data.ferplus_path is not None:
         votes_file = Path(settings.data.ferplus_path)
@@ -143,8 +143,9 @@ def find_all_copies(
     exact, mirrored = copies.exact[others], copies.mirrored[others]
     same = exact & ~mirrored
     score = np.empty(len(first))
-    for start in range(0, len(first), _PAIRS):
-        part = slice(start, start + _PAIRS)
+    pairs = pairs_at_once(faces.images)
+    for start in range(0, len(first), pairs):
+        part = slice(start, start + pairs)
         one = np.where(mirrored[part, None, None], faces.images[first[part], :, ::-1], faces.images[first[part]])
         score[part] = correlation(one, faces.images[second[part]])
     score[exact] = 1.0  # blank pictures correlate with nothing

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS, ROWS = 14, 8
-_SIDE = 96  # a face, twice its size
+_SIDE = 96  # of a face, twice FER2013's
 _LINE = 12  # height of a line of text
 _CELL_WIDTH, _CELL_HEIGHT = _SIDE + 10, _SIDE + 3 * _LINE + 10
 _HEAD = 26
@@ -66,7 +66,9 @@ def _draw(page: Sequence[tuple[int, int, Sequence[Cell]]], title: str) -> bytes:
             draw.rectangle(frame, outline=_GRAY)
         for number, cell in enumerate(strip):
             x, y = left + number * _CELL_WIDTH + 5, top + 5
-            sheet.paste(Image.fromarray(cell.image).resize((_SIDE, _SIDE), Image.Resampling.NEAREST), (x, y))
+            larger = cell.image.shape[0] > _SIDE
+            way = Image.Resampling.BICUBIC if larger else Image.Resampling.NEAREST
+            sheet.paste(Image.fromarray(cell.image).resize((_SIDE, _SIDE), way), (x, y))
             for line, text in enumerate(cell.lines):
                 draw.text((x, y + _SIDE + 1 + line * _LINE), text, _RED if cell.marked else _BLACK, font)
     buffer = io.BytesIO()

@@ -119,6 +119,7 @@ def load(source: Path, key: str, memory: float = math.inf) -> tuple[Faces, list[
                 found,
                 persons if len(persons) else None,
                 str(entry["form"]),
+                tuple(entry["emotions"].tolist()),
             )
             return faces, entry["notes"].tolist()
     except FileNotFoundError:
@@ -161,6 +162,7 @@ def save(source: Path, key: str, faces: Faces, notes: list[str]) -> None:
                     rows=faces.rows,
                     notes=np.array(notes, np.str_),
                     form=np.array(faces.form),
+                    emotions=np.array(faces.emotions),
                     persons=np.empty(0, np.str_) if faces.persons is None else faces.persons,
                     official=np.empty((3, 0)) if found is None else np.stack([found.rows, found.splits, found.sure]),
                 )

@@ -4,7 +4,7 @@ Knows the columns of Kaggle's `fer2013.csv`, `icml_face_data.csv` and the challe
 and knows nothing of files, compression or caches.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import IO, NoReturn
 
@@ -21,11 +21,11 @@ _PIXELS = SIZE * SIZE
 _BLOCK = 64  # rows parsed at once: 0.5 MB of text, so that a block's arrays stay in the processor's cache
 _LINE_LIMIT = 1_000_000
 _HEADER_LIMIT = 4096  # bytes; a longer first line is no header, and perhaps no text
-_CODES = {str(code).encode(): code for code in range(len(ALL_EMOTIONS))}
+_CODES = {str(code).encode(): code for code in range(len(ALL_EMOTIONS))}  # others have names and no numbers
 _AROUND = b' "\t\r\n'  # what may stand around a field
 
 
-def read_csv(stream: IO[bytes], name: str) -> Faces:
+def read_csv(stream: IO[bytes], name: str, emotions: Sequence[str] = ALL_EMOTIONS) -> Faces:
     """All faces of a FER2013 CSV.
 
     The columns `emotion` (0 to 6, 7 for contempt as in CK+'s `ckextended.csv`, also as 3.0 or by name), `pixels` (2,304
@@ -35,6 +35,7 @@ def read_csv(stream: IO[bytes], name: str) -> Faces:
     Args:
         stream: the text as bytes (UTF-8), from its beginning.
         name: what error messages call it.
+        emotions: those that names may say: `fer.labels.ALL_EMOTIONS` and others.
 
     Returns:
         The rows in the file's order, named by their number from 0, not counting the header.
@@ -59,9 +60,11 @@ def read_csv(stream: IO[bytes], name: str) -> Faces:
                 _refuse(name, number, row, f"has {len(fields)} columns where the header has {len(header)}")
             code = _CODES.get(fields[emotion])
             if code is None:
-                code = _emotion(fields[emotion])
+                code = _emotion(fields[emotion], emotions)
             if code is None:
-                codes = ", ".join(f"{code} {emotion}" for code, emotion in enumerate(ALL_EMOTIONS))
+                codes = ", ".join(
+                    [*(f"{code} {name}" for code, name in enumerate(ALL_EMOTIONS)), *emotions[len(_CODES) :]]
+                )
                 _refuse(name, number, row, f"has the label {_shown(fields[emotion])}, which is none of {codes}")
             split = UNSPLIT if usage is None else USAGES.get(fields[usage])
             if split is None:
@@ -83,15 +86,16 @@ def read_csv(stream: IO[bytes], name: str) -> Faces:
         np.array(labels, np.int64),
         np.array(splits, np.int8),
         np.arange(len(labels)).astype(np.str_),
+        emotions=tuple(emotions),
     )
 
 
-def _emotion(text: bytes) -> int | None:
+def _emotion(text: bytes, emotions: Sequence[str]) -> int | None:
     """The code of an emotion's name, or of a number with a decimal point, as pandas writes it; None for others."""
     if text.endswith(b".0"):
         return _CODES.get(text[:-2])
-    emotion = emotion_from_spelling(text.decode(errors="replace"))
-    return None if emotion is None else ALL_EMOTIONS.index(emotion)
+    emotion = emotion_from_spelling(text.decode(errors="replace"), emotions)
+    return None if emotion is None else emotions.index(emotion)
 
 
 def _lines(stream: IO[bytes], name: str) -> Iterator[bytes]:

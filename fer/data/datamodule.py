@@ -19,19 +19,20 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from fer.data.augment import Augment, mixup
-from fer.data.download import download
+from fer.data.download import FILE, download, download_votes
 from fer.data.exclude import Exclusion, check_reasons, read_list
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL, Faces
-from fer.data.ferplus import distribution, download_votes, read_votes, voted, votes_of, winner
+from fer.data.ferplus import distribution, read_votes, voted, votes_of, winner
 from fer.data.folder import resized
 from fer.data.group_file import Groups, read_groups
+from fer.data.join import join, short_names
 from fer.data.loader import FaceLoader
 from fer.data.official import use_official
 from fer.data.reader import read
 from fer.data.splits import assign_splits
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.labels import ALL_EMOTIONS, CONTEMPT, resolve_classes
+from fer.labels import ALL_EMOTIONS, CONTEMPT, emotions_with
 from fer.settings.train import DataSettings
 
 OWN_LABELS = "the given labels"
@@ -43,18 +44,25 @@ class FER2013DataModule(L.LightningDataModule):
     Args:
         settings: what is read, how it is divided, labelled and augmented.
         seed: of order and augmentation.
+        judging: the classes are a trained network's, and nothing is trained: the data need not have training rows, nor
+            all of the classes (`absent`).
 
     Attributes:
+        classes: names, in the order of the targets; without those that are `absent`.
+        absent: classes of which the data have no face, where that is no mistake (`judging`).
+        unknown: faces of the source that show none of the classes, by emotion.
         ask: from faces (B, 1, S, S) to probabilities float (B, C): what teachers say. It is asked once about each
             training face as it is, and the targets have the answers in C more columns. None adds none.
     """
 
-    def __init__(self, settings: DataSettings, seed: int = 0) -> None:
+    def __init__(self, settings: DataSettings, seed: int = 0, judging: bool = False) -> None:
         super().__init__()
         self.settings = settings
         self.seed = seed
-        self.path = None if settings.path is None else Path(settings.path).expanduser()
-        self.classes = resolve_classes(settings.classes)
+        self.judging = judging
+        self.classes = settings.class_names
+        self.absent: tuple[str, ...] = ()
+        self.unknown: dict[str, int] = {}
         self.augment = None if settings.augment is None else Augment(**settings.augment.model_dump())
         self.eval_labels = settings.eval_labels or settings.labels
         self.ferplus_path = Path(settings.ferplus_path).expanduser()
@@ -70,19 +78,28 @@ class FER2013DataModule(L.LightningDataModule):
         self._resume: dict[str, int] | None = None
 
     @property
+    def source(self) -> str:
+        """What messages call the data."""
+        return self.settings.source if self.settings.paths else "drawn faces"
+
+    @property
     def files(self) -> list[Path]:
         """What `setup` reads and `prepare_data` can fetch."""
-        return [*([] if self.path is None else [self.path]), *([self.ferplus_path] if self._needs_votes else [])]
+        return [*self.settings.paths, *([self.ferplus_path] if self._needs_votes else [])]
 
     def prepare_data(self) -> None:
         """Fetches FER2013 and the votes of FER+ where they are needed and missing (once, on one process)."""
-        if self.path is not None and not self.path.exists():
+        for path in self.settings.paths:
+            if path.exists():
+                continue
             if not self.settings.download:
                 raise UserError(
-                    f"data.path={self.path} does not exist and data.download is off; "
+                    f"data.path={path} does not exist and data.download is off; "
                     "put fer2013.csv there, give another data.path, or try data=synthetic"
                 )
-            download(self.path)
+            if len(self.settings.paths) > 1 and path.name != FILE:
+                raise UserError(f"data.path: {path} does not exist; correct it (a missing {FILE} would be downloaded)")
+            download(path)
         if self._needs_votes and not self.ferplus_path.exists():
             if not self.settings.download:
                 raise UserError(
@@ -95,20 +112,7 @@ class FER2013DataModule(L.LightningDataModule):
         """Reads the rows of the chosen classes, divides them into splits, and labels them."""
         if self._faces is not None:
             return
-        if self.path is not None:
-            faces = read(
-                self.path,
-                memory=self.settings.memory_gb * 1e9,
-                size=self.settings.size,
-                layout=self.settings.layout,
-                names=self.settings.names,
-            )
-        else:
-            drawn = make_faces(**self.settings.synthetic.model_dump(), seed=self.settings.split_seed)
-            faces = resized(drawn, self.settings.size)
-        known = np.ones(len(faces), np.bool_)
-        if self.settings.split in ("official", "holdout"):
-            faces, known = use_official(faces, str(self.path))
+        faces, known = self._read()
         labels = {"fer2013": faces.labels}
         votes = None
         if self._needs_votes:
@@ -120,15 +124,19 @@ class FER2013DataModule(L.LightningDataModule):
         if self.settings.exclude is not None and self.exclude_reasons is not None:
             exclusion = read_list(self.settings.exclude, faces, self.exclude_reasons)
 
-        codes = [ALL_EMOTIONS.index(name) for name in self.classes]
+        codes = [faces.emotions.index(name) for name in self.classes]
         own, judged = labels[self.settings.labels], labels[self.eval_labels]
-        asked = CONTEMPT in self.classes and self.settings.labels != "ferplus"
+        asked = CONTEMPT in self.classes and self.settings.labels != "ferplus" and not self.judging
         if asked and not (own == ALL_EMOTIONS.index(CONTEMPT)).any():
             raise UserError(
-                f"data.classes: {self.path or 'drawn faces'} has no {CONTEMPT}; for FER2013 add data.labels=ferplus, "
+                f"data.classes: {self.source} has no {CONTEMPT}; for FER2013 add data.labels=ferplus, "
                 "which votes for it, or leave it out"
             )
+        others = judged[known & ~np.isin(judged, codes) & (judged < len(faces.emotions))]
+        self.unknown = {faces.emotions[code]: int((others == code).sum()) for code in np.unique(others).tolist()}
         wanted = known & (np.isin(own, codes) | np.isin(judged, codes))
+        if self.judging and not wanted.any():
+            raise UserError(f"{self.source} holds no face of {', '.join(self.classes)}; check data.path, data.classes")
         # Divided before anything is relabelled or excluded: runs with other labels are judged on the same rows.
         divided = self._divide(faces.select(wanted))
         train = divided.splits == TRAIN
@@ -140,10 +148,12 @@ class FER2013DataModule(L.LightningDataModule):
             label[relabelled] = exclusion.suggested[relabelled]
             kept = ~(train & exclusion.listed) | relabelled
         kept &= np.isin(label, codes)
-        if not (train & kept).any():
+        if not (train & kept).any() and not self.judging:
             raise UserError("no training rows are left; check data.classes, data.labels and data.exclude_reasons")
         given = divided.labels[kept]
         self._faces = dataclasses.replace(divided.select(kept), labels=label[kept])
+        if self.judging:
+            self._leave_out_absent()
         self._listed = None if exclusion is None else exclusion.listed[kept]
         self._groups = {name: group[wanted][kept] for name, group in groups.items()}
         if votes is not None:
@@ -153,6 +163,39 @@ class FER2013DataModule(L.LightningDataModule):
                 self._soft_targets = self._make_soft_targets(votes, given[train])
             if self.settings.ferplus_auxiliary > 0:
                 self._vote_shares = torch.from_numpy(votes / votes.sum(axis=1, keepdims=True)).float()
+
+    def _read(self) -> tuple[Faces, npt.NDArray[np.bool_]]:
+        """All faces, and whether each has a place in a split."""
+        asked = self.settings
+        if not asked.paths:
+            faces = resized(make_faces(**asked.synthetic.model_dump(), seed=asked.split_seed), asked.size)
+            return faces, np.ones(len(faces), np.bool_)
+        sources = []
+        for path in asked.paths:
+            faces = read(
+                path,
+                memory=asked.memory_gb * 1e9,
+                size=asked.size,
+                layout=asked.layout,
+                names=asked.names,
+                emotions=emotions_with(self.classes),
+            )
+            known = np.ones(len(faces), np.bool_)
+            if asked.split in ("official", "holdout"):
+                faces, known = use_official(faces, str(path))
+            sources.append((faces, known))
+        if len(sources) == 1:
+            return sources[0]
+        placed = [faces if known.all() else faces.select(known) for faces, known in sources]
+        joined = join(placed, short_names(asked.paths), asked.memory_gb * 1e9)
+        return joined, np.ones(len(joined), np.bool_)
+
+    def _leave_out_absent(self) -> None:
+        """Takes classes without any face out of `classes`."""
+        shown = np.unique(self.faces.labels)
+        present = [name for name in self.classes if self.faces.emotions.index(name) in shown]
+        self.absent = tuple(name for name in self.classes if name not in present)
+        self.classes = tuple(present)
 
     def _divide(self, faces: Faces) -> Faces:
         asked = self.settings
@@ -164,6 +207,7 @@ class FER2013DataModule(L.LightningDataModule):
             folds=asked.folds,
             fold=asked.fold,
             seed=asked.split_seed,
+            training=not self.judging,
         )
 
     @property
@@ -186,7 +230,8 @@ class FER2013DataModule(L.LightningDataModule):
         return targets
 
     def _class_of_emotion(self) -> npt.NDArray[np.int64]:
-        return np.array([self.classes.index(name) if name in self.classes else -1 for name in ALL_EMOTIONS], np.int64)
+        names = self.faces.emotions
+        return np.array([self.classes.index(name) if name in self.classes else -1 for name in names], np.int64)
 
     def division(self) -> str:
         """How the rows were divided, in words."""
@@ -200,13 +245,13 @@ class FER2013DataModule(L.LightningDataModule):
             found.update(np.ascontiguousarray(part).data)
         return found.hexdigest()
 
-    def clean(self, code: int) -> npt.NDArray[np.bool_] | None:
+    def clean(self, split: int) -> npt.NDArray[np.bool_] | None:
         """For each row of a split whether it is not on the list of `exclude`; None without one."""
-        return None if self._listed is None else ~self._listed[self.faces.splits == code]
+        return None if self._listed is None else ~self._listed[self.faces.splits == split]
 
-    def groups_of(self, code: int) -> dict[str, Groups]:
+    def groups_of(self, split: int) -> dict[str, Groups]:
         """The group of each row of a split, by grouping; nothing without `groups`."""
-        return {name: groups[self.faces.splits == code] for name, groups in self._groups.items()}
+        return {name: groups[self.faces.splits == split] for name, groups in self._groups.items()}
 
     def describe_labels(self) -> dict[str, str]:
         """In words, whose labels the rows of training and of evaluation have: keys "train" and "evaluation"."""
@@ -231,22 +276,22 @@ class FER2013DataModule(L.LightningDataModule):
         assert self._faces is not None, "call setup() first"
         return self._faces
 
-    def rows(self, code: int) -> Faces:
+    def rows(self, split: int) -> Faces:
         """The rows of one split (TRAIN, VAL or TEST of `fer.data.faces`)."""
-        return self.faces.select(self.faces.splits == code)
+        return self.faces.select(self.faces.splits == split)
 
-    def tensors(self, code: int) -> tuple[Tensor, Tensor]:
+    def tensors(self, split: int) -> tuple[Tensor, Tensor]:
         """One split as faces uint8 (N, 1, S, S) and targets int64 (N,), positions in `classes`."""
-        rows = self.rows(code)
+        rows = self.rows(split)
         return torch.from_numpy(rows.images).unsqueeze(1), torch.from_numpy(self._class_of_emotion()[rows.labels])
 
     def class_counts(self) -> dict[str, dict[str, int]]:
         """Rows per split and class: {"train": {"angry": 3995, ...}, ...}; splits without rows are left out."""
         counts = {}
-        for code, split in SPLIT_NAMES.items():
-            labels = self.faces.labels[self.faces.splits == code]
+        for split, name in SPLIT_NAMES.items():
+            labels = self.faces.labels[self.faces.splits == split]
             if len(labels):
-                counts[split] = {name: int((labels == ALL_EMOTIONS.index(name)).sum()) for name in self.classes}
+                counts[name] = {each: int((labels == self.faces.emotions.index(each)).sum()) for each in self.classes}
         return counts
 
     def statistics(self) -> tuple[float, float]:
@@ -335,9 +380,8 @@ class FER2013DataModule(L.LightningDataModule):
 def print_class_counts(datamodule: FER2013DataModule) -> None:
     """What the data are and a table of the rows per class and split, on standard output."""
     counts = datamodule.class_counts()
-    source = datamodule.path or "synthetic faces"
     labels = datamodule.describe_labels()
-    title = f"{source}, {datamodule.division()}"
+    title = f"{datamodule.source}, {datamodule.division()}"
     if set(labels.values()) != {OWN_LABELS}:
         title += f", labels: {labels['train']}, judged by {labels['evaluation']}"
     console = Console()

@@ -18,6 +18,7 @@ from fer.data.container import Container
 from fer.data.faces import SIZE, Faces
 from fer.data.folder import Place, natural, to_face
 from fer.errors import UserError
+from fer.labels import ALL_EMOTIONS
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _GRAY_FRAMES = (b"\xff\xc0\x00\x0b\x08", b"\xff\xc2\x00\x0b\x08")  # baseline or progressive, 8 bits, one component
@@ -25,7 +26,13 @@ _GRAY_FRAMES = (b"\xff\xc0\x00\x0b\x08", b"\xff\xc2\x00\x0b\x08")  # baseline or
 _CHUNKS = frozenset((b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"gAMA", b"sRGB", b"cHRM"))
 
 
-def read_places(container: Container, places: Sequence[Place], name: str, size: int = SIZE) -> Faces:
+def read_places(
+    container: Container,
+    places: Sequence[Place],
+    name: str,
+    size: int = SIZE,
+    emotions: Sequence[str] = ALL_EMOTIONS,
+) -> Faces:
     """The pictures at the given places as faces.
 
     Args:
@@ -33,6 +40,7 @@ def read_places(container: Container, places: Sequence[Place], name: str, size: 
         places: the pictures, in the order of the faces.
         name: what messages call the container.
         size: pixels per side of the faces.
+        emotions: what the places' labels are positions in.
 
     Raises:
         UserError: pictures that cannot be read, by name.
@@ -60,6 +68,7 @@ def read_places(container: Container, places: Sequence[Place], name: str, size: 
         np.array([place.split for place in places], np.int8),
         np.array([place.row for place in places], np.str_),
         persons=np.array([place.person for place in places], np.str_) if places and places[0].person else None,
+        emotions=tuple(emotions),
     )
 
 

@@ -1,19 +1,21 @@
-"""Fetches FER2013 from Kaggle, where a copy of the CSV lies open to everyone, without a login.
+"""Fetches FER2013's CSV from Kaggle, where a copy lies open to everyone without a login, and FER+'s votes from GitHub.
 
-Knows Kaggle's name for it and how many rows it must have; the transfer is kagglehub's, the reading `fer.data.reader`'s.
+The transfer of the first is kagglehub's, that of the second requests'; the readers say whether what came is whole.
 """
 
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partialmethod
 from pathlib import Path
 from textwrap import shorten
 
 import numpy as np
 
+from fer.data import ferplus
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
 from fer.data.reader import read
 from fer.errors import UserError
@@ -22,7 +24,6 @@ _log = logging.getLogger(__name__)
 
 DATASET = "deadskull7/fer2013"
 FILE = "fer2013.csv"
-PAGE = f"https://www.kaggle.com/datasets/{DATASET}"
 
 # Rows of Training, PublicTest and PrivateTest (Goodfellow et al., arXiv 1307.0414).
 OFFICIAL_ROWS = {TRAIN: 28709, VAL: 3589, TEST: 3589}
@@ -31,83 +32,142 @@ OFFICIAL_ROWS = {TRAIN: 28709, VAL: 3589, TEST: 3589}
 TIMEOUTS = (5.0, 30.0)
 
 
+@dataclass(frozen=True)
+class _Remote:
+    """A file that can be fetched.
+
+    Attributes:
+        file: its name.
+        what: it is, and how large.
+        page: where a browser finds it.
+        server: who sends it.
+        setting: that names a copy of it.
+        otherwise: what to do without it.
+        transfer: fetches it into a folder and returns where it lies there.
+        fault: what is wrong with a file that came, or None.
+    """
+
+    file: str
+    what: str
+    page: str
+    server: str
+    setting: str
+    otherwise: str
+    transfer: Callable[[Path], Path]
+    fault: Callable[[Path], str | None]
+
+
 def download(target: Path) -> Path:
-    """Fetches FER2013's CSV to `target`, creating the folders above it. It takes about 300 MB on the disk.
-
-    The file is fetched to a temporary folder beside `target`, checked to be whole, and only then moved there.
-
-    Args:
-        target: the name for the CSV. Where something exists under it, nothing is fetched.
-
-    Returns:
-        `target`, which `fer.data.reader.read` takes.
+    """FER2013's CSV at `target`, fetched unless something is there already; it takes about 300 MB on the disk.
 
     Raises:
-        UserError: `target` does not end in .csv or cannot be written, Kaggle cannot be reached or refuses, or what came
-            is not the whole of FER2013. No file is left behind.
+        UserError: as `_fetch`; or `target` does not end in .csv.
     """
     target = Path(target).expanduser()
-    if target.exists():
-        return target
-    if target.suffix.lower() != ".csv":
+    if not target.exists() and target.suffix.lower() != ".csv":
         raise UserError(
             f"{target} does not exist, and only a CSV can be downloaded: correct data.path, or give it a name that "
             "ends in .csv to have FER2013 downloaded there"
         )
-    _log.info("%s does not exist: downloading FER2013 (about 300 MB on the disk) from %s", target, PAGE)
+    page = f"https://www.kaggle.com/datasets/{DATASET}"
+    what, otherwise = "FER2013 (about 300 MB on the disk)", "train on drawn faces with data=synthetic"
+    return _fetch(
+        target, _Remote(FILE, what, page, "Kaggle", "data.path", otherwise, _transfer_fer2013, _fault_of_fer2013)
+    )
+
+
+def download_votes(target: Path) -> Path:
+    """FER+'s votes (1.6 MB) at `target`, fetched from Microsoft's repository unless something is there already.
+
+    Raises:
+        UserError: as `_fetch`.
+    """
+    what, otherwise = "the FER+ votes (1.6 MB)", "leave data.labels=ferplus out"
+    votes = _Remote(
+        *(ferplus.FILE, what, ferplus.URL, "the server", "data.ferplus_path", otherwise),
+        *(_transfer_votes, _fault_of_votes),
+    )
+    return _fetch(Path(target).expanduser(), votes)
+
+
+def _fetch(target: Path, remote: _Remote) -> Path:
+    """Fetches a file to a temporary folder beside `target`, and moves it there when it is whole.
+
+    Raises:
+        UserError: `target` cannot be written, the server cannot be reached or refuses, or what came is not the whole
+            file. Nothing is left behind.
+    """
+
+    def failure(what: str) -> UserError:
+        return UserError(
+            f"{target} {what}. Three ways out: get {remote.file} in a browser from {remote.page} and save it as "
+            f"{target}; name a copy that you have in {remote.setting}; or {remote.otherwise}"
+        )
+
+    if target.exists():
+        return target
+    _log.info("%s does not exist: downloading %s from %s", target, remote.what, remote.page)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as staging:
-            arrived = _fetch(Path(staging), target)
-            _check(arrived, target)
+            try:
+                arrived = remote.transfer(Path(staging))
+            except Exception as error:  # requests', kagglehub's and the file system's errors alike: the way out is one
+                raise failure(f"could not be downloaded ({_reason(error, remote.server)})") from error
+            if (fault := remote.fault(arrived)) is not None:
+                raise failure(f"was downloaded, but {fault}")
             arrived.replace(target)
     except OSError as error:
-        raise _failure(target, f"cannot be written ({error})") from error
-    _log.info("%s is whole: %s rows", target, " + ".join(f"{rows:,}" for rows in OFFICIAL_ROWS.values()))
+        raise failure(f"cannot be written ({error})") from error
     return target
 
 
-def _fetch(staging: Path, target: Path) -> Path:
-    """The file as Kaggle sends it, inside `staging`."""
+def _transfer_fer2013(staging: Path) -> Path:
     import kagglehub  # here, as its import takes a moment and most runs have their data
 
-    try:
-        with _timeouts():
-            arrived = Path(kagglehub.dataset_download(DATASET, FILE, output_dir=str(staging)))
-    except Exception as error:  # requests', kagglehub's and the file system's errors alike: the way out is the same
-        raise _failure(target, f"could not be downloaded ({_reason(error)})") from error
+    with _timeouts():
+        arrived = Path(kagglehub.dataset_download(DATASET, FILE, output_dir=str(staging)))
     if staging not in arrived.parents:  # in Kaggle's own notebooks it is mounted read-only instead
         return Path(shutil.copyfile(arrived, staging / FILE))
     return arrived
 
 
-def _check(arrived: Path, target: Path) -> None:
-    """Refuses a file that is not the whole of FER2013."""
+def _fault_of_fer2013(arrived: Path) -> str | None:
     try:
         splits = read(arrived, use_cache=False).splits
     except UserError as error:
-        fault = str(error).replace(str(arrived), FILE)
-        raise _failure(target, f"was downloaded, but is damaged ({fault})") from error
+        return f"is damaged ({str(error).replace(str(arrived), FILE)})"
     counts = {split: int(np.count_nonzero(splits == split)) for split in OFFICIAL_ROWS}
-    if counts != OFFICIAL_ROWS or len(splits) != sum(OFFICIAL_ROWS.values()):
-        found = ", ".join(
-            f"{counts[split]:,} of {rows:,} {SPLIT_NAMES[split]}" for split, rows in OFFICIAL_ROWS.items()
-        )
-        raise _failure(target, f"was downloaded, but is not the whole of FER2013 ({found} rows)")
+    if counts == OFFICIAL_ROWS and len(splits) == sum(OFFICIAL_ROWS.values()):
+        _log.info("%s is whole: %s rows", FILE, " + ".join(f"{rows:,}" for rows in OFFICIAL_ROWS.values()))
+        return None
+    found = ", ".join(f"{counts[split]:,} of {rows:,} {SPLIT_NAMES[split]}" for split, rows in OFFICIAL_ROWS.items())
+    return f"is not the whole of FER2013 ({found} rows)"
 
 
-def _failure(target: Path, what: str) -> UserError:
-    return UserError(
-        f"{target} {what}. Three ways out: get {FILE} in a browser from {PAGE} and save it as {target}; "
-        "name a copy that you have in data.path; or train on drawn faces with data=synthetic"
-    )
+def _transfer_votes(staging: Path) -> Path:
+    import requests
+
+    response = requests.get(ferplus.URL, timeout=TIMEOUTS)
+    response.raise_for_status()
+    arrived = staging / ferplus.FILE
+    arrived.write_bytes(response.content)
+    return arrived
 
 
-def _reason(error: BaseException) -> str:
+def _fault_of_votes(arrived: Path) -> str | None:
+    try:
+        count = len(ferplus.read_votes(arrived))
+    except UserError as error:
+        return f"is damaged ({str(error).replace(str(arrived), ferplus.FILE)})"
+    return None if count == ferplus.ROWS else f"has {count:,} of {ferplus.ROWS:,} rows"
+
+
+def _reason(error: BaseException, server: str) -> str:
     """Why a transfer failed, in one short line: the innermost cause speaks plainest."""
     response = getattr(error, "response", None)
     if response is not None:
-        return f"Kaggle answers {response.status_code} {response.reason}"
+        return f"{server} answers {response.status_code} {response.reason}"
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     return shorten(str(error), 200) or type(error).__name__

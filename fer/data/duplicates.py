@@ -4,6 +4,7 @@ FER2013 was collected by image search and holds many pictures several times, als
 copy stands in the training rows measures memory. Knows nothing of splits or labels.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ CORRELATION = 0.9
 # hundred shows two people in like pose and light. A distance of 4 misses 66 rows; a correlation of 0.85 adds mostly
 # different people.
 _BLOCK = 16  # rows compared with all others at once: their bit counts stay in the processor's cache
-_PAIRS = 4096  # pairs whose pixels are compared at once
+_PIXELS = 4096 * 48 * 48  # of pairs that are compared at once
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,18 @@ def _pairs(images: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], mirrore
 
     same = np.zeros(len(first), np.bool_)
     alike = np.zeros(len(first), np.bool_)
-    for start in range(0, len(first), _PAIRS):
-        part = slice(start, start + _PAIRS)
+    pairs = pairs_at_once(images)
+    for start in range(0, len(first), pairs):
+        part = slice(start, start + pairs)
         one, two = images[first[part]], others[second[part]]
         same[part] = (one == two).all(axis=(1, 2))
         alike[part] = same[part] | (correlation(one, two) >= CORRELATION)
     return Copies(first[alike], second[alike], same[alike], np.full(int(alike.sum()), mirrored))
+
+
+def pairs_at_once(images: npt.NDArray[np.uint8]) -> int:
+    """How many pairs of faces of this size to give to `correlation`, whose float copies take 40 MB then."""
+    return max(1, _PIXELS // math.prod(images.shape[1:]))
 
 
 def correlation(one: npt.NDArray[np.uint8], two: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from fer.data.faces import Faces
 from fer.errors import UserError
 from fer.files import write_whole
-from fer.labels import ALL_EMOTIONS
 
 # Why a row is listed, and what its score says; a higher score is a surer find.
 REASONS: dict[str, str] = {
@@ -47,7 +46,7 @@ class Finding:
         position: of the face among all faces of the source.
         reason: a key of `REASONS`.
         score: as `REASONS` says.
-        suggested: position in `fer.labels.ALL_EMOTIONS`, or None.
+        suggested: position in `Faces.emotions`, or None.
         group: number that all copies of one picture share, or None.
     """
 
@@ -64,7 +63,7 @@ class Exclusion:
 
     Attributes:
         listed: bool (N,), on the list for one of the chosen reasons.
-        suggested: int64 (N,), position in `fer.labels.ALL_EMOTIONS` of the one label that all of a row's lines suggest,
+        suggested: int64 (N,), position in `Faces.emotions` of the one label that all of a row's lines suggest,
             else -1.
     """
 
@@ -105,7 +104,7 @@ def write_list(path: Path, findings: Sequence[Finding], faces: Faces) -> None:
                 faces.rows[finding.position],
                 finding.reason,
                 f"{finding.score:.4f}",
-                "" if finding.suggested is None else ALL_EMOTIONS[finding.suggested],
+                "" if finding.suggested is None else faces.emotions[finding.suggested],
                 "" if finding.group is None else finding.group,
                 picture_digest(faces.images[finding.position]),
             ]
@@ -144,14 +143,14 @@ def read_list(path: str | Path, faces: Faces, reasons: Sequence[str] | None = No
         at = f"data.exclude={source}, line {number:,},"
         if line["reason"] not in REASONS:
             raise UserError(f"{at} has the reason {line['reason']!r}, which is none of {', '.join(REASONS)}")
-        if line["suggested_label"] not in ("", *ALL_EMOTIONS):
-            raise UserError(f"{at} suggests {line['suggested_label']!r}, which is none of {', '.join(ALL_EMOTIONS)}")
+        if line["suggested_label"] not in ("", *faces.emotions):
+            raise UserError(f"{at} suggests {line['suggested_label']!r}, which is none of {', '.join(faces.emotions)}")
         position = position_of.get(line["row"] or "")
         if position is None or picture_digest(faces.images[position]) != line["picture"]:
             what = "is not in the data" if position is None else "shows another picture in the data"
             raise UserError(
                 f"{at} names row {line['row']}, which {what}: the list was made for another data "
-                "set; make one for this data.path with fer-clean"
+                "set, or at another data.size; make one for this data.path with fer-clean, or leave data.exclude out"
             )
         if line["reason"] in chosen:
             suggestions.setdefault(position, set()).add(line["suggested_label"])
@@ -160,7 +159,7 @@ def read_list(path: str | Path, faces: Faces, reasons: Sequence[str] | None = No
     for position, labels in suggestions.items():
         listed[position] = True
         if len(labels) == 1 and "" not in labels:
-            suggested[position] = ALL_EMOTIONS.index(labels.pop())
+            suggested[position] = faces.emotions.index(labels.pop())
     return Exclusion(listed, suggested)
 
 

@@ -1,7 +1,8 @@
 """`Faces`: a whole data set, the one form that every reader returns. Knows nothing of file formats or torch."""
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,14 @@ class Faces:
     Attributes:
         images: uint8 (N, S, S), gray values; S is 48 unless the source was read at another size. A `np.memmap` where
             they are too many for the memory.
-        labels: int64 (N,), positions in `fer.labels.ALL_EMOTIONS`.
+        labels: int64 (N,), positions in `emotions`.
         splits: int8 (N,), one of UNSPLIT, TRAIN, VAL, TEST.
         rows: str (N,), each row's name in its source: the row number of a CSV, the path inside a folder or archive.
         official: where the faces stand in FER2013; None where the source says so itself, or is another data set.
         persons: str (N,), who is shown; "" where the source does not say it. None: it says it nowhere.
         form: what the source was taken for, in words.
+        emotions: `fer.labels.ALL_EMOTIONS`, and others that were looked for besides.
+        origins: int16 (N,), which of several sources a row is of; None: there is one.
     """
 
     images: npt.NDArray[np.uint8]
@@ -58,41 +61,58 @@ class Faces:
     official: Official | None = None
     persons: npt.NDArray[np.str_] | None = None
     form: str = ""
+    emotions: tuple[str, ...] = ALL_EMOTIONS
+    origins: npt.NDArray[np.int16] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
         assert self.images.shape == (count, *2 * self.images.shape[1:2])
         assert self.images.dtype == np.uint8
         assert self.labels.shape == self.splits.shape == self.rows.shape == (count,)
-        assert count == 0 or 0 <= self.labels.min() <= self.labels.max() < len(ALL_EMOTIONS)
+        assert count == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.emotions)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def select(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Faces":
         """The rows that `index` picks (positions or mask), in its order. On disk as well, if the images are."""
-        official = None if self.official is None else self.official.select(index)
-        persons = None if self.persons is None else self.persons[index]
-        return Faces(
-            _pick(self.images, index),
-            self.labels[index],
-            self.splits[index],
-            self.rows[index],
-            official,
-            persons,
-            self.form,
+        return replace(
+            self,
+            images=_pick(self.images, index),
+            labels=self.labels[index],
+            splits=self.splits[index],
+            rows=self.rows[index],
+            official=None if self.official is None else self.official.select(index),
+            persons=None if self.persons is None else self.persons[index],
+            origins=None if self.origins is None else self.origins[index],
         )
 
 
 def _pick(images: npt.NDArray[np.uint8], index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    positions = np.flatnonzero(index) if index.dtype == np.bool_ else index
+    positions = np.asarray(np.flatnonzero(index) if index.dtype == np.bool_ else index, np.intp)
     if not isinstance(images, np.memmap) or len(positions) < _CHUNK:
         return np.asarray(images[positions])
     assert images.filename is not None
-    # Beside the cache's entry, because /tmp may itself be memory. The file has no name and goes with the process.
-    with tempfile.TemporaryFile(dir=Path(images.filename).parent) as file:
-        picked = np.memmap(file, np.uint8, "w+", shape=(len(positions), *images.shape[1:]))
-        picked.filename = images.filename
-    for start in range(0, len(positions), _CHUNK):
-        picked[start : start + _CHUNK] = images[positions[start : start + _CHUNK]]
-    return picked
+    return on_disk([(images, positions)], Path(images.filename).parent)
+
+
+def on_disk(
+    pieces: Sequence[tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]], directory: Path
+) -> npt.NDArray[np.uint8]:
+    """Rows of arrays, one array after the other, in a file that has no name and goes with the process.
+
+    Args:
+        pieces: images uint8 (N, S, S) and the positions that are taken.
+        directory: of the cache, because /tmp may itself be memory.
+    """
+    shape = (sum(len(positions) for _, positions in pieces), *pieces[0][0].shape[1:])
+    with tempfile.TemporaryFile(dir=directory) as file:
+        found = np.memmap(file, np.uint8, "w+", shape=shape)
+        found.filename = str(directory / "faces")
+    end = 0
+    for images, positions in pieces:
+        for start in range(0, len(positions), _CHUNK):
+            part = positions[start : start + _CHUNK]
+            found[end : end + len(part)] = images[part]
+            end += len(part)
+    return found

@@ -1,12 +1,11 @@
 """FER+: ten people's votes on every face of FER2013 (Barsoum et al., arXiv 1608.01041), and labels made of them.
 
-Reads and downloads Microsoft's `fer2013new.csv` and finds each face's votes. Knows nothing of splits in training or of
+Reads Microsoft's `fer2013new.csv` and finds each face's votes. Knows nothing of splits in training or of
 torch. The data are Microsoft's, under the MIT licence: https://github.com/microsoft/FERPlus.
 """
 
 import csv
 import io
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,11 @@ from fer.data.csv_file import USAGES
 from fer.data.faces import SPLIT_NAMES, UNSPLIT, Faces
 from fer.data.official import row_in_name
 from fer.errors import UserError
-from fer.files import write_whole
 from fer.labels import ALL_EMOTIONS, EMOTIONS, VOTED_ON, emotion_from_spelling
-
-_log = logging.getLogger(__name__)
 
 FILE = "fer2013new.csv"
 URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{FILE}"
 ROWS = 35887  # of fer2013.csv
-TIMEOUTS = (5.0, 30.0)  # seconds to connect, and between two pieces of data
 
 UNKNOWN, NOT_A_FACE = VOTED_ON.index("unknown"), VOTED_ON.index("not a face")
 
@@ -157,46 +152,6 @@ def voted(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> npt.NDArray[
     kept = np.where(enough, chosen, 0).astype(np.float32)
     total: npt.NDArray[np.float32] = kept / np.maximum(kept.sum(axis=1, keepdims=True), 1)
     return total
-
-
-def download_votes(target: Path) -> Path:
-    """Fetches `fer2013new.csv` (1.6 MB) from Microsoft's repository to `target`, unless something is there already.
-
-    Raises:
-        UserError: `target` cannot be written, the server cannot be reached or refuses, or what came is not the whole
-            file. No file is left behind.
-    """
-    import requests  # here, as its import takes a moment and most runs have their data
-
-    target = Path(target).expanduser()
-    if target.exists():
-        return target
-    _log.info("%s does not exist: downloading the FER+ votes from %s", target, URL)
-    try:
-        response = requests.get(URL, timeout=TIMEOUTS)
-        response.raise_for_status()
-    except requests.RequestException as error:
-        answer = getattr(error, "response", None)
-        reason = type(error).__name__ if answer is None else f"the server answers {answer.status_code} {answer.reason}"
-        raise _failure(target, f"could not be downloaded ({reason})") from error
-    try:
-        votes = _parse(response.content.decode("utf-8-sig"), FILE)
-    except (UserError, UnicodeDecodeError) as error:
-        raise _failure(target, f"was downloaded, but is damaged ({error})") from error
-    if len(votes) != ROWS:
-        raise _failure(target, f"was downloaded, but has {len(votes):,} of {ROWS:,} rows")
-    try:
-        write_whole(target, response.content)
-    except OSError as error:
-        raise _failure(target, f"cannot be written ({error})") from error
-    return target
-
-
-def _failure(target: Path, what: str) -> UserError:
-    return UserError(
-        f"{target} {what}; get {FILE} in a browser from {URL} and save it as {target}, name a copy that you have in "
-        "data.ferplus_path, or leave data.labels=ferplus out"
-    )
 
 
 def _position(column: str) -> int:

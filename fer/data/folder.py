@@ -6,7 +6,7 @@ Knows nothing of where the files lie: a directory and an archive are the same `C
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -36,7 +36,7 @@ class Place:
     Attributes:
         name: the path in its container.
         row: the path below the folder that holds the splits or classes, so that wrapping folders change no name.
-        label: position in `fer.labels.ALL_EMOTIONS`.
+        label: position in `fer.data.faces.Faces.emotions`.
         split: UNSPLIT, TRAIN, VAL or TEST.
         person: who is shown, "" where nothing says it.
     """
@@ -53,9 +53,10 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES)
 
 
-def has_class_folders(names: Iterable[str]) -> bool:
+def has_class_folders(names: Iterable[str], emotions: Sequence[str] = ALL_EMOTIONS) -> bool:
     """Whether any of the paths leads through a folder named after an emotion."""
-    return any(_meaning(folder).emotion for folder in {name.rpartition("/")[0] for name in names})
+    known = tuple(emotions)
+    return any(_meaning(folder, known).emotion for folder in {name.rpartition("/")[0] for name in names})
 
 
 def split_of_folder(folder: str) -> int:
@@ -67,7 +68,7 @@ def split_of_folder(folder: str) -> int:
     return UNSPLIT
 
 
-def place(names: Iterable[str], source: str) -> tuple[list[Place], list[str]]:
+def place(names: Iterable[str], source: str, emotions: Sequence[str] = ALL_EMOTIONS) -> tuple[list[Place], list[str]]:
     """The label and split of every image, in the natural order of the paths, and what the user should be told.
 
     The class is the innermost folder named after an emotion, the split the innermost folder named after a split. Where
@@ -77,10 +78,12 @@ def place(names: Iterable[str], source: str) -> tuple[list[Place], list[str]]:
     Args:
         names: the paths of files, and of folders with "/" at the end.
         source: what messages call the tree.
+        emotions: what folders may be called: `fer.labels.ALL_EMOTIONS` and others.
 
     Raises:
         UserError: no class folder at all, an empty or probably misspelt one, or two data sets side by side.
     """
+    known = tuple(emotions)
     files, folders = [], set()
     for name in names:
         folder, _, file = name.rpartition("/")
@@ -88,22 +91,22 @@ def place(names: Iterable[str], source: str) -> tuple[list[Place], list[str]]:
         if file and is_image(file):
             files.append((folder, file))
 
-    placed = [(folder, file) for folder, file in files if _meaning(folder).emotion]
-    _refuse_empty(folders, placed, source)
+    placed = [(folder, file) for folder, file in files if _meaning(folder, known).emotion]
+    _refuse_empty(folders, placed, source, known)
     if not placed:
         raise UserError(
-            f"{source} holds neither a FER2013 CSV nor class folders ({listed(ALL_EMOTIONS)}) with images; "
+            f"{source} holds neither a FER2013 CSV nor class folders ({', '.join(known)}) with images; "
             f"it holds {listed(sorted({name.split('/')[0] for name in names if name}, key=natural)) or 'nothing'}: "
             "name the CSV, the archive or the folder above the classes in data.path"
         )
-    root, notes = _choose_root(placed, source)
-    placed = [(folder, file) for folder, file in placed if _meaning(folder).root == root]
-    notes += _others(files, root, source)
+    root, notes = _choose_root(placed, source, known)
+    placed = [(folder, file) for folder, file in placed if _meaning(folder, known).root == root]
+    notes += _others(files, root, source, known)
 
-    found = {_meaning(folder).split for folder, _ in placed}
+    found = {_meaning(folder, known).split for folder, _ in placed}
     if UNSPLIT in found and len(found) > 1:
         inside = listed(SPLIT_NAMES[split] for split in sorted(found - {UNSPLIT}))
-        outside = next(folder for folder, _ in placed if _meaning(folder).split == UNSPLIT)
+        outside = next(folder for folder, _ in placed if _meaning(folder, known).split == UNSPLIT)
         raise UserError(
             f"{source} has class folders inside its {inside} folder and others outside, such as {outside}; "
             "move or delete one of the two"
@@ -111,13 +114,13 @@ def place(names: Iterable[str], source: str) -> tuple[list[Place], list[str]]:
 
     places = []
     for folder, file in placed:
-        meaning = _meaning(folder)
+        meaning = _meaning(folder, known)
         assert meaning.emotion is not None
         split = meaning.split
         if split == TEST and VAL not in found and file.lower().startswith("publictest"):
             split = VAL
         path = f"{folder}/{file}"
-        places.append(Place(path, path[len(root) :], ALL_EMOTIONS.index(meaning.emotion), split))
+        places.append(Place(path, path[len(root) :], known.index(meaning.emotion), split))
     return sorted(places, key=lambda place: natural(place.row)), notes
 
 
@@ -164,11 +167,11 @@ class _Meaning:
 
 
 @cache
-def _meaning(folder: str) -> _Meaning:
+def _meaning(folder: str, emotions: tuple[str, ...]) -> _Meaning:
     parts = folder.split("/")
     emotion, split, top = None, UNSPLIT, len(parts)
     for index in reversed(range(len(parts))):
-        found = emotion_from_spelling(parts[index])
+        found = emotion_from_spelling(parts[index], emotions)
         known = _SPLIT_FOLDERS.get(re.sub("[-_ ]", "", parts[index].lower()))
         if emotion is None and found:
             emotion, top = found, index
@@ -177,13 +180,13 @@ def _meaning(folder: str) -> _Meaning:
     return _Meaning(emotion, split, "".join(f"{part}/" for part in parts[:top]))
 
 
-def _refuse_empty(folders: set[str], placed: list[tuple[str, str]], source: str) -> None:
+def _refuse_empty(folders: set[str], placed: list[tuple[str, str]], source: str, emotions: tuple[str, ...]) -> None:
     """Refuse class folders without images."""
     full = {folder for folder, _ in placed}
     empty = [
         folder
         for folder in sorted(folders, key=natural)
-        if emotion_from_spelling(folder.rpartition("/")[2])
+        if emotion_from_spelling(folder.rpartition("/")[2], emotions)
         and not any(other == folder or other.startswith(f"{folder}/") for other in full)
     ]
     if empty:
@@ -193,11 +196,11 @@ def _refuse_empty(folders: set[str], placed: list[tuple[str, str]], source: str)
         )
 
 
-def _choose_root(placed: list[tuple[str, str]], source: str) -> tuple[str, list[str]]:
+def _choose_root(placed: list[tuple[str, str]], source: str, emotions: tuple[str, ...]) -> tuple[str, list[str]]:
     """The path above the splits or classes. Some Kaggle copies hold their whole tree twice, once inside the other."""
     rows_of = defaultdict(set)
     for folder, file in placed:
-        root = _meaning(folder).root
+        root = _meaning(folder, emotions).root
         rows_of[root].add(f"{folder}/{file}"[len(root) :])
     roots = sorted(rows_of, key=len)
     first, *others = roots
@@ -209,11 +212,11 @@ def _choose_root(placed: list[tuple[str, str]], source: str) -> tuple[str, list[
     return first, notes
 
 
-def _others(files: list[tuple[str, str]], root: str, source: str) -> list[str]:
+def _others(files: list[tuple[str, str]], root: str, source: str, emotions: tuple[str, ...]) -> list[str]:
     """A note on images outside the class folders. A folder that is probably a misspelt class is refused."""
-    counts = Counter(folder for folder, _ in files if not _meaning(folder).emotion)
+    counts = Counter(folder for folder, _ in files if not _meaning(folder, emotions).emotion)
     for folder in counts:
-        near = get_close_matches(folder.rpartition("/")[2].lower(), ALL_EMOTIONS, n=1, cutoff=0.8)
+        near = get_close_matches(folder.rpartition("/")[2].lower(), emotions, n=1, cutoff=0.8)
         if near:
             raise UserError(f"{source}: is the folder {folder} meant to be {near[0]}? Then rename it, else delete it")
     if not counts:

@@ -86,7 +86,13 @@ class Tree:
     notes: list[str]
 
 
-def find(container: Container, source: str, layout: str | None = None, names: Sequence[str] | None = None) -> Tree:
+def find(
+    container: Container,
+    source: str,
+    layout: str | None = None,
+    names: Sequence[str] | None = None,
+    emotions: Sequence[str] = ALL_EMOTIONS,
+) -> Tree:
     """What lies in a directory or archive of pictures.
 
     Args:
@@ -94,6 +100,7 @@ def find(container: Container, source: str, layout: str | None = None, names: Se
         source: what messages call it.
         layout: one of `LAYOUTS`, or None to find out.
         names: the emotions of number folders, from the smallest number on; None where the layout knows them.
+        emotions: those that names may say: `fer.labels.ALL_EMOTIONS` and others.
 
     Raises:
         UserError: nothing that is known; numbers that nobody explains; label files and pictures that do not belong
@@ -112,27 +119,32 @@ def find(container: Container, source: str, layout: str | None = None, names: Se
                 return tree
     if layout in ("kdef", "fer+"):
         raise UserError(f"{source} holds no pictures as {_NAMES[layout]} has them; leave data.layout={layout} out")
-    if layout != "folders" and (tree := _label_table(container, pictures, source, layout, names)) is not None:
+    if layout != "folders":
+        tree = _label_table(container, pictures, source, layout, names, emotions)
+        if tree is not None:
+            return tree
+    numbered = layout not in (None, "folders") or not has_class_folders(container.names, emotions)
+    if numbered and (tree := _number_folders(pictures, source, layout, names, emotions)) is not None:
         return tree
-    if layout in (None, "folders") and has_class_folders(container.names):
-        places, notes = place(container.names, source)
-        return _with_persons("class folders", places, notes)
-    if (tree := _number_folders(pictures, source, layout, names)) is not None:
-        return tree
-    places, notes = place(container.names, source)  # says what is missing
-    return Tree("class folders", places, notes)
+    places, notes = place(container.names, source, emotions)  # or says what is missing
+    return _with_persons("class folders", places, notes)
 
 
 def emotions_of_codes(
-    rows: Mapping[int, int], train: Mapping[int, int], what: str, layout: str | None, names: Sequence[str] | None
+    rows: Mapping[int, int],
+    train: Mapping[int, int],
+    what: str,
+    layout: str | None,
+    names: Sequence[str] | None,
+    emotions: Sequence[str] = ALL_EMOTIONS,
 ) -> tuple[dict[int, int | None], str]:
-    """What numbers stand for: for each a position in `fer.labels.ALL_EMOTIONS` or None, and the layout's name.
+    """What numbers stand for: for each a position in `emotions` or None, and the layout's name.
 
     Args:
         rows: how many rows each number has.
         train: the same of the training rows alone.
         what: where the numbers stand, for messages: "data: the folders".
-        layout, names: as `find` has them.
+        layout, names, emotions: as `find` has them.
 
     Raises:
         UserError: nothing says what they stand for, or there are others than the layout has.
@@ -142,9 +154,9 @@ def emotions_of_codes(
         start = min(min(rows), 1)
         table: dict[int, str | None] = {}
         for code, given in enumerate(names, start=start):
-            table[code] = emotion_from_spelling(str(given))
+            table[code] = emotion_from_spelling(str(given), emotions)
             if table[code] is None:
-                raise UserError(f"data.names: {given!r} is no emotion; they are {', '.join(ALL_EMOTIONS)}")
+                raise UserError(f"data.names: {given!r} is no emotion; they are {', '.join(emotions)}")
         form = "data.names"
     else:
         if layout is None:
@@ -164,7 +176,7 @@ def emotions_of_codes(
     if unknown:
         known = ", ".join(f"{code} {emotion or 'no emotion'}" for code, emotion in table.items())
         raise UserError(f"{what} hold the number {unknown[0]}, which is none of {form}'s: {known}")
-    return {code: _position(table[code]) for code in rows}, form
+    return {code: _position(table[code], emotions) for code in rows}, form
 
 
 # Label files
@@ -263,7 +275,12 @@ def _ferplus(container: Container, pictures: list[str], source: str) -> Tree | N
 
 
 def _label_table(
-    container: Container, pictures: list[str], source: str, layout: str | None, names: Sequence[str] | None
+    container: Container,
+    pictures: list[str],
+    source: str,
+    layout: str | None,
+    names: Sequence[str] | None,
+    known: Sequence[str],
 ) -> Tree | None:
     """`labels.csv`, or one for each split (`train_labels.csv`), with a picture and a label in each row."""
     tables = {}
@@ -299,10 +316,11 @@ def _label_table(
         if layout is None and all(_RAFDB_PICTURE.search(path) for path, _, _ in listing):
             layout = "raf-db"
         train = Counter(code for code, (_, _, split) in zip(codes, listing, strict=True) if split == TRAIN)
-        table_of, form = emotions_of_codes(Counter(codes), train, f"{source}: the labels in {shown}", layout, names)
+        what = f"{source}: the labels in {shown}"
+        table_of, form = emotions_of_codes(Counter(codes), train, what, layout, names, known)
         emotions = [table_of[code] for code in codes]
     else:
-        emotions = [_position(emotion_from_spelling(label)) for _, label, _ in listing]
+        emotions = [_position(emotion_from_spelling(label, known), known) for _, label, _ in listing]
         form = _NAMES.get(layout or "", "label table")
     labels = [(path, emotion, split) for (path, _, split), emotion in zip(listing, emotions, strict=True)]
     return _labelled(f"{form} ({shown})", labels, pictures, "", shown, source)
@@ -311,7 +329,7 @@ def _label_table(
 def _labelled(
     form: str, labels: list[tuple[str, int | None, int]], pictures: list[str], root: str, table: str, source: str
 ) -> Tree:
-    """The tree that a label file describes: (picture, position in `ALL_EMOTIONS` or None, split) each.
+    """The tree that a label file describes: (picture, position in the emotions or None, split) each.
 
     Raises:
         UserError: a picture is missing, or is named twice with different labels.
@@ -372,7 +390,9 @@ def _kdef(pictures: list[str], source: str) -> Tree | None:
     return Tree("KDEF", sorted(places, key=lambda place: natural(place.row)), notes)
 
 
-def _number_folders(pictures: list[str], source: str, layout: str | None, names: Sequence[str] | None) -> Tree | None:
+def _number_folders(
+    pictures: list[str], source: str, layout: str | None, names: Sequence[str] | None, emotions: Sequence[str]
+) -> Tree | None:
     """Class folders that are called by numbers, `train/5/`."""
     found = []
     for name in pictures:
@@ -387,7 +407,7 @@ def _number_folders(pictures: list[str], source: str, layout: str | None, names:
         layout = "raf-db"
     codes = Counter(code for _, code, _, _ in found)
     train = Counter(code for _, code, split, _ in found if split == TRAIN)
-    table, form = emotions_of_codes(codes, train, f"{source}: the class folders", layout, names)
+    table, form = emotions_of_codes(codes, train, f"{source}: the class folders", layout, names, emotions)
     roots = {"/".join(parts[:-1] if split != UNSPLIT else parts) for _, _, split, parts in found}
     if len(roots) > 1:
         raise UserError(f"{source} holds more than one data set, in {listed(sorted(roots))}; name one in data.path")
@@ -421,8 +441,8 @@ def _rows(container: Container, name: str) -> list[list[str]]:
         return list(csv.reader(io.StringIO(file.read().decode("utf-8-sig", errors="replace"))))
 
 
-def _position(emotion: str | None) -> int | None:
-    return None if emotion is None else ALL_EMOTIONS.index(emotion)
+def _position(emotion: str | None, emotions: Sequence[str] = ALL_EMOTIONS) -> int | None:
+    return None if emotion is None else emotions.index(emotion)
 
 
 def _one(ways: list[str], name: str, source: str) -> str:

@@ -37,6 +37,7 @@ def read_parquet(
     size: int,
     layout: str | None = None,
     names: Sequence[str] | None = None,
+    emotions: Sequence[str] = ALL_EMOTIONS,
 ) -> tuple[Faces, list[str]]:
     """All faces of the files, in the order of their names and rows, and what the user should be told.
 
@@ -49,7 +50,7 @@ def read_parquet(
         files: their names in it.
         source: what messages call it.
         size: pixels per side of the faces.
-        layout, names: as `fer.data.layouts.find` has them.
+        layout, names, emotions: as `fer.data.layouts.find` has them.
 
     Raises:
         UserError: pyarrow is missing; a file is damaged or holds something else; labels that nobody explains.
@@ -90,7 +91,7 @@ def read_parquet(
             raise UserError(f"{source}: {file} is no parquet file, or damaged ({error}); download it again") from error
     if not labels:
         raise UserError(f"{source} holds no rows; download it again")
-    codes, form = _codes(labels, splits, source, layout, names)
+    codes, form = _codes(labels, splits, source, layout, names, emotions)
     kept = np.array([code is not None for code in codes])
     notes = [] if kept.all() else [f"{source}: left out {int((~kept).sum()):,} rows that are labelled with no emotion"]
     faces = Faces(
@@ -99,6 +100,7 @@ def read_parquet(
         np.array(splits, np.int8),
         np.array(rows, np.str_),
         form=f"parquet ({form})",
+        emotions=tuple(emotions),
     )
     return (faces if kept.all() else faces.select(kept)), notes
 
@@ -136,16 +138,21 @@ def _row_name(picture: Any, file: str, number: int) -> str:
 
 
 def _codes(
-    labels: list[str | int], splits: list[int], source: str, layout: str | None, names: Sequence[str] | None
+    labels: list[str | int],
+    splits: list[int],
+    source: str,
+    layout: str | None,
+    names: Sequence[str] | None,
+    emotions: Sequence[str],
 ) -> tuple[list[int | None], str]:
-    """Positions in `ALL_EMOTIONS`, and by what they were found."""
+    """Positions in `emotions`, and by what they were found."""
     if all(isinstance(label, int) for label in labels):
         numbers = [int(label) for label in labels]
         train = Counter(number for number, split in zip(numbers, splits, strict=True) if split == TRAIN)
-        table, form = emotions_of_codes(Counter(numbers), train, f"{source}: the labels", layout, names)
+        table, form = emotions_of_codes(Counter(numbers), train, f"{source}: the labels", layout, names, emotions)
         return [table[number] for number in numbers], form
-    emotions = [emotion_from_spelling(str(label)) for label in labels]
-    if not any(emotions):
+    found = [emotion_from_spelling(str(label), emotions) for label in labels]
+    if not any(found):
         example = str(labels[0])[:40]
         raise UserError(f"{source}: its labels are no emotions, such as {example!r}; give another data.path")
-    return [None if emotion is None else ALL_EMOTIONS.index(emotion) for emotion in emotions], "names"
+    return [None if emotion is None else emotions.index(emotion) for emotion in found], "names"

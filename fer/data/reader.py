@@ -58,6 +58,7 @@ def read(
     size: int = SIZE,
     layout: str | None = None,
     names: Sequence[str] | None = None,
+    emotions: Sequence[str] = ALL_EMOTIONS,
 ) -> Faces:
     """All faces of a data set. Says in the log what the source was taken for, and what was left out.
 
@@ -72,12 +73,13 @@ def read(
         size: pixels per side at which faces are stored; larger and smaller pictures are scaled.
         layout: one of `fer.data.layouts.LAYOUTS` where the source does not show what it is.
         names: the emotions of numbered classes, from the smallest number on.
+        emotions: those that names may say: `fer.labels.ALL_EMOTIONS` and others.
 
     Raises:
         UserError: `path` does not exist or cannot be read, holds no faces with labels, or holds a fault; names it.
     """
     source = Path(path).expanduser()
-    how = _How(size, layout, None if names is None else tuple(names))
+    how = _How(size, layout, None if names is None else tuple(names), tuple(emotions))
     with _damage_in_words(source):
         if not source.exists():
             raise UserError(
@@ -87,7 +89,7 @@ def read(
         if not (source.is_dir() or source.is_file()):
             raise UserError(f"{source} is no file and no folder but a pipe or a device; write it to a file first")
         tree = open_container(source) if source.is_dir() else None
-        csv = _find_csv(tree, source) if tree else None
+        csv = _find_csv(tree, source, how.emotions) if tree else None
         source = source / csv if csv else source
 
         # Nothing needs to be compared where there is no entry; a directory's key is then made of what is read anyway.
@@ -117,6 +119,7 @@ class _How:
     size: int
     layout: str | None
     names: tuple[str, ...] | None
+    emotions: tuple[str, ...]
 
 
 def _parse(source: Path, how: _How, digests: dict[str, bytes]) -> tuple[Faces, list[str]]:
@@ -126,28 +129,28 @@ def _parse(source: Path, how: _How, digests: dict[str, bytes]) -> tuple[Faces, l
     if source.is_file() and is_parquet(source.name):
         folder = open_container(source.parent)
         assert folder is not None  # a directory
-        faces, notes = read_parquet(folder, [source.name], str(source), how.size, how.layout, how.names)
+        faces, notes = read_parquet(folder, [source.name], str(source), *dataclasses.astuple(how))
         return dataclasses.replace(faces, official=find_official(faces)), notes
     container = open_container(source)
     if container is None:
         with source.open("rb") as file:
-            return _parse_csv(file, str(source), how.size), []
+            return _parse_csv(file, str(source), how), []
     if source.is_dir():
         container = Recorded(container, digests)
     with container:
-        csv = _find_csv(container, source)
+        csv = _find_csv(container, source, how.emotions)
         if csv is not None:
             with container.open(csv) as file:
-                return _parse_csv(file, f"{source}: {csv}", how.size), []
+                return _parse_csv(file, f"{source}: {csv}", how), []
         pickles = [name for name in container.names if name.lower().endswith(_PICKLES)]
         if pickles and not any(map(is_image, container.names)):
             raise _pickle_refused(pickles[0], source)
         files = [name for name in container.names if is_parquet(name)]
         if files:
-            faces, notes = read_parquet(container, files, str(source), how.size, how.layout, how.names)
+            faces, notes = read_parquet(container, files, str(source), *dataclasses.astuple(how))
         else:
-            tree = find(container, str(source), how.layout, how.names)
-            faces, notes = read_places(container, tree.places, str(source), how.size), tree.notes
+            tree = find(container, str(source), how.layout, how.names, how.emotions)
+            faces, notes = read_places(container, tree.places, str(source), how.size, how.emotions), tree.notes
             faces = dataclasses.replace(faces, form=tree.form)
         return dataclasses.replace(faces, official=find_official(faces)), notes
 
@@ -159,13 +162,13 @@ def _pickle_refused(name: str, source: Path) -> UserError:
     )
 
 
-def _parse_csv(file: IO[bytes], name: str, size: int) -> Faces:
+def _parse_csv(file: IO[bytes], name: str, how: _How) -> Faces:
     # In large pieces: the streams that decompress are slow line by line.
     with io.BufferedReader(cast(io.RawIOBase, decompressed(file)), 1 << 20) as stream:
-        faces = dataclasses.replace(read_csv(stream, name), form="CSV of pixels")
+        faces = dataclasses.replace(read_csv(stream, name, how.emotions), form="CSV of pixels")
     if (faces.splits == UNSPLIT).all():
         faces = dataclasses.replace(faces, official=find_official(faces))
-    return resized(faces, size)
+    return resized(faces, how.size)
 
 
 def _summary(faces: Faces) -> str:
@@ -174,13 +177,14 @@ def _summary(faces: Faces) -> str:
     for code in (TRAIN, VAL, TEST, UNSPLIT):
         labels = faces.labels[faces.splits == code]
         if len(labels):
-            counts = np.bincount(labels, minlength=len(ALL_EMOTIONS))
-            classes = ", ".join(f"{name} {count:,}" for name, count in zip(ALL_EMOTIONS, counts, strict=True) if count)
+            counts = np.bincount(labels, minlength=len(faces.emotions))
+            named = zip(faces.emotions, counts, strict=True)
+            classes = ", ".join(f"{name} {count:,}" for name, count in named if count)
             parts.append(f"{SPLIT_NAMES.get(code, 'undivided')} {len(labels):,} ({classes})")
     return f"{faces.form}: {', '.join(parts)}"
 
 
-def _find_csv(container: Container, source: Path) -> str | None:
+def _find_csv(container: Container, source: Path, emotions: Sequence[str]) -> str | None:
     """The CSV to read; None when the container holds none, or pictures instead.
 
     Raises:
@@ -191,7 +195,7 @@ def _find_csv(container: Container, source: Path) -> str | None:
         named = sorted(name for name in csvs if name.rpartition("/")[2].lower().startswith(official))
         if named:
             return min(named, key=len)
-    if not csvs or has_class_folders(container.names) or any(map(is_parquet, container.names)):
+    if not csvs or has_class_folders(container.names, emotions) or any(map(is_parquet, container.names)):
         return None
     if any(map(is_image, container.names)):
         csvs = [name for name in csvs if not is_label_table(name)]

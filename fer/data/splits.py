@@ -15,7 +15,6 @@ import numpy.typing as npt
 from fer.data.duplicates import group_copies
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.errors import UserError
-from fer.labels import ALL_EMOTIONS
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +27,9 @@ def assign_splits(
     folds: int | None = None,
     fold: int = 0,
     seed: int = 0,
+    training: bool = True,
 ) -> Faces:
-    """The same faces with every row in train, val or test.
+    """The same faces with every row in train, val or test; of several sources each is divided by itself.
 
     Args:
         faces: rows of the wanted classes, with the splits of their source, or with those that
@@ -43,28 +43,40 @@ def assign_splits(
         folds: with a number, cross-validation: all rows but the test rows are divided into this many folds.
         fold: the fold that validates, from 0.
         seed: of every random division.
+        training: there must be training rows.
 
     Raises:
         UserError: no training rows are left, fold is not below folds, or a class has fewer rows than folds.
     """
     splits = faces.splits.copy()
-    if split == "random":
-        splits[:] = UNSPLIT
-    if (splits == UNSPLIT).any():
-        open_rows = splits == UNSPLIT
-        splits[open_rows] = _divide(faces.select(open_rows), {VAL: val_fraction, TEST: test_fraction}, seed)
-    if split == "holdout":
-        splits[splits == TEST] = VAL
-    train = splits == TRAIN
-    if train.any() and not (splits == VAL).any() and folds is None:
-        splits[train] = _divide(faces.select(train), {VAL: val_fraction}, seed)
-    if folds is not None and (splits != TEST).any():
-        development = splits != TEST
-        splits[development] = np.where(_fold_of(faces.select(development), folds, seed) == fold, VAL, TRAIN)
-    if not (splits == TRAIN).any():
+    for rows in _rows_by_source(faces):
+        own = faces if rows is None else faces.select(rows)
+        found = own.splits.copy()
+        if split == "random":
+            found[:] = UNSPLIT
+        if (found == UNSPLIT).any():
+            open_rows = found == UNSPLIT
+            found[open_rows] = _divide(own.select(open_rows), {VAL: val_fraction, TEST: test_fraction}, seed)
+        if split == "holdout":
+            found[found == TEST] = VAL
+        train = found == TRAIN
+        if train.any() and not (found == VAL).any() and folds is None:
+            found[train] = _divide(own.select(train), {VAL: val_fraction}, seed)
+        if folds is not None and (found != TEST).any():
+            development = found != TEST
+            found[development] = np.where(_fold_of(own.select(development), folds, seed) == fold, VAL, TRAIN)
+        splits[slice(None) if rows is None else rows] = found
+    if training and not (splits == TRAIN).any():
         raise UserError("the data set holds no training rows of the chosen classes; check data.path and data.classes")
     _say_who_is_on_both_sides(faces, splits)
     return dataclasses.replace(faces, splits=splits)
+
+
+def _rows_by_source(faces: Faces) -> list[npt.NDArray[np.intp] | None]:
+    """The positions of each source's rows; None alone where there is one source, which need not be copied."""
+    if faces.origins is None:
+        return [None]
+    return [np.flatnonzero(faces.origins == origin) for origin in np.unique(faces.origins)]
 
 
 def _say_who_is_on_both_sides(faces: Faces, splits: npt.NDArray[np.int8]) -> None:
@@ -92,7 +104,7 @@ def _shuffled_pictures_by_class(
     order = np.argsort(picture, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(picture[order])) + 1)
     rng = np.random.default_rng(seed)
-    by_class: list[list[npt.NDArray[np.intp]]] = [[] for _ in ALL_EMOTIONS]
+    by_class: list[list[npt.NDArray[np.intp]]] = [[] for _ in faces.emotions]
     # The numbers may follow the pictures' bytes; shuffle from the source's own order so that a reader can follow it.
     for group in sorted(groups, key=lambda rows: int(rows[0])):
         by_class[faces.labels[group[0]]].append(group)
@@ -144,7 +156,7 @@ def _fold_of(faces: Faces, folds: int, seed: int) -> npt.NDArray[np.int8]:
             sizes[sizes.argmin()] += len(rows)
         return fold
     by_class = _shuffled_pictures_by_class(faces, group_copies(faces.images), seed)
-    for emotion, pictures in zip(ALL_EMOTIONS, by_class, strict=True):
+    for emotion, pictures in zip(faces.emotions, by_class, strict=True):
         if 0 < len(pictures) < folds:
             raise UserError(f"data.folds={folds}: the class {emotion} has only {len(pictures)} different pictures")
         for position, rows in enumerate(pictures):

@@ -137,7 +137,7 @@ def _training(metrics: Mapping[str, Any]) -> str:
 
 def _source(metrics: Mapping[str, Any]) -> str:
     """The data without the directories of whoever measured."""
-    return Path(metrics["data"]).name
+    return ", ".join(Path(source).name for source in metrics.get("sources", [metrics["data"]]))
 
 
 def _data(metrics: Mapping[str, Any], split: str) -> str:

@@ -384,6 +384,12 @@ def _labels(report: Mapping[str, Any]) -> str:
     return f"judged by {evaluation}" if train is None else f"trained on {train}, judged by {evaluation}"
 
 
+def _left_out(left_out: Mapping[str, Any]) -> str:
+    """What only one of network and data knows."""
+    faces = [f"{count:,} faces of {name}" for name, count in left_out["faces"].items()]
+    return ", ".join([*(f"the class {name}" for name in left_out["classes"]), *faces])
+
+
 def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for checkpoint in report["checkpoints"]:
@@ -397,6 +403,7 @@ def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [
         ("test-time augmentation", report["tta"]),
         ("data", f"{report['data']}, {report['division']}"),
+        *([("left out", _left_out(report["left_out"]))] if "left_out" in report else []),
         ("labels", _labels(report)),
         ("seed", str(report["seed"])),
         ("versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())),

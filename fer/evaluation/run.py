@@ -38,9 +38,10 @@ from fer.evaluation import html, plots
 from fer.evaluation.grad_cam import grad_cam
 from fer.evaluation.groups import FEWEST, measure_groups
 from fer.evaluation.metrics import HEADLINE, choose_thresholds, compute_metrics, judge_thresholds
+from fer.evaluation.other_data import faces_of_training, keep_classes
 from fer.evaluation.robustness import choose_faces, measure_robustness
 from fer.files import cell, write_whole
-from fer.labels import resolve_classes, subset_name
+from fer.labels import ALL_EMOTIONS, subset_name
 from fer.models.network import EmotionNetwork
 from fer.predict import Predictions, predict
 from fer.settings.train import TrainSettings
@@ -95,20 +96,23 @@ def evaluate(
         UserError: a checkpoint cannot be used, does not fit the data or the other members, or the data cannot be read.
     """
     members = _load(checkpoints, settings.tta)
-    classes = members[0].network.spec.classes
     trained_here = datamodule is not None
     if datamodule is None:
-        datamodule = _data_to_judge_by(settings, classes)
+        datamodule = _data_to_judge_by(settings, members[0].network.spec.classes)
         datamodule.prepare_data()
         datamodule.setup()
     _check_classes(settings, members, datamodule)
+    left_out = _leave_out(members, datamodule)
+    classes = datamodule.classes
     (run_dir / rundir.PLOTS).mkdir(parents=True, exist_ok=True)
     if not trained_here:
         print_class_counts(datamodule)
 
     outcomes = {}
-    for code in _splits(settings, members, datamodule):
-        outcomes[SPLIT_NAMES[code]] = _measure(settings, members, datamodule, code)
+    codes = _splits(settings, members, datamodule)
+    trained_on = datamodule.rows(TRAIN).images if trained_here else faces_of_training(settings, checkpoints, datamodule)
+    for code in codes:
+        outcomes[SPLIT_NAMES[code]] = _measure(settings, members, datamodule, code, trained_on)
     reported = "test" if "test" in outcomes else "val"
     said = {split: answers(found.probabilities.numpy(), found.targets.numpy()) for split, found in outcomes.items()}
     if "val" in outcomes:  # minimum confidences are fitted on it
@@ -126,7 +130,9 @@ def evaluate(
         "classes": list(classes),
         "tta": settings.tta,
         "seed": settings.seed,
-        "data": str(settings.data.path or "synthetic"),
+        "data": settings.data.source,
+        **({"sources": settings.data.sources} if len(settings.data.sources) > 1 else {}),
+        **({"left_out": left_out} if any(left_out.values()) else {}),
         "division": _division(settings),
         "labels": {"train": _trained_labels(members), "evaluation": datamodule.describe_labels()["evaluation"]},
         "exclude": _exclusion(settings, datamodule),
@@ -188,23 +194,43 @@ def _load(paths: Sequence[Path], tta: str) -> list[_Member]:
 
 
 def _check_classes(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule) -> None:
-    """Refuses classes that were asked for but are not the checkpoint's, and classes of which the data know nothing."""
+    """Refuses classes that were asked for but are not the checkpoint's, and data that show too few of them."""
     classes, path = members[0].network.spec.classes, members[0].path
-    asked = resolve_classes(settings.data.classes)
+    asked = settings.data.class_names
     # The default may not have been asked for at all: a checkpoint outside a run brings no settings.
-    default = resolve_classes(TrainSettings().data.classes)
+    default = TrainSettings().data.class_names
     if asked != classes and not (asked == default and rundir.of_checkpoint(path) is None):
         raise UserError(
             f"{path} tells {', '.join(classes)} apart, but data.classes asks for {', '.join(asked)}; "
             "leave data.classes out"
         )
-    present = {name for counts in datamodule.class_counts().values() for name, count in counts.items() if count}
-    missing = [name for name in classes if name not in present]
-    if missing:
+    if len(datamodule.classes) < 2:
         raise UserError(
-            f"{path} tells {', '.join(classes)} apart, but {settings.data.path} holds no face of {', '.join(missing)}; "
-            "choose data with all of these classes, or a checkpoint of fewer"
+            f"{path} tells {', '.join(classes)} apart, but {datamodule.source} holds no face of "
+            f"{', '.join(datamodule.absent)}; choose data with at least two of these classes"
         )
+
+
+def _leave_out(members: Sequence[_Member], datamodule: FER2013DataModule) -> dict[str, Any]:
+    """Takes the classes of which the data have no face from the networks' answers; says what either side lacks.
+
+    Returns:
+        "classes": these classes; "faces": how many faces of the data show an emotion that is no class, by emotion.
+    """
+    path = members[0].path
+    if datamodule.absent:
+        log.warning(
+            "%s holds no face of %s: left out of the answers of %s, whose other classes share their probability",
+            datamodule.source,
+            ", ".join(datamodule.absent),
+            path,
+        )
+        for member in members:
+            keep_classes(member.network, datamodule.classes)
+    if datamodule.judging and datamodule.unknown:
+        faces = ", ".join(f"{count:,} of {name}" for name, count in datamodule.unknown.items())
+        log.info("%s has faces that are of no class of %s, and left out: %s", datamodule.source, path, faces)
+    return {"classes": list(datamodule.absent), "faces": datamodule.unknown if datamodule.judging else {}}
 
 
 def _splits(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule) -> list[int]:
@@ -214,7 +240,7 @@ def _splits(settings: TrainSettings, members: Sequence[_Member], datamodule: FER
     usable = [code for code in present if not _trained_on(settings, members, datamodule, code)]
     if not present:
         raise UserError(
-            f"{settings.data.path} has no {' or '.join(SPLIT_NAMES[code] for code in wanted)} split to report on"
+            f"{datamodule.source} has no {' or '.join(SPLIT_NAMES[code] for code in wanted)} split to report on"
         )
     if not usable:
         raise UserError(
@@ -249,7 +275,13 @@ def _trained_on(settings: TrainSettings, members: Sequence[_Member], datamodule:
     return False
 
 
-def _measure(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule, code: int) -> _Outcome:
+def _measure(
+    settings: TrainSettings,
+    members: Sequence[_Member],
+    datamodule: FER2013DataModule,
+    code: int,
+    trained_on: npt.NDArray[np.uint8],
+) -> _Outcome:
     faces, targets = datamodule.tensors(code)
     classes = datamodule.classes
     predictions: list[Predictions] = [
@@ -262,7 +294,7 @@ def _measure(settings: TrainSettings, members: Sequence[_Member], datamodule: FE
     listed = datamodule.clean(code)
     if listed is not None:
         metrics["cleaned"] = {"removed": int((~listed).sum()), **_part(probabilities, targets, classes, listed)}
-    copies = find_copies(datamodule.rows(code).images, datamodule.rows(TRAIN).images)
+    copies = find_copies(datamodule.rows(code).images, trained_on)
     clean = np.ones(len(targets), np.bool_)
     clean[copies.first] = False
     metrics["without_copies"] = {
@@ -411,8 +443,10 @@ def _training_pictures(members: Sequence[_Member]) -> dict[str, bytes]:
 
 def _data_to_judge_by(settings: TrainSettings, classes: tuple[str, ...] | None = None) -> FER2013DataModule:
     """The data without the second task, which is of training alone: other data need not have FER+'s votes."""
-    change: dict[str, Any] = {"ferplus_auxiliary": 0.0} | ({} if classes is None else {"classes": list(classes)})
-    return FER2013DataModule(settings.data.model_copy(update=change), settings.seed)
+    change: dict[str, Any] = {"ferplus_auxiliary": 0.0}
+    if classes is not None:
+        change |= {"classes": list(classes), "other_emotions": not set(classes) <= set(ALL_EMOTIONS)}
+    return FER2013DataModule(settings.data.model_copy(update=change), settings.seed, judging=classes is not None)
 
 
 def _exclusion(settings: TrainSettings, datamodule: FER2013DataModule) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from fer.data.reader import read
 from fer.data.splits import assign_splits
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.labels import EMOTIONS
+from fer.labels import EMOTIONS, emotions_with
 
 CALIBRATION = 512  # faces; 128 and 1024 gave the same labels but for half a percent (docs/export.md)
 _DRAWN = 700
@@ -46,14 +46,17 @@ def load_faces(data: str | None, classes: Sequence[str], size: int = SIZE) -> Ex
     Raises:
         UserError: the data cannot be read, or hold faces of fewer than two of the classes.
     """
-    drawn = data is None or data == "synthetic"
+    drawn, emotions = data is None or data == "synthetic", emotions_with(classes)
     if drawn:
         faces = resized(make_faces(len(EMOTIONS) * CALIBRATION // len(classes), _DRAWN, 0, seed=0), size)
     else:
-        faces = read(str(data), size=size)
-    wanted = [EMOTIONS.index(name) for name in classes if name in EMOTIONS]
-    if len(wanted) < len(classes):
-        raise UserError(f"the checkpoint's classes ({', '.join(classes)}) are not emotions that the data could show")
+        faces = read(str(data), size=size, emotions=emotions)
+    undrawn = [name for name in classes if name not in EMOTIONS]
+    if drawn and undrawn:
+        if data is not None:
+            raise UserError(f"drawn faces show no {', '.join(undrawn)}; give data=PATH with faces of them")
+        classes = EMOTIONS  # nobody asks what these faces show: the answers of two networks are compared
+    wanted = [emotions.index(name) for name in classes]
     faces = assign_splits(faces.select(np.isin(faces.labels, wanted)))
     train, check = faces.select(faces.splits == TRAIN), faces.select(faces.splits == VAL)
     seen = [name for name, code in zip(classes, wanted, strict=True) if (train.labels == code).any()]

@@ -10,6 +10,7 @@ from fer.checkpoint import PREFIX, SPEC_KEY, read_checkpoint, read_spec, write_c
 from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import VAL
 from fer.errors import UserError
+from fer.labels import ALL_EMOTIONS
 from fer.models import load_weights
 from fer.models.network import EmotionNetwork
 from fer.settings.train import DataSettings
@@ -37,9 +38,9 @@ def restrict(ckpt: Path, classes: Sequence[str], data: str, output: Path) -> Pat
     if load_weights(network.backbone, ckpt, classes):
         raise UserError(f"classes: {spec.name} does not end in a layer with one answer per class; train on the subset")
     path = None if data == "synthetic" else data
-    datamodule = FER2013DataModule(
-        DataSettings(path=path, download=False, classes=list(classes), size=spec.size), seed=0
-    )
+    others = not set(classes) <= set(ALL_EMOTIONS)
+    settings = DataSettings(path=path, download=False, classes=list(classes), other_emotions=others, size=spec.size)
+    datamodule = FER2013DataModule(settings, judging=True)
     datamodule.prepare_data()
     datamodule.setup()
     faces, targets = datamodule.tensors(VAL)

@@ -3,9 +3,10 @@
 from pydantic import Field
 
 from fer.settings.base import PathText, Settings, Whole, setting
+from fer.settings.train import SourceSettings
 
 
-class CleanDataSettings(Settings):
+class CleanDataSettings(SourceSettings):
     """What is looked through."""
 
     path: PathText = Field(description="as train.py takes it: a CSV, an archive, class folders")

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationInfo
 
 from fer.errors import UserError
-from fer.labels import CONTEMPT, resolve_classes
+from fer.labels import ALL_EMOTIONS, EMOTIONS, resolve_classes
 from fer.settings.base import PathText, Real, Settings, Whole, finite, setting
 from fer.weights import resolve
 
@@ -18,9 +18,9 @@ def _rising(values: tuple[float, float]) -> tuple[float, float]:
     return values
 
 
-def _classes(value: Any) -> Any:
+def _classes(value: Any, others: ValidationInfo) -> Any:
     try:
-        resolve_classes(value)
+        resolve_classes(value, bool(others.data.get("other_emotions")))
     except UserError as error:
         said, _, more = str(error).partition(": ")
         raise ValueError(more or said.removeprefix("data.classes ")) from error
@@ -67,18 +67,26 @@ class SyntheticSettings(Settings):
     test: Whole = setting(700, "drawn test faces", ge=0, le=10_000_000)
 
 
-class DataSettings(Settings):
-    """What `fer.data.datamodule.FER2013DataModule` reads, divides and changes."""
+class SourceSettings(Settings):
+    """What `fer.data.reader.read` reads, and how."""
 
-    path: PathText | None = setting("data/fer2013.csv", "CSV, archive or class folders; null draws faces")
-    download: bool = setting(True, "fetch FER2013 from Kaggle when path does not exist")
-    classes: Classes = setting(7, "4, 5, 7, 5-surprise, 8 with contempt, or a list: [happy,sad,neutral]")
-    batch_size: Whole = setting(128, "faces per training batch and process", ge=1, le=65536)
+    path: PathText | list[PathText] | None = setting(
+        "data/fer2013.csv", "CSV, archive or class folders, or several, [a,b]; null draws faces"
+    )
     layout: Literal["fer2013", "raf-db", "affectnet", "fer+", "kdef", "folders"] | None = setting(
         None, "what the source is, where folders with numbers do not show it; null finds out"
     )
     names: list[str] | None = setting(None, "[surprise,fear,...]: the emotions of number folders, smallest first")
     size: Whole = setting(48, "pixels per side at which faces are stored", ge=16, le=224)
+
+
+class DataSettings(SourceSettings):
+    """What `fer.data.datamodule.FER2013DataModule` reads, divides and changes."""
+
+    download: bool = setting(True, "fetch FER2013 from Kaggle when path does not exist")
+    other_emotions: bool = setting(False, "a list of classes may name others than the eight: [bored,happy]")
+    classes: Classes = setting(7, "4, 5, 7, 5-surprise, 8 with contempt, or a list: [happy,sad,neutral]")
+    batch_size: Whole = setting(128, "faces per training batch and process", ge=1, le=65536)
     split: Literal["official", "source", "holdout", "random"] = setting(
         "official",
         "FER2013's official splits; source: as the source divides it; holdout: val and test validate; random",
@@ -109,6 +117,26 @@ class DataSettings(Settings):
     groups: PathText | None = setting(None, "a CSV with id,group, or RAF-DB's Annotation/manual, for the report")
     synthetic: SyntheticSettings = setting(SyntheticSettings, "how many faces path=null draws")
     memory_gb: Real = setting(1.0, "of pixels kept in memory; more stay on the disk and are mapped", ge=0, le=1e6)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The sources that `path` names: none, one, or several."""
+        return [Path(path).expanduser() for path in self.sources]
+
+    @property
+    def sources(self) -> list[str]:
+        """The same as they were typed."""
+        return [self.path] if isinstance(self.path, str) else self.path or []
+
+    @property
+    def source(self) -> str:
+        """What messages and reports call the data."""
+        return ", ".join(self.sources) or "synthetic"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in training order."""
+        return resolve_classes(self.classes, self.other_emotions)
 
 
 class ModelSettings(Settings):
@@ -220,20 +248,32 @@ class TrainSettings(Settings):
             yield "robustness_faces: it is of the report on corrupted faces; add robustness=true"
         if data.groups is not None and not Path(data.groups).expanduser().exists():
             yield f"data.groups={data.groups} does not exist; give a CSV with the columns id,group, or leave it out"
+        yield from self._source_contradictions()
         yield from self._checkpoint_contradictions()
         if self.mode == "train":  # a test of what was trained so does without the teachers
             yield from self._teacher_contradictions()
-        if (ferplus or data.ferplus_auxiliary > 0) and data.path is None:
-            yield (
-                "data.labels=ferplus, ferplus_auxiliary: there are no votes on drawn faces; give data.path=fer2013.csv"
-            )
+        if (ferplus or data.ferplus_auxiliary > 0) and len(data.paths) != 1:
+            what = "drawn faces" if data.path is None else "several sources"
+            yield f"data.labels=ferplus, ferplus_auxiliary: there are no votes on {what}; give data.path=fer2013.csv"
+        others = sorted(set(data.class_names) - set(ALL_EMOTIONS))
+        if others and (ferplus or data.ferplus_auxiliary > 0):
+            yield f"data.classes: FER+ has no votes for {', '.join(others)}; leave it out, or data.labels=ferplus"
         if data.labels == "fer2013" and (data.ferplus_target != "majority" or data.fer2013_weight > 0):
             yield "data.ferplus_target and data.fer2013_weight are of training with data.labels=ferplus; add that"
-        if data.path is None and CONTEMPT in resolve_classes(data.classes):
-            yield f"data.classes: drawn faces show no {CONTEMPT}; leave it out, or give data.path"
+        undrawn = [name for name in data.class_names if name not in EMOTIONS]
+        if data.path is None and undrawn:
+            yield f"data.classes: drawn faces show no {', '.join(undrawn)}; leave it out, or give data.path"
         if data.ferplus_target == "any" and (data.mixup_alpha > 0 or data.fer2013_weight > 0):
             yield "data.ferplus_target=any takes one label per face; leave data.mixup_alpha and fer2013_weight at 0"
         yield from self._exclusion_contradictions()
+
+    def _source_contradictions(self) -> Iterator[str]:
+        paths = self.data.paths
+        places = [path.resolve() for path in paths]
+        if self.data.path == []:
+            yield "data.path=[]: give at least one source, or null for drawn faces"
+        for path in dict.fromkeys(path for path, place in zip(paths, places, strict=True) if places.count(place) > 1):
+            yield f"data.path names {path} twice; name each source once"
 
     def _checkpoint_contradictions(self) -> Iterator[str]:
         if self.mode == "test" and self.ckpt is None:
@@ -261,6 +301,8 @@ class TrainSettings(Settings):
             return
         if data.path is None:
             yield "data.exclude: lists are of data on disk; give data.path, or leave it out"
+        elif len(data.paths) > 1:
+            yield "data.exclude: a list is of one source; give one data.path, or leave it out"
         elif not Path(data.exclude).expanduser().is_file():
             yield f"data.exclude={data.exclude} does not exist; fer-clean data.path=... makes one"
         if data.exclude_action == "relabel" and data.labels == "ferplus":

@@ -27,7 +27,6 @@ from fer.checkpoint import read_checkpoint, read_spec
 from fer.classifier import Distillation, EmotionClassifier
 from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.errors import UserError
-from fer.labels import resolve_classes
 from fer.machine import choose_precision
 from fer.models import OWN, create, hand_over, is_foreign, load_weights, suggest
 from fer.models.architecture import markdown, rows, totals
@@ -88,7 +87,7 @@ def check(settings: TrainSettings) -> None:
             raise UserError(f"model.name={model.name}: there is no such network; {suggest(model.name)}")
     if model.weights is not None and not resolve(model.weights).is_file():
         raise UserError(f"model.weights={model.weights} does not exist")
-    classes = resolve_classes(settings.data.classes)
+    classes = settings.data.class_names
     if settings.teachers:
         Teachers(settings.teachers, classes, settings.distil.temperature)
     network = create(model.name, len(classes), settings.image_size, False, model.stem_stride, model.kwargs)
@@ -178,7 +177,7 @@ def _check_classes(datamodule: FER2013DataModule) -> None:
     counts = datamodule.class_counts()["train"]
     present = [name for name in datamodule.classes if counts[name]]
     missing = [name for name in datamodule.classes if not counts[name]]
-    source = datamodule.path or "synthetic faces"
+    source = datamodule.source
     if len(present) < 2:
         raise UserError(f"{source} has training faces of {' and '.join(present)} alone; there is nothing to tell apart")
     if missing:

@@ -18,6 +18,7 @@ from fer.cleaning.clean import (
     read_predictions,
 )
 from fer.cleaning.contact_sheet import COLUMNS, ROWS, Cell, draw_sheets
+from fer.data.datamodule import FER2013DataModule
 from fer.data.exclude import COLUMNS as LIST_COLUMNS
 from fer.data.exclude import Finding, picture_digest
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL, Faces
@@ -26,6 +27,7 @@ from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.labels import ALL_EMOTIONS, EMOTIONS
 from fer.settings.tables import CleanSettings
+from fer.settings.train import DataSettings
 from fer.settings.words import read as read_words
 
 ANGRY, HAPPY, SAD = (EMOTIONS.index(name) for name in ("angry", "happy", "sad"))
@@ -243,10 +245,32 @@ def test_sheets_are_filled_in_order_and_keep_groups_on_a_row() -> None:
     assert (pixels == 20).sum() >= 96 * 96
 
 
+@pytest.mark.parametrize("size", [64, 112])
+def test_faces_of_another_size(size: int, tmp_path: Path) -> None:
+    """RAF-DB's and AffectNet's pictures are larger: a list is of the size at which they are trained on."""
+    source = tmp_path / "faces"
+    for number, face in enumerate(make_faces(14, 0, 0, seed=3).images[[0, 1, 2, 3, 4, 5, 0]]):
+        pixels = Image.fromarray(face).resize((size, size), Image.Resampling.BICUBIC)
+        (source / "train" / str(number % 2 + 1)).mkdir(parents=True, exist_ok=True)
+        pixels.save(source / "train" / str(number % 2 + 1) / f"{number}.png")
+    words = [f"data.path={source}", f"data.size={size}", "data.names=[happy,sad]", f"output={tmp_path / 'found'}"]
+    listing = clean(read_words(CleanSettings, words))
+    with listing.open(newline="") as file:
+        assert {(line["row"], line["reason"]) for line in csv.DictReader(file)} == {("train/1/6.png", "exact_copy")}
+    with Image.open(tmp_path / "found" / "sheets" / "exact_copy_001.png") as sheet:
+        assert len(np.unique(np.asarray(sheet.convert("L")))) > 50
+    asked = {"path": str(source), "names": ["happy", "sad"], "classes": ["happy", "sad"], "exclude": str(listing)}
+    data = FER2013DataModule(DataSettings.checked({**asked, "size": size}))
+    data.setup()
+    assert "train/1/6.png" not in data.faces.rows
+    with pytest.raises(UserError, match=r"shows another picture .* or at another data\.size"):
+        FER2013DataModule(DataSettings.checked(asked)).setup()
+
+
 def test_the_command_line() -> None:
     found = read_words(CleanSettings, ["data.path=a.csv", "data.ferplus_path=b.csv", "predictions=[x,y]", "output=z"])
     assert found.plain() == {
-        "data": {"path": "a.csv", "ferplus_path": "b.csv"},
+        "data": {"path": "a.csv", "ferplus_path": "b.csv", "layout": None, "names": None, "size": 48},
         "predictions": ["x", "y"],
         "output": "z",
     }

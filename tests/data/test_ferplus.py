@@ -12,13 +12,13 @@ import torch
 
 from fer.data import ferplus as module
 from fer.data.datamodule import FER2013DataModule
+from fer.data.download import download_votes
 from fer.data.faces import TEST, TRAIN, VAL, Faces
 from fer.data.ferplus import (
     NOT_A_FACE,
     UNKNOWN,
     Votes,
     distribution,
-    download_votes,
     read_votes,
     voted,
     votes_of,

@@ -53,16 +53,42 @@ def test_fer2013_in_folders(tmp_path: Path, write_tree: Write, top: str, caplog:
     assert f"{path}: class folders: train 2 (happy 2), val 2 (happy 2), test 2 (happy 2)" in caplog.text
 
 
-def test_fer2013_in_number_folders_by_its_class_sizes(
-    tmp_path: Path, write_tree: Write, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("part", ["train", ""])
+@pytest.mark.parametrize(
+    ("layout", "first", "emotions"),
+    [
+        ("fer2013", 0, ["angry", "disgust", "fear"]),
+        ("raf-db", 1, ["surprise", "fear", "disgust"]),
+        ("affectnet", 0, ["neutral", "happy", "sad"]),
+    ],
+)
+def test_number_folders_by_the_sizes_of_the_classes(
+    tmp_path: Path,
+    write_tree: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    layout: str,
+    first: int,
+    emotions: list[str],
 ) -> None:
-    monkeypatch.setattr(layouts, "FINGERPRINTS", {(2, 1, 3): "fer2013"})
-    sizes = {"0": 2, "1": 1, "2": 3}
-    path = write_tree(tmp_path, [f"train/{code}/{i}.png" for code, size in sizes.items() for i in range(size)])
-    assert set(seen(read(path)).values()) == {("angry", TRAIN), ("disgust", TRAIN), ("fear", TRAIN)}
-    (path / "train/1/0.png").unlink()
-    write_tree(path, ["train/1/a.png", "train/1/b.png"])
+    monkeypatch.setattr(layouts, "FINGERPRINTS", {(2, 1, 3): layout})
+    sizes = {str(first): 2, str(first + 1): 1, str(first + 2): 3}
+    path = write_tree(tmp_path, [f"{part or '.'}/{code}/{i}.png" for code, size in sizes.items() for i in range(size)])
+    if part:  # the test rows have sizes of their own
+        write_tree(path, [f"test/{code}/{i}.png" for code in sizes for i in range(2)])
+    assert {emotion for emotion, _ in seen(read(path)).values()} == set(emotions)
+    write_tree(path, [f"{part or '.'}/{first + 1}/a.png"])
     assert "nothing says which emotion is which" in message(path)
+
+
+def test_fer2013_divided_anew(tmp_path: Path, write_tree: Write) -> None:
+    """`images/train` and `images/validation`: the official test faces are in both, as nobody knows but the pictures."""
+    names = ["images/train/angry/1.jpg", "images/train/sad/2.jpg", "images/validation/angry/3.jpg"]
+    assert seen(read(write_tree(tmp_path, names))) == {
+        "train/angry/1.jpg": ("angry", TRAIN),
+        "train/sad/2.jpg": ("sad", TRAIN),
+        "validation/angry/3.jpg": ("angry", VAL),
+    }
 
 
 def test_the_sizes_are_those_that_are_published() -> None:
@@ -149,12 +175,6 @@ def test_rafdb_by_its_list(tmp_path: Path, write_tree: Write, root: str) -> None
     assert faces.form == "RAF-DB (its label list)"
 
 
-def test_a_list_with_a_missing_picture(tmp_path: Path, write_tree: Write) -> None:
-    write_rafdb(tmp_path, write_tree, "basic")
-    (tmp_path / "basic/Image/aligned/train_00003_aligned.jpg").unlink()
-    assert "names 1 pictures that are not there (basic/Image/aligned/train_00003_aligned.jpg)" in message(tmp_path)
-
-
 def test_a_picture_that_is_not_in_the_list(tmp_path: Path, write_tree: Write, caplog: pytest.LogCaptureFixture) -> None:
     write_rafdb(tmp_path, write_tree, "basic")
     write_tree(tmp_path, ["basic/Image/aligned/train_00099_aligned.jpg"])
@@ -218,6 +238,20 @@ def test_number_folders_without_a_sign_of_what_they_are(tmp_path: Path, write_tr
     assert "no pictures as KDEF has them" in message(path, layout="kdef")
 
 
+def test_rafdb_in_named_folders_divided_anew(tmp_path: Path, write_tree: Write) -> None:
+    names = [
+        f"RAF-DB/{part}/{emotion}/{part}_{i:05}_aligned.jpg"
+        for part in ("train", "val")
+        for i, emotion in enumerate(("anger", "Happiness"))
+    ]
+    assert sorted(seen(read(write_tree(tmp_path, names))).values()) == [
+        ("angry", TRAIN),
+        ("angry", VAL),
+        ("happy", TRAIN),
+        ("happy", VAL),
+    ]
+
+
 # AffectNet
 # Mollahosseini et al., arXiv 1708.03985: the authors' archive, train_set/images/0.jpg, train_set/annotations/0_exp.npy.
 # data/affectNet/README.md of UTS-SSTC/Facial-Emotion-Recognition-HCI: train, val, test with 0..7. Kaggle,
@@ -253,6 +287,18 @@ def test_an_npy_that_holds_objects_is_not_opened(tmp_path: Path, write_tree: Wri
     assert not (tmp_path / "sprung").exists()
     np.save(tmp_path / "x/train_set/annotations/3_exp.npy", np.array(11))
     assert "holds the number 11, which is none of AffectNet's 0 to 10" in message(tmp_path / "x")
+
+
+def test_affectnet_in_named_folders(tmp_path: Path, write_tree: Write) -> None:
+    path = write_tree(
+        tmp_path, [f"{part}/{name}/1.png" for part in ("Train", "Test") for name in ("Contempt", "Anger")]
+    )
+    assert sorted(seen(read(path)).values()) == [
+        ("angry", TRAIN),
+        ("angry", TEST),
+        ("contempt", TRAIN),
+        ("contempt", TEST),
+    ]
 
 
 def test_affectnet_in_number_folders(tmp_path: Path, write_tree: Write) -> None:
@@ -298,6 +344,28 @@ def test_ckplus_names_its_persons(tmp_path: Path, write_tree: Write) -> None:
     assert (again.persons == faces.persons).all()
 
 
+@pytest.mark.parametrize("how", [{}, {"split": "random"}, {"folds": 3}])
+@pytest.mark.parametrize(
+    "pattern", ["CK+48/{emotion}/S{person:03}_004_0000001{i}.png", "KDEF/A{sex}{number:02}{code}{angle}.JPG"]
+)
+def test_persons_stay_on_one_side(tmp_path: Path, write_tree: Write, how: dict[str, object], pattern: str) -> None:
+    names = []
+    for person in range(12):
+        for emotion, code in (("happy", "HA"), ("sadness", "SA")):
+            for i, angle in enumerate(("S", "HL", "FR")):
+                of_kdef = {"sex": "FM"[person % 2], "number": person // 2 + 1, "code": code, "angle": angle}
+                names.append(pattern.format(emotion=emotion, person=person, i=i, **of_kdef))
+    path = write_tree(tmp_path, names)
+    data = FER2013DataModule(DataSettings(path=str(path), classes=["happy", "sad"], **how))  # type: ignore[arg-type]
+    data.setup()
+    faces = data.faces
+    assert faces.persons is not None
+    assert len(set(faces.persons)) == 12
+    sides = [set(faces.persons[faces.splits == split]) for split in (TRAIN, VAL, TEST)]
+    assert sum(map(len, sides)) == 12
+    assert len(sides[1]) > 0
+
+
 def test_ckextended(tmp_path: Path, csv_text: Callable[..., str], some_faces: Callable[..., Faces]) -> None:
     faces = some_faces(9)
     faces.labels[:] = np.arange(9) % 8
@@ -328,6 +396,70 @@ def test_kdef(tmp_path: Path, write_tree: Write, folder: str) -> None:
         assert ALL_EMOTIONS[label] == codes[file[4:6]]
         assert person == file[1:4]  # both sessions show one person
     assert set(faces.splits) == {TRAIN if folder == "train/" else UNSPLIT}
+
+
+# Label files and pictures that do not belong together
+
+
+def with_table(top: Path, write_tree: Write) -> Path:
+    write_tree(top, [f"train/{i}.png" for i in range(4)])
+    (top / "labels.csv").write_text("path,label\n" + "".join(f"train/{i}.png,{i % 2}\n" for i in range(4)))
+    return top
+
+
+def with_votes(top: Path, write_tree: Write) -> Path:
+    write_tree(top, [f"FER2013Train/fer{i:07}.png" for i in range(4)])
+    with (top / "FER2013Train" / "label.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([f"fer{i:07}.png", *votes("sad")] for i in range(4))
+    return top
+
+
+def with_list(top: Path, write_tree: Write) -> Path:
+    write_rafdb(top, write_tree, "basic")
+    return top
+
+
+MAKERS = {
+    "label table": (with_table, "train/{}.png", "labels.csv", "train/2.png,0", "train/2.png,9"),
+    "FER+": (with_votes, "FER2013Train/fer000000{}.png", "FER2013Train/label.csv", ",7,", ",many,"),
+    "RAF-DB": (
+        with_list,
+        "basic/Image/aligned/train_0000{}_aligned.jpg",
+        "basic/EmoLabel/list_patition_label.txt",
+        "train_00002.jpg 2",
+        "train_00002.jpg 9",
+    ),
+    "AffectNet": (write_affectnet, "train_set/images/{}.jpg", "train_set/annotations/2_exp.npy", "", ""),
+}
+
+
+@pytest.mark.parametrize("form", MAKERS)
+@pytest.mark.parametrize("fault", ["a missing picture", "a picture without a label", "an unknown number"])
+def test_labels_and_pictures_that_do_not_belong_together(
+    tmp_path: Path, write_tree: Write, caplog: pytest.LogCaptureFixture, form: str, fault: str
+) -> None:
+    make, picture, table, old, new = MAKERS[form]
+    path = make(tmp_path / "x", write_tree)
+    how = {"layout": "fer2013"} if form == "label table" else {}
+    count = len(read(path, **how))  # type: ignore[arg-type]
+    if fault == "a missing picture":
+        (path / picture.format(2)).unlink()
+        assert f"names 1 pictures that are not there ({picture.format(2)})" in message(path, **how)
+    elif fault == "a picture without a label":
+        write_tree(path, [picture.format(99)])
+        caplog.clear()
+        assert len(read(path, **how)) == count  # type: ignore[arg-type]
+        assert "left out 1 pictures without a label in " in caplog.text
+        assert picture.format(99) in caplog.text
+    else:
+        file = path / table
+        if form == "AffectNet":
+            np.save(file, np.array(99))
+        else:
+            text = file.read_text()
+            assert old in text
+            file.write_text(text.replace(old, new))
+        assert re.search(r"the number 99?,? |no picture and number|no ten vote counts", message(path, **how))
 
 
 # Other

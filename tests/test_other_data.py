@@ -1,0 +1,127 @@
+"""A network of the classes bored, happy and sad: trained, evaluated on its own and on other data, exported, asked."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import settings_of
+
+from fer import Predictor
+from fer.checkpoint import load_network
+from fer.commands.train import whole
+from fer.data.synthetic import make_faces
+from fer.errors import UserError
+from fer.evaluation.other_data import keep_classes
+from fer.evaluation.run import evaluate
+from fer.export.run import export
+from fer.inference.overlay import annotate
+from fer.predict import predict
+from fer.settings.export import ExportSettings
+
+OTHER = ["data.other_emotions=true", "data.classes=[bored,happy,sad]"]
+TINY = ["model=net", "++model.kwargs.widths=[4,8,8,8]", "trainer.accelerator=cpu", "trainer.max_epochs=1", "logger=[]"]
+
+
+def write(top: Path, folders: dict[str, str], numbers: range) -> Path:
+    """Folders of drawn faces: `folders` maps each name to the emotion that is drawn."""
+    drawn = make_faces(70, 0, 0, seed=0)
+    for name, emotion in folders.items():
+        images = drawn.images[drawn.labels == {"neutral": 6, "happy": 3, "sad": 4, "angry": 0}[emotion]]
+        (top / name).mkdir(parents=True, exist_ok=True)
+        for number in numbers:
+            Image.fromarray(images[number]).save(top / name / f"{number}.png")
+    return top
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folders = {"train/Bored": "neutral", "train/happiness": "happy", "train/sad": "sad"}
+    top = write(tmp_path_factory.mktemp("data") / "moods", folders, range(8))
+    return write(top, {name.replace("train", "test"): drawn for name, drawn in folders.items()}, range(8, 10))
+
+
+@pytest.fixture(scope="module")
+def run(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("run")
+    whole(settings_of(*TINY, f"data.path={source}", *OTHER, "data.val_fraction=0.25"), directory, [])
+    return directory
+
+
+def test_a_report_on_classes_of_ones_own(run: Path) -> None:
+    report = json.loads((run / "metrics.json").read_text())
+    assert report["classes"] == ["bored", "happy", "sad"]
+    assert report["test"]["images"] == 6
+    assert report["test"]["per_class"]["bored"]["images"] == 2
+
+
+def test_they_are_exported_and_shown(run: Path, tmp_path: Path) -> None:
+    output = export(ExportSettings(ckpt=str(run), output=str(tmp_path / "moods.onnx"), force=True))
+    face = make_faces(1, 0, 0, seed=5).images[0]
+    for network in (run / "checkpoints" / "best.ckpt", output):
+        predictor = Predictor.load(network, detector="none")
+        found = predictor(np.repeat(face[..., None], 3, axis=2))
+        assert found[0].label in predictor.classes == ("bored", "happy", "sad")
+        assert annotate(np.repeat(face[..., None], 3, axis=2), found).shape[2] == 3
+
+
+def test_other_data_are_judged_by_the_classes_that_both_have(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = {"test/sad": "sad", "test/happy": "happy", "test/angry": "angry"}
+    other = write(tmp_path / "other", folders, range(7, 10))
+    write(other, {"train/sad": "sad", "train/happy": "happy"}, range(5, 7))
+    best = run / "checkpoints" / "best.ckpt"
+    with caplog.at_level(logging.INFO):
+        settings = settings_of(*TINY, "mode=test", f"ckpt={best}", f"data.path={other}", *OTHER)
+        report = evaluate(settings, [best], tmp_path / "report")
+    assert report["classes"] == ["happy", "sad"]
+    assert report["left_out"] == {"classes": ["bored"], "faces": {"angry": 3}}
+    assert f"{other} holds no face of bored: left out of the answers of {best}" in caplog.text
+    assert "faces that are of no class" in caplog.text
+    assert report["test"]["images"] == 6
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "the class bored, 3 faces of angry" in page
+    probabilities = np.loadtxt(tmp_path / "report" / "predictions.csv", delimiter=",", skiprows=1, usecols=(4, 5))
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_test_face_that_was_trained_on_is_counted(run: Path, source: Path, tmp_path: Path) -> None:
+    """Another folder with faces of the run's training part: by their pixels, not by their names."""
+    other = tmp_path / "again"
+    for name in ("happy", "sad"):
+        folder = {"happy": "happiness"}.get(name, name)
+        (other / "test" / name).mkdir(parents=True)
+        for part, number in (("train", 0), ("train", 1), ("test", 8)):
+            picture = source / part / folder / f"{number}.png"
+            (other / "test" / name / f"renamed_{part}_{number}.png").write_bytes(picture.read_bytes())
+    best = run / "checkpoints" / "best.ckpt"
+    settings = settings_of(*TINY, "mode=test", f"ckpt={best}", f"data.path={other}", *OTHER, "data.val_fraction=0.25")
+    found = evaluate(settings, [best], tmp_path / "report")["test"]
+    saved = json.loads((run / "metrics.json").read_text())
+    lines = (run / "predictions.csv").read_text().splitlines()
+    validated = {line.split(",")[1] for line in lines if line.startswith("val,")}
+    trained_on = len({f"train/{name}/{n}.png" for name in ("happiness", "sad") for n in (0, 1)} - validated)
+    assert saved["test"]["without_copies"]["removed"] == 0
+    assert found["without_copies"]["exact"] == trained_on > 0
+
+
+def test_kept_classes_share_the_probability_of_the_others(run: Path) -> None:
+    best = run / "checkpoints" / "best.ckpt"
+    pictures = torch.from_numpy(make_faces(5, 0, 0, seed=1).images).unsqueeze(1)
+    whole_network, part = load_network(best), load_network(best)
+    keep_classes(part, ("sad", "happy"))
+    assert part.spec.classes == ("sad", "happy")
+    every = predict(whole_network, pictures, {"accelerator": "cpu"}).probabilities(1.5)
+    some = predict(part, pictures, {"accelerator": "cpu"}).probabilities(1.5)
+    expected = every[:, [2, 1]] / every[:, [2, 1]].sum(dim=1, keepdim=True)
+    torch.testing.assert_close(some, expected)
+
+
+def test_a_class_that_no_folder_shows_is_said_before_training(source: Path, tmp_path: Path) -> None:
+    settings = settings_of(*TINY, f"data.path={source}", "data.other_emotions=true", "data.classes=[borred,happy]")
+    with pytest.raises(UserError, match="/Bored meant to be borred"):
+        whole(settings, tmp_path / "run", [])
