@@ -206,7 +206,8 @@ def _calibration(found: Mapping[str, Any], split: str) -> str:
     on = "val, not on these rows" if split == "test" else "a val split, perhaps these rows"
     return (
         f"Mean confidence is {_percent(found['confidence'])}, {abs(gap):.1f} points too {side}. "
-        f"Level by level it misses the share of right answers by {100 * found['ece']:.1f} points on average (ECE). "
+        f"Level by level it misses the share of right answers by {100 * found['ece']:.1f} points on average (ECE); "
+        f"with perfect calibration that would be {100 * found['calibration']['ece_expected']:.1f} on as many faces. "
         f"The temperature was fitted on {on}."
     )
 

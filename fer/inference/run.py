@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,7 @@ from fer.inference.confidence import minimum_confidence
 from fer.inference.detectors import create_detector
 from fer.inference.overlay import Annotator, annotate, mirrored
 from fer.inference.prediction import Prediction
-from fer.inference.predictor import Predictor
+from fer.inference.predictor import Predictor, foreign_spec
 from fer.inference.runtimes import choose_runtime
 from fer.inference.screen import Figures, Screen
 from fer.inference.sinks import (
@@ -47,9 +46,6 @@ from fer.inference.sources import LiveStream, PictureFiles, Source, SourceEnded,
 from fer.inference.timeline import Timeline
 from fer.inference.window import Window, WindowProbe
 from fer.settings.infer import InferSettings
-
-if TYPE_CHECKING:
-    from fer.checkpoint import ForeignSpec
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -337,7 +333,9 @@ def _load(
     """What makes analyzers, which share the network and the detector; the classes; the minimal confidence."""
     detector = create_detector(**config.detector.model_dump())
     # The first to need torch, which takes seconds to import.
-    predictor = Predictor.load(ckpt, config.threads, config.runtime, detector, config.device, foreign=_foreign(config))
+    predictor = Predictor.load(
+        ckpt, config.threads, config.runtime, detector, config.device, foreign=foreign_spec(config)
+    )
     classes = predictor.classes
     min_confidence = minimum_confidence(config.min_confidence, predictor.thresholds)
     messages.print(f"Checkpoint {ckpt}: {', '.join(classes)}", markup=False, highlight=False, soft_wrap=True)
@@ -346,17 +344,6 @@ def _load(
         return FaceAnalyzer(predictor, detector, config.detect_every, config.smoothing, min_confidence)
 
     return new_analyzer, classes, min_confidence
-
-
-def _foreign(config: InferSettings) -> "ForeignSpec | None":
-    """What the checkpoint holds, where a person had to say it."""
-    model = config.model
-    if model.name is None:
-        return None
-    from fer.checkpoint import ForeignSpec
-
-    mean, std = (tuple(value) if isinstance(value, list) else (value,) for value in (model.mean, model.std))
-    return ForeignSpec(model.name, tuple(config.classes or ()), model.image_size, model.channels, mean, std)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ def report(split: str = "test", rows: str = "PrivateTest", accuracy: float = 0.7
         "accuracy": accuracy,
         "confidence": accuracy + 0.03,
         "ece": 0.04,
+        "calibration": {"ece_expected": 0.017},
         "interval95": {"accuracy": [accuracy - 0.015, accuracy + 0.015]},
         "per_class": {name: {"images": count} for name, count in counts(rows, classes).items()},
         "without_copies": {
@@ -64,7 +65,7 @@ def test_it_says_what_was_measured_on_which_rows() -> None:
     assert "4 faces have an exact (3) or near copy" in said["Copies"]
     assert "68.0 % (66.0 % to 70.0 %)" in said["Copies"]
     assert "73.0 %, 3.0 points too high" in said["Confidence"]
-    assert "4.0 points on average (ECE)" in said["Confidence"]
+    assert "4.0 points on average (ECE); with perfect calibration that would be 1.7" in said["Confidence"]
     assert "Caution" not in said
     assert "lean to the good side" in of(report("val", "PublicTest"))["Caution"]
     assert "nothing follows for photographs" in of(report(data="synthetic"))["Drawn faces"]
