@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fences import marks
 from PIL import Image
 from tiny import ROOT, TINY, settings_of
 
@@ -110,3 +111,12 @@ def fer2013_zip() -> Path:
     if not path.exists():
         pytest.skip(f"no real FER2013 at {path}; FER_SHARED names another directory")
     return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """After the tests of the pages: the blocks of README and docs that are not run, and why."""
+    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "nodeid")]
+    if any(report.nodeid.startswith("tests/test_docs.py") for report in reports):
+        terminalreporter.section("not run in README.md and docs/")
+        for mark in marks():
+            terminalreporter.write_line(mark)

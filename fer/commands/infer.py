@@ -14,6 +14,9 @@ from fer.settings.words import read
 HELP = """\
 See emotions in a camera's picture, in videos and in photos.
 
+An expression is seen, not a feeling: do not judge people by it. In the European Union inferring emotions at work and in
+education is prohibited, except for medical or safety reasons (AI Act, Article 5(1)(f)).
+
   python infer.py                                    the first camera; q quits, h shows the keys
   python infer.py mode=webcam source=rtsp://camera/stream    a network camera
   python infer.py clip.mp4 output=out                annotated video, predictions, timeline, summary

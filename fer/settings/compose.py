@@ -150,8 +150,8 @@ def compose_line(line: Line) -> Composed:
     for text, override in overrides:
         key = override.key_or_group
         options = _options(line.folders, key)
-        if key == "hydra/launcher":
-            found += _missing_launcher(str(override.value()))
+        if key == "hydra/launcher" and (missing := _missing_launcher(str(override.value()))):
+            found += missing
             continue
         if options is not None:
             choices = _choices(override)
@@ -213,7 +213,7 @@ def _others(line: Line, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     overrides, _ = _parse(line)
     grid = sweep_parameters(line)
     parsed = [*overrides, *((f"{key}={text}", _override(f"{key}={text}")) for key, text in grid.items())]
-    firsts = [_first(text, override) for text, override in overrides if override.key_or_group != "hydra/launcher"]
+    firsts = [_first(text, override) for text, override in overrides]
     for text, override in parsed:
         if not override.is_sweep_override():
             continue

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -207,6 +208,13 @@ def test_every_value_of_a_sweep_is_looked_at_before_its_first_run() -> None:
     assert mistakes("-m", "hydra/launcher=nosuch", "seed=1,2") == [
         "hydra/launcher=nosuch: there is basic, joblib, submitit_slurm, submitit_local"
     ]
+
+
+@pytest.mark.skipif(find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="needs the extra [joblib]")
+def test_the_settings_of_a_launcher_are_known() -> None:
+    assert mistakes("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=net,senet") == []
+    (mistake,) = mistakes("-m", "hydra/launcher=joblib", "hydra.launcher.n_jibs=2", "seed=1,2")
+    assert "n_jibs" in mistake
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (CONFIGS / "sweep").glob("*.yaml")))
