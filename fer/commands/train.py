@@ -82,7 +82,7 @@ def whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: 
         rundir.claim(run_dir, settings, words, secret)
     if settings.mode == "test":
         return sweep.val_accuracy(evaluate(settings, settings.checkpoints, run_dir)) if machine.is_first() else None
-    trained = train(settings, run_dir, words=words)
+    trained = train(settings, run_dir, words=words, secret=secret)
     if not machine.is_first():
         return None
     if settings.trainer.get("fast_dev_run"):

@@ -52,15 +52,18 @@ class EpochPictures(Callback):
         self._history = history
         self._drawn = -1  # the last epoch that was
         self._next = time.monotonic() + _FIRST_S
-        self._answers: tuple[Tensor, Tensor, Tensor] | None = None
+        self._answers: list[tuple[Tensor, ...]] = []  # faces, targets and logits of some batches
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Keeps what the network says of the first faces, on the device."""
-        if batch_idx == 0 and trainer.is_global_zero and outputs is not None:
-            faces, targets = batch
-            self._answers = faces[:_FACES].clone(), targets[:_FACES].clone(), outputs[:_FACES].clone()
+        """Keeps, on the device, what the network says of the first faces of some batches from all over the split."""
+        if batch_idx == 0:
+            self._answers = []
+        batches = int(trainer.num_val_batches[0])
+        if trainer.is_global_zero and outputs is not None and batch_idx % max(1, batches // _FACES) == 0:
+            count = -(-_FACES // batches)
+            self._answers.append(tuple(tensor[:count].clone() for tensor in (*batch, outputs)))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draws, where the last picture is not too fresh."""
@@ -87,13 +90,13 @@ class EpochPictures(Callback):
             file = self._directory / "confusion_matrix_val.png"
             matrix = plots.save_confusion_matrix(file, module.val_confusion, classes, title)
             for logger in loggers:
-                logger.log_picture("epoch/confusion_matrix_val", matrix, step)
-            if loggers and self._answers is not None:
-                faces, targets, logits = self._answers
+                logger.log_picture("while_training/confusion_matrix_val", matrix, step)
+            if loggers and self._answers:
+                faces, targets, logits = (torch.cat(parts)[:_FACES] for parts in zip(*self._answers, strict=True))
                 probabilities = logits.float().softmax(dim=1).cpu().numpy()
                 png = plots.draw_predictions(faces[:, 0].cpu().numpy(), targets.tolist(), probabilities, classes)
                 for logger in loggers:
-                    logger.log_picture("epoch/answers_val", png, step)
+                    logger.log_picture("while_training/answers_val", png, step)
         for logger in loggers:
             logger.save()
         now = time.monotonic()

@@ -97,11 +97,17 @@ def check(settings: TrainSettings) -> None:
     build_trainer(settings, Path(), [], [])
 
 
-def train(settings: TrainSettings, run_dir: Path, more: Sequence[Callback] = (), words: Sequence[str] = ()) -> Trained:
+def train(
+    settings: TrainSettings,
+    run_dir: Path,
+    more: Sequence[Callback] = (),
+    words: Sequence[str] = (),
+    secret: bool = False,
+) -> Trained:
     """Trains, with `more` callbacks, and writes everything under `run_dir`, which is this run's own.
 
     Of several processes (`trainer=ddp`) each calls this; the first one writes the files and prints. The checkpoints say
-    that they were made by `words`, the settings of a command line.
+    that they were made by `words`, the settings of a command line. TensorBoard does not show `secret` settings.
 
     Raises:
         UserError: the data, the network or the trainer cannot be had as asked for; or training diverged.
@@ -141,7 +147,7 @@ def train(settings: TrainSettings, run_dir: Path, more: Sequence[Callback] = (),
     trainer = build_trainer(settings, run_dir, callbacks, _loggers(settings, run_dir, step))
 
     if machine.is_first():
-        _introduce(classifier, settings, trainer, datamodule, plots)
+        _introduce(classifier, settings, trainer, datamodule, plots, secret)
     log.info("Training in %s; watch it with: tensorboard --logdir %s", run_dir, shlex.quote(str(rundir.OUTPUTS)))
     last = rundir.checkpoint(run_dir, rundir.LAST)
     ours = signal.getsignal(signal.SIGTERM) is machine.terminate  # Lightning would call it with its own
@@ -389,6 +395,7 @@ def _introduce(
     trainer: L.Trainer,
     datamodule: FER2013DataModule,
     plots: Path,
+    secret: bool,
 ) -> None:
     """Says on what is trained and what; the same for TensorBoard, with pictures of the faces and of the network."""
     network = classifier.network
@@ -402,14 +409,16 @@ def _introduce(
     samples = save_samples(datamodule, plots / "samples.png")
     texts = {
         "command": f"    {classifier.provenance['command']}",
-        "config": f"```\n{yaml.safe_dump(settings.plain(), sort_keys=False, allow_unicode=True)}```",
+        "config": "in config.yaml: a value came from the environment, so that only its owner may read them"
+        if secret
+        else f"```\n{yaml.safe_dump(settings.plain(), sort_keys=False, allow_unicode=True)}```",
         "architecture": f"{title}\n\n{markdown(found)}",
     }
     for logger in trainer.loggers:
         if isinstance(logger, RunLogger):
             logger.log_texts(texts)
-            logger.log_picture("architecture", architecture, logger.first_step)
-            logger.log_picture("samples", samples, logger.first_step)
+            logger.log_picture("network/architecture", architecture, logger.first_step)
+            logger.log_picture("while_training/samples", samples, logger.first_step)
             logger.save()
     if settings.teachers:
         log.info(

@@ -1,5 +1,6 @@
 """What can be looked at while a network trains: pictures, TensorBoard, and what is said."""
 
+import io
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,10 @@ from fer.settings.train import TrainSettings
 from fer.training import plots
 from fer.training.run import train
 
-EPOCHS = ["architecture", "epoch/answers_val", "epoch/confusion_matrix_val", "samples"]
+SHOWN = [
+    "network/architecture",
+    *(f"while_training/{name}" for name in ("answers_val", "confusion_matrix_val", "samples")),
+]
 
 
 class Look(Callback):
@@ -28,6 +32,15 @@ class Look(Callback):
 
     def on_train_epoch_end(self, *_: object) -> None:
         self.seen.append({file.stem for file in self.directory.glob("*.png")})
+
+
+def texts_of(run: Path) -> dict[str, str]:
+    """TensorBoard's text tab."""
+    events = EventAccumulator(str(run)).Reload()
+    return {
+        name.removesuffix("/text_summary"): events.Tensors(name)[0].tensor_proto.string_val[0].decode()
+        for name in events.Tags()["tensors"]
+    }
 
 
 @pytest.mark.parametrize("seconds", [0, 1000])
@@ -53,16 +66,17 @@ def test_a_training_can_be_watched(
     assert "Machine: CPU, " in caplog.text
     assert "Stopped early" not in caplog.text
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
-    assert sorted(events.Tags()["images"]) == EPOCHS
-    steps = [image.step for image in events.Images("epoch/confusion_matrix_val")]
+    assert sorted(events.Tags()["images"]) == SHOWN
+    steps = [image.step for image in events.Images("while_training/confusion_matrix_val")]
     assert steps == ([5, 11, 17] if seconds == 0 else [17])
-    picture = events.Images("architecture")[0]
-    assert picture.encoded_image_string == (tmp_path / "plots" / "architecture.png").read_bytes()
-    assert (picture.width, picture.height) == Image.open(tmp_path / "plots" / "architecture.png").size
-    texts = {name: events.Tensors(name)[0].tensor_proto.string_val[0].decode() for name in events.Tags()["tensors"]}
-    assert "train.py trainer.max_epochs=3" in texts["command/text_summary"]
-    assert "widths:" in texts["config/text_summary"]
-    assert "| `head` | Linear | 7 |" in texts["architecture/text_summary"]
+    picture = events.Images("network/architecture")[0]
+    png = (tmp_path / "plots" / "architecture.png").read_bytes()
+    assert picture.encoded_image_string == png
+    assert (picture.width, picture.height) == Image.open(io.BytesIO(png)).size
+    texts = texts_of(tmp_path)
+    assert "train.py trainer.max_epochs=3" in texts["command"]
+    assert "widths:" in texts["config"]
+    assert "| `head` | Linear | 7 |" in texts["architecture"]
     curves = scalars(tmp_path)
     assert {name for name in curves if name.endswith("epoch/accuracy")} == {
         "train: epoch/accuracy",
@@ -75,7 +89,7 @@ def test_a_training_can_be_watched(
     assert not [name for name in curves if name.startswith(".")]
 
 
-def test_early_stopping_is_said_and_marked(
+def test_early_stopping_is_said_and_marked_and_secrets_are_not_shown(
     settings: Callable[..., TrainSettings],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -95,12 +109,13 @@ def test_early_stopping_is_said_and_marked(
     monkeypatch.setattr(EmotionClassifier, "validation_step", pretend)
     monkeypatch.setattr(plots, "save_training_progress", note)
     with caplog.at_level(logging.INFO):
-        train(settings("trainer.max_epochs=5", "early_stopping=2"), tmp_path)
+        train(settings("trainer.max_epochs=5", "early_stopping=2"), tmp_path, secret=True)
     said = (
         "Stopped early after epoch 4: for 2 epochs val/accuracy was not above the 0.6000 of epoch 2 (early_stopping=2)."
     )
     assert said in caplog.text
     assert marked == [True]
+    assert "early_stopping" not in texts_of(tmp_path)["config"]
 
 
 def test_samples_keep_away_from_the_edge(tmp_path: Path) -> None:
@@ -108,7 +123,7 @@ def test_samples_keep_away_from_the_edge(tmp_path: Path) -> None:
     faces = rng.integers(0, 200, (4, 48, 48)).astype(np.uint8)
     file = tmp_path / "samples.png"
     plots.save_samples(file, faces, faces, np.array([0, 0, 1, 1]), ("surprise", "sad"))
-    pixels = np.asarray(Image.open(file).convert("L"))
+    pixels = np.asarray(Image.open(io.BytesIO(file.read_bytes())).convert("L"))
     assert (pixels[:, :10] == 255).all()
     assert (pixels[-3:] == 255).all()
     assert (pixels[:, :60] < 255).any()
