@@ -3,10 +3,10 @@
     python benchmarks/cross_dataset.py data/fer2013.csv data/RAF-DB data/CK+48
     python benchmarks/cross_dataset.py A B --out outputs/cross trainer.max_epochs=20 model=net data.size=96
 
-Each data set trains one network, `train.py` with the settings behind the paths, and is the test set of all of them. A
-column counts the faces of its test split (of the validation split where there is none) whose emotion both data sets
-have; faces that were among the row's training faces, by their pixels or nearly, are left out. Runs that are there
-already are not made again.
+Each data set trains one network of all emotions that it shows, by `train.py` with the settings behind the paths, and is
+the test set of all of them. A column counts the faces of its test split (of the validation split where there is none)
+whose emotion both data sets have; faces that were among the row's training faces, by their pixels or nearly, are left
+out. Runs that are there already are not made again.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fer.data.join import short_names
+from fer.data.reader import read
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="paths as data.path takes them, and KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("outputs/cross_dataset"))
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     settings = [word for word in given.sources if not Path(word).exists() and "=" in word]
     paths = [Path(word) for word in given.sources if word not in settings]
     names = short_names(paths)
@@ -40,7 +41,7 @@ def main() -> None:
     cells: dict[tuple[str, str], dict[str, Any]] = {}
     for name, path in zip(names, paths, strict=True):
         run = given.out / _plain(name)
-        _run(run, [f"data.path={path}", *settings])
+        _run(run, [f"data.path={path}", f"data.classes=[{','.join(_classes(path))}]", *settings])
         for other, tested in zip(names, paths, strict=True):
             report = run
             if other != name:
@@ -63,6 +64,12 @@ def main() -> None:
     )
     draw(names, cells).savefig(given.out / "cross_dataset.png", dpi=150)
     console.print(f"{given.out / 'cross_dataset.png'}", highlight=False)
+
+
+def _classes(path: Path) -> list[str]:
+    """The emotions that a source shows, in their usual order."""
+    faces = read(path)
+    return [faces.emotions[code] for code in np.unique(faces.labels).tolist()]
 
 
 def _plain(name: str) -> str:
