@@ -18,7 +18,6 @@ from rich.console import Console
 
 from fer.errors import UserError
 from fer.inference import run as run_module
-from fer.inference.overlay import EMOTION_COLORS
 from fer.inference.pictures import read_picture
 from fer.inference.prediction import Prediction
 from fer.inference.run import find_checkpoint, run, watch_pictures, watch_video
@@ -27,6 +26,7 @@ from fer.inference.sinks import plan_outputs
 from fer.inference.sources import Frame, LiveStream, PictureFiles, VideoFile, open_source
 from fer.inference.timeline import Timeline
 from fer.inference.window import Action
+from fer.labels import EMOTION_COLORS
 from fer.models.cnn import CNN
 from fer.settings.infer import InferSettings
 from fer.settings.words import read
