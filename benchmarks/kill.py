@@ -41,9 +41,12 @@ def start(run: Path) -> "subprocess.Popen[str]":
 
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    names = [name for name in events.Tags()["scalars"] if name.startswith(("train/", "val/"))]
-    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in names}
+    found = {}
+    for curve in ("train", "val"):
+        events = EventAccumulator(str(run / curve), size_guidance={"scalars": 0}).Reload()
+        for name in events.Tags()["scalars"]:
+            found[f"{curve}: {name}"] = [(event.step, event.value) for event in events.Scalars(name)]
+    return found
 
 
 def where(run: Path) -> str:

@@ -40,7 +40,7 @@ def processes(steps: int) -> None:
                 cwd=directory,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
-            events = EventAccumulator(f"{directory}/run").Reload().Scalars("train/loss")
+            events = EventAccumulator(f"{directory}/run/train").Reload().Scalars("epoch/loss")
             with Path(directory, "run", "history.csv").open(newline="") as file:
                 accuracy = float(list(csv.DictReader(file))[-1]["val/accuracy"])
             taken = events[-1].wall_time - events[0].wall_time
