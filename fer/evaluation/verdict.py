@@ -108,8 +108,8 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
         bars.append(Bar("people", PEOPLE, _OF_PEOPLE, PEOPLE - PEOPLE_SPREAD, PEOPLE + PEOPLE_SPREAD))
     bars.append(Bar("this report", accuracy, _percent(accuracy), low, high, own=True))
     if "accuracy" in without:
-        ends = without["interval95"]["accuracy"]
-        bars.append(Bar("without copies", without["accuracy"], _percent(without["accuracy"]), *ends, own=True))
+        left, right = without["interval95"]["accuracy"]
+        bars.append(Bar("without copies", without["accuracy"], _percent(without["accuracy"]), left, right, own=True))
 
     sentences = [
         ("Guessing", _guessing(most, majority, accuracy, low)),
