@@ -135,11 +135,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with its heading and how to read it."""
+    """A picture with its heading and how to read it."""
 
     heading: str
     caption: str
-    png: str  # base64
+    webp: str  # base64
     kind: str = "picture"
 
 
@@ -159,7 +159,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes], settings: s
 
     Args:
         report: content of metrics.json.
-        pictures: PNG files by name: those of `TRAINING`, and NAME_SPLIT with NAME of `CAPTIONS`.
+        pictures: WebP files by name: those of `TRAINING`, and NAME_SPLIT with NAME of `CAPTIONS`.
         settings: of the run, as YAML.
         title: of the page.
     """
@@ -206,9 +206,9 @@ def _sections(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Itera
     yield Section("Faces", drawn("mistakes", "predictions", "grad_cam"))
 
 
-def _picture(png: bytes, name: str, where: str | None = None) -> Picture:
+def _picture(webp: bytes, name: str, where: str | None = None) -> Picture:
     heading, caption = CAPTIONS[name]
-    return Picture(heading if where is None else f"{heading} ({where})", caption, base64.b64encode(png).decode())
+    return Picture(heading if where is None else f"{heading} ({where})", caption, base64.b64encode(webp).decode())
 
 
 def _number(value: float | None, interval: Sequence[float] | None = None, digits: int = 4) -> str:
