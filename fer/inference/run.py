@@ -25,6 +25,7 @@ from fer.files import printable
 from fer.inference.analyzer import Analyzer, FaceAnalyzer, watch
 from fer.inference.confidence import minimum_confidence
 from fer.inference.detectors import create_detector
+from fer.inference.h264 import has_h264
 from fer.inference.overlay import Annotator, annotate, mirrored
 from fer.inference.prediction import Prediction
 from fer.inference.predictor import Predictor, foreign_spec
@@ -96,7 +97,7 @@ def run(config: InferSettings) -> None:
         if outputs is not None:
             make_folder(outputs.folder)
             stack.enter_context(OutputLock(outputs))
-            if outputs.video is not None and outputs.video.suffix.lower() in LOST_WHEN_KILLED:
+            if outputs.video is not None and outputs.video.suffix.lower() in LOST_WHEN_KILLED and not has_h264():
                 report(
                     f"{outputs.video} plays only if this run ends in order; a .mkv survives a kill or a power cut, too"
                 )

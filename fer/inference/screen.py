@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.inference.overlay import draw_message, draw_status
-from fer.inference.sinks import Outputs, VideoSink, make_folder, write_picture
+from fer.inference.sinks import Outputs, VideoSink, make_folder, video_suffix, write_picture
 from fer.inference.sources import Frame, Report, Source
 from fer.inference.window import HELP, Action, Window
 
@@ -179,7 +179,7 @@ class Screen:
             return
         if self._recording is None:
             make_folder(self._folder)
-            path = self._folder / f"recording_{_timestamp()}.mkv"
+            path = self._folder / f"recording_{_timestamp()}{video_suffix()}"
             self._recording = self._closing.enter_context(VideoSink(path, self._source.fps))
             self._message = ("recording", time.monotonic() + _MESSAGE_SECONDS)
         else:

@@ -31,15 +31,17 @@ except ImportError:  # Windows has none
 
 from fer.errors import UserError
 from fer.files import cell, write_whole
+from fer.inference.h264 import H264Writer, has_h264
 from fer.inference.prediction import Prediction
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
-# MPEG-4 part 2 and MJPEG are what OpenCV's wheels can encode fast on every system (H.264 is not in them), and every
-# desktop player opens them; VP9 takes 80 times as long.
+# Without the extra `video`: MPEG-4 part 2 and MJPEG are what OpenCV's wheels can encode fast on every system (H.264 is
+# not in them), and every desktop player opens them; VP9 takes 80 times as long.
 _CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 VIDEO_OUTPUTS = tuple(_CODECS)
-# Without the index that is written last nothing plays these; of the others all but the last one or two seconds do.
+# As OpenCV writes them, nothing plays these without the index that comes last; of the others, and of H.264, all but the
+# last one or two seconds do.
 LOST_WHEN_KILLED = (".mp4", ".mov")
 PICTURE_OUTPUTS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FORMATS = ("jsonl", "csv")
@@ -106,10 +108,15 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tup
     return Outputs(
         folder,
         predictions,
-        video=named or folder / f"{name}.mkv",
+        video=named or folder / f"{name}{video_suffix()}",
         timeline=folder / f"{prefix}timeline.png",
         summary=folder / f"{prefix}summary.csv",
     )
+
+
+def video_suffix() -> str:
+    """Of videos that nobody has named: one that survives a kill, and that browsers play if H.264 can be had."""
+    return ".mp4" if has_h264() else ".mkv"
 
 
 def make_folder(folder: Path) -> None:
@@ -256,7 +263,7 @@ class VideoSink:
     without, every picture is one frame.
 
     Args:
-        path: its suffix, one of `VIDEO_OUTPUTS`, chooses container and codec.
+        path: its suffix, one of `VIDEO_OUTPUTS`, chooses the container; the codec is H.264 where it can be had.
         fps: frames per second.
 
     Attributes:
@@ -272,7 +279,7 @@ class VideoSink:
         self.fps = fps
         self.frames = 0
         self._partial = path  # until the first picture
-        self._writer: cv2.VideoWriter | None = None
+        self._writer: cv2.VideoWriter | H264Writer | None = None
         self._size = (0, 0)
         self._last: BGRImage = np.empty((0, 0, 3), np.uint8)
         self._offset: float | None = None  # a live recording's own zero, moved on where the camera was silent
@@ -284,16 +291,26 @@ class VideoSink:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._writer is None:
             return
-        self._writer.release()  # writes the index; it tells of no failure, so the file is looked at
-        written = cv2.VideoCapture(str(self._partial.absolute()), cv2.CAP_FFMPEG)
-        complete = written.isOpened() and abs(written.get(cv2.CAP_PROP_FRAME_COUNT) - self.frames) <= 1
-        written.release()
-        if complete:
+        if self._finish(self._writer):
             self.path = _take_name(self._partial, self.path, whole=kind is None)
             return
         wanted, self.path = self.path, self._partial
         if kind is None:
             raise UserError(f"{wanted} could not be finished, most likely because the disk is full; free some room")
+
+    def _finish(self, writer: cv2.VideoWriter | H264Writer) -> bool:
+        """Closes the file; whether it is whole."""
+        try:
+            writer.release()
+        except OSError:
+            return False
+        if isinstance(writer, H264Writer):
+            return True
+        # OpenCV tells of no failure, so the file is looked at.
+        written = cv2.VideoCapture(str(self._partial.absolute()), cv2.CAP_FFMPEG)
+        complete = written.isOpened() and abs(written.get(cv2.CAP_PROP_FRAME_COUNT) - self.frames) <= 1
+        written.release()
+        return complete
 
     def write(self, image: BGRImage, time: float | None = None) -> None:
         """Appends a picture, uint8 (H, W, 3), BGR; `time` in seconds, rising."""
@@ -303,8 +320,11 @@ class VideoSink:
         assert self._writer is not None
         image = _fitted(image, self._size)
         count = self._due(time)
-        for number in range(count):
-            self._writer.write(image if number == count - 1 else self._last)
+        try:
+            for number in range(count):
+                self._writer.write(image if number == count - 1 else self._last)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
         self.frames += count
         self._last = image
 
@@ -314,10 +334,8 @@ class VideoSink:
         self._last = image
         self._partial, file = _open_partial(self.path)
         file.close()  # OpenCV opens it again
-        codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
-        self._writer = cv2.VideoWriter(str(self._partial.absolute()), cv2.CAP_FFMPEG, codec, self.fps, self._size)
-        if not self._writer.isOpened():
-            self._writer = None
+        self._writer = _new_writer(self._partial, self.fps, self._size)
+        if self._writer is None:
             self._partial.unlink(missing_ok=True)
             reason = "" if min(self._size) >= 2 and max(self._size) <= 8190 else f" at {width} x {height} pixels"
             raise UserError(f"the video {self.path} cannot be written{reason}; choose another output=")
@@ -345,6 +363,19 @@ class VideoSink:
                 f"the disk of {self.path} is nearly full, so the video was closed after {self.frames} frames; "
                 "free some room or choose another output="
             )
+
+
+def _new_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter | H264Writer | None:
+    """What writes to an empty file; None where nothing can."""
+    suffix = path.suffix.lower()
+    if has_h264() and suffix != ".avi":
+        try:
+            return H264Writer(path, fps, size)
+        except OSError:
+            return None
+    codec = cv2.VideoWriter.fourcc(*_CODECS[suffix])
+    writer = cv2.VideoWriter(str(path.absolute()), cv2.CAP_FFMPEG, codec, fps, size)
+    return writer if writer.isOpened() else None
 
 
 def write_picture(path: Path, image: BGRImage) -> None:

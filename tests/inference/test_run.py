@@ -18,6 +18,7 @@ from rich.console import Console
 
 from fer.errors import UserError
 from fer.inference import run as run_module
+from fer.inference import sinks
 from fer.inference.pictures import read_picture
 from fer.inference.prediction import Prediction
 from fer.inference.run import find_checkpoint, run, watch_pictures, watch_video
@@ -74,6 +75,12 @@ class FakeWindow:
     def poll(self, milliseconds: int = 1) -> Action | None:
         self.waited.append(milliseconds)
         return self.actions.pop(0) if self.actions else None
+
+
+@pytest.fixture(autouse=True)
+def without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What OpenCV writes; test_h264.py is about the other."""
+    monkeypatch.setattr(sinks, "has_h264", lambda: False)
 
 
 def silent(text: str) -> None:

@@ -37,6 +37,12 @@ FACE = Prediction(
 CROP = Prediction("sad", 0.8, {"happy": 0.2, "sad": 0.8})
 
 
+@pytest.fixture(autouse=True)
+def without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What OpenCV writes; test_h264.py is about the other."""
+    monkeypatch.setattr(sinks, "has_h264", lambda: False)
+
+
 @pytest.fixture
 def small_files():
     """A file system that takes no file over 20 kB: a write fails in the middle, as on a full disk."""
@@ -279,8 +285,9 @@ def test_a_recording_survives_a_kill(tmp_path, suffix):
 import os, signal
 import numpy as np
 from pathlib import Path
-from fer.inference.sinks import VideoSink
-with VideoSink(Path({str(tmp_path / f"a{suffix}")!r}), 30) as video:
+from fer.inference import sinks
+sinks.has_h264 = lambda: False
+with sinks.VideoSink(Path({str(tmp_path / f"a{suffix}")!r}), 30) as video:
     rng = np.random.default_rng(0)
     for number in range(300):
         video.write(rng.integers(0, 255, (240, 320, 3), np.uint8))
