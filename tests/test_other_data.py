@@ -20,6 +20,8 @@ from fer.evaluation.run import evaluate
 from fer.export.run import export
 from fer.inference.overlay import annotate
 from fer.predict import predict
+from fer.resume import settings_of as settings_of_run
+from fer.settings.compose import compose_line, take_apart
 from fer.settings.export import ExportSettings
 
 OTHER = ["data.other_emotions=true", "data.classes=[bored,happy,sad]"]
@@ -87,6 +89,16 @@ def test_other_data_are_judged_by_the_classes_that_both_have(
     assert "the class bored, 3 faces of angry" in page
     probabilities = np.loadtxt(tmp_path / "report" / "predictions.csv", delimiter=",", skiprows=1, usecols=(4, 5))
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_report_goes_where_it_is_told(run: Path, tmp_path: Path) -> None:
+    best = run / "checkpoints" / "best.ckpt"
+    line = take_apart(["mode=test", f"ckpt={best}", f"data.path={tmp_path}", f"hydra.run.dir={tmp_path / 'here'}"])
+    composed = compose_line(line)
+    settings, _ = settings_of_run(line, composed)
+    assert composed.run_dir == tmp_path / "here"
+    assert settings.data.path == str(tmp_path)
+    assert settings.data.class_names == ("bored", "happy", "sad")
 
 
 def test_a_test_face_that_was_trained_on_is_counted(run: Path, source: Path, tmp_path: Path) -> None:

@@ -323,7 +323,7 @@ def test_calibration_faces_of_one_class_are_refused(copy, tmp_path):
 
 def test_calibration_faces_are_training_rows_of_all_classes(monkeypatch):
     rows = make_faces(700, 70, 70, seed=0)
-    monkeypatch.setattr(faces, "read", lambda path, size: rows)
+    monkeypatch.setattr(faces, "read", lambda path, size, emotions: rows)
     monkeypatch.setattr(faces, "CALIBRATION", 40)
     found = faces.load_faces("somewhere", CLASSES)
     training = {image.tobytes(): int(label) for image, label in zip(rows.images[:700], rows.labels[:700], strict=True)}
