@@ -38,10 +38,10 @@ def compute_metrics(probabilities: Tensor, targets: Tensor, classes: tuple[str, 
         "accuracy" over all images; "f1", "precision" and "recall" as the mean over classes and as "weighted_...";
         "balanced_accuracy"; "auroc" and "average_precision" one class against the rest, mean over classes; "loss"
         (negative log-likelihood), "brier" (sum over classes), "ece" (15 bins), "confidence" (mean of the highest
-        probability); "images"; "interval95" with [low, high] for all of these but the last two (see
-        `fer.evaluation.bootstrap`); "per_class" with the same by class and the number
-        of images; "confusion_matrix" with targets as rows. Means leave out classes that are neither among the targets
-        nor predicted, as scikit-learn's do. AUROC and average precision of a class without images are None.
+        probability); "images"; "interval95" with [low, high] for the numbers before "ece" (see
+        `fer.evaluation.bootstrap`); "per_class" with the same by class and the number of images; "confusion_matrix"
+        with targets as rows. Means leave out classes that are neither among the targets nor predicted, as
+        scikit-learn's do. AUROC and average precision of a class without images are None.
     """
     count = len(classes)
     probabilities = probabilities.double()
