@@ -129,7 +129,7 @@ def _training(metrics: Mapping[str, Any]) -> str:
         if "command" in made:
             commit = "" if not made.get("commit") else f", commit {made['commit'][:12]}"
             lines.append(
-                f"Epoch {checkpoint['epoch']} of `{made['command'].replace('`', '')}` "
+                f"Epoch {checkpoint['epoch']} of `{' '.join(made['command'].replace('`', '').split())}` "
                 f"(version {made['version']}{commit}, seed {made['seed']})."
             )
     return "\n\n".join(lines) or "The checkpoint does not say how it was made."

@@ -378,7 +378,7 @@ def _describe(member: _Member) -> dict[str, Any]:
         "weights": "averaged" if "averaging_state" in member.content else "raw",
         "epoch": member.content.get("epoch", -1) + 1,
         "temperature": member.temperature,
-        "provenance": member.content[SPEC_KEY].get("provenance"),
+        "provenance": _provenance(member.content),
     }
 
 
@@ -389,13 +389,20 @@ def _division(settings: TrainSettings) -> str:
 
 
 def _trained_labels(members: Sequence[_Member]) -> str | None:
-    """Whose labels the members were trained on, by the settings of their runs; None where one lies in no run."""
+    """Whose labels the members were trained on, by the settings of their runs or by what they say of themselves.
+
+    None where one lies in no run and says nothing, as checkpoints before version 0.2.
+    """
     found = []
     for member in members:
         run = rundir.of_checkpoint(member.path)
-        if run is None:
-            return None
-        found.append(FER2013DataModule(rundir.load(run).data).describe_labels()["train"])
+        if run is not None:
+            found.append(FER2013DataModule(rundir.load(run).data).describe_labels()["train"])
+        else:
+            labels = _provenance(member.content).get("labels")
+            if not isinstance(labels, str):
+                return None
+            found.append(labels)
     return "; ".join(dict.fromkeys(found))
 
 
@@ -425,9 +432,14 @@ def _training_data(members: Sequence[_Member], datamodule: FER2013DataModule) ->
 
 
 def _made_from(content: dict[str, Any]) -> object:
-    """The digest of the data that a checkpoint says it was made from; checkpoints before version 0.2 say nothing."""
+    """The digest of the data that a checkpoint says it was made from."""
+    return _provenance(content).get("data")
+
+
+def _provenance(content: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its making; checkpoints before version 0.2 say nothing."""
     provenance = content[SPEC_KEY].get("provenance")
-    return provenance.get("data") if isinstance(provenance, dict) else None
+    return provenance if isinstance(provenance, dict) else {}
 
 
 def _training_pictures(members: Sequence[_Member]) -> dict[str, bytes]:

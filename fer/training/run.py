@@ -133,6 +133,7 @@ def train(
         "commit": rundir.commit(),
         "data": datamodule.digest(),
         "split": datamodule.division(),
+        "labels": datamodule.describe_labels()["train"],
         "seed": settings.seed,
     }
     step = 0 if ckpt is None else _check_resumable(ckpt, classifier.network.spec)
