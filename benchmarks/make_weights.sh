@@ -4,7 +4,7 @@
 #     bash benchmarks/make_weights.sh data/fer2013.csv data/fer2013new.csv [outputs/weights]
 #
 # The training takes hours on a CPU; started again, the script goes on where it was interrupted. Training rows train;
-# PublicTest rows choose the epoch, and fit temperatures and minimum confidences. PrivateTest is not looked at.
+# PublicTest rows fit temperatures and minimum confidences. PrivateTest is not looked at.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=$1 votes=$2 out=${3:-outputs/weights}
@@ -18,7 +18,8 @@ if [ ! -e "$run/metrics.json" ]; then
         python train.py experiment=best_7 compile=true "data.path=$data" "data.ferplus_path=$votes" "hydra.run.dir=$run"
     fi
 fi
-python -m fer.commands.export "ckpt=$run" format=ckpt output=fer/weights/senet_7.ckpt
+# The last epoch's weights: they are averaged and the learning rate has come down to 0, so that none has to be chosen.
+python -m fer.commands.export "ckpt=$run/checkpoints/last.ckpt" format=ckpt "data=$data" output=fer/weights/senet_7.ckpt
 
 # The answers restricted to a subset's classes: training on the subset's rows did not help (docs/results.md).
 for subset in "${subsets[@]}"; do

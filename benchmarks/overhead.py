@@ -23,12 +23,13 @@ from typing import Any
 import lightning as L
 import torch
 
+from fer import machine
 from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import TRAIN
 from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
 from fer.training.optim import build_optimizer
-from fer.training.run import build_classifier, quieten, train
+from fer.training.run import build_classifier, train
 
 STEPS = 60  # per epoch
 Watch = Callable[[int], None]  # is told the epoch after every step
@@ -104,7 +105,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    quieten()
+    machine.quieten()
     warnings.filterwarnings("ignore")
     cfg = settings(arguments.batch, STEPS)
     found: dict[str, list[float]] = {"ours": [], "bare": []}

@@ -28,12 +28,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from fer import machine
 from fer.checkpoint import load_network
 from fer.data.faces import VAL
 from fer.predict import predict
 from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
-from fer.training.run import quieten, train
+from fer.training.run import train
 
 TARGETS = (0.65, 0.68, 0.70, 0.72)
 SETTINGS = ["logger=[]", "early_stopping=null", "trainer.limit_val_batches=0", "trainer.enable_progress_bar=false"]
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--against", nargs="+", metavar="SETTING=VALUE", help="another recipe, seed 0")
     parser.add_argument("--out", type=Path, default=Path("outputs/time_to_accuracy"))
     given = parser.parse_intermixed_args()
-    quieten()
+    machine.quieten()
     recipe = given.words or ["experiment=fast_7"]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     table = Table("recipe", "epochs", "seeds", "seconds", "accuracy, %", "reached", title=f"Time to accuracy, {device}")

@@ -21,6 +21,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from fer import machine
 from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import TRAIN
 from fer.machine import choose_precision
@@ -28,7 +29,7 @@ from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
 from fer.training.callbacks import EMA
-from fer.training.run import build_classifier, quieten
+from fer.training.run import build_classifier
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="ours with compile=true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    quieten()
+    machine.quieten()
     warnings.filterwarnings("ignore")
     line = take_apart(["data=synthetic", f"model={arguments.model}", f"data.synthetic.train={arguments.faces}"])
     cfg = checked(line, compose_line(line)).model_copy(update={"compile": arguments.compile})

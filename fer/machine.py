@@ -5,9 +5,11 @@ keep busy the core that the slowest one needs: on two cores beside a process tha
 5 ms with one thread took 630 ms on average with two. When waiting threads slept, it took 18 ms, as with one.
 """
 
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -118,6 +120,15 @@ def _load() -> float:
         return os.getloadavg()[0]
     except (AttributeError, OSError):  # Windows has none
         return 0.0
+
+
+def quieten() -> None:
+    """Turns off what Lightning tells everybody at every start, and warnings that a person here need not heed."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning 2.6 on torch 2.15
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a resumed run
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node
 
 
 def choose_precision(wanted: Any, accelerator: str) -> Any:

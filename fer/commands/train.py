@@ -75,9 +75,9 @@ def whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: 
     from fer.calibration import calibrate
     from fer.data.faces import VAL
     from fer.evaluation.run import evaluate
-    from fer.training.run import quieten, train
+    from fer.training.run import train
 
-    quieten()
+    machine.quieten()
     if machine.is_first():
         rundir.claim(run_dir, settings, words, secret)
     if settings.mode == "test":
@@ -179,9 +179,9 @@ def _summarise(directory: Path) -> None:
 def _check(settings: TrainSettings) -> None:
     """Builds what a training needs before its data are read and its directory is made."""
     if settings.mode == "train":
-        from fer.training.run import check, quieten
+        from fer.training.run import check
 
-        quieten()
+        machine.quieten()
         check(settings)
     elif ":" in settings.model.name:  # typed by a person: a saved name has to be repeated
         from fer.models import hand_over

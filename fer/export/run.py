@@ -16,7 +16,7 @@ from fer.checkpoint import load_network, write_slim
 from fer.errors import UserError
 from fer.export.check import compare, table
 from fer.export.faces import CALIBRATION, load_faces
-from fer.export.restrict import restrict
+from fer.export.recalibrate import recalibrate
 from fer.inference.predictor import Predictor
 from fer.inference.run import find_checkpoint
 from fer.inference.runtimes import FORMAT, load_exported
@@ -82,8 +82,9 @@ def _small_copy(settings: ExportSettings) -> Path:
     output = Path(str(settings.output)).expanduser()
     ckpt = find_checkpoint(settings.ckpt)
     with _workplace(output) as folder, _no_space_in_words(output):
-        if settings.classes is not None:
-            ckpt = restrict(ckpt, resolve_classes(settings.classes), str(settings.data), folder / "restricted.ckpt")
+        if settings.data is not None:
+            classes = None if settings.classes is None else resolve_classes(settings.classes)
+            ckpt = recalibrate(ckpt, classes, settings.data, folder / "calibrated.ckpt")
         write_slim(ckpt, output)
     _say(Console(), f"Written: {output}")
     return output

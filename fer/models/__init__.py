@@ -201,8 +201,8 @@ def load_weights(network: nn.Module, file: str | Path, classes: Sequence[str] = 
     """Copies every tensor of a local weights file that fits by name and shape into `network`.
 
     Takes a checkpoint of this project, a state dict saved with torch.save or a .safetensors file. A first convolution
-    for RGB is summed to one channel. Of a checkpoint with more classes than `classes`, the last layer's rows are taken
-    class by class: the network begins as that one restricted to fewer answers.
+    for RGB is summed to one channel. Of a checkpoint that knows all of `classes`, the last layer's rows are taken class
+    by class: the network begins as that one, restricted to these answers and in their order.
 
     Returns:
         The names that stay as they were initialised (usually the last layer).
@@ -212,7 +212,7 @@ def load_weights(network: nn.Module, file: str | Path, classes: Sequence[str] = 
     """
     state, saved_classes = _read_state(Path(file))
     own = network.state_dict()
-    if classes and set(classes) < set(saved_classes):
+    if set(classes) <= set(saved_classes) and tuple(classes) not in ((), tuple(saved_classes)):
         rows = [saved_classes.index(name) for name in classes]
         for key, tensor in state.items():
             if key in own and len(tensor.shape) and len(tensor) == len(saved_classes) and len(own[key]) == len(rows):

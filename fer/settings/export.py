@@ -28,10 +28,10 @@ class ExportSettings(Settings):
     data: PathText | None = setting(
         None,
         "labelled faces, as train.py's data.path takes them, or synthetic: training rows calibrate int8, "
-        "validation rows compare accuracies; null: the comparison is on drawn faces",
+        "validation rows compare accuracies, and calibrate format=ckpt anew; null: the comparison is on drawn faces",
     )
     classes: Classes | None = setting(
-        None, "of format=ckpt: a network with the answers of these classes alone, calibrated on validation rows of data"
+        None, "of format=ckpt: a network with the answers of these classes alone, calibrated on data"
     )
     force: bool = setting(False, "keep a file that disagrees with the checkpoint")
 

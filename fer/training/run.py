@@ -7,7 +7,6 @@ import shlex
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import fer
 from fer import machine, rundir
-from fer.checkpoint import read_checkpoint, read_spec
+from fer.checkpoint import SPEC_KEY, read_checkpoint, read_spec
 from fer.classifier import Distillation, EmotionClassifier
 from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.errors import UserError
@@ -128,7 +127,7 @@ def train(
 
     classifier = build_classifier(settings, datamodule)
     classifier.provenance = {
-        "command": shlex.join(["train.py", *words]),
+        "command": _first_command(ckpt) or shlex.join(["train.py", *words]),
         "version": fer.__version__,
         "commit": rundir.commit(),
         "data": datamodule.digest(),
@@ -179,6 +178,12 @@ def train(
     return Trained(Path(best.best_model_path or last), datamodule)
 
 
+def _first_command(ckpt: str | None) -> str | None:
+    """The command that began the run which a resumed one goes on with, as its checkpoint says."""
+    made = None if ckpt is None else read_checkpoint(ckpt)[SPEC_KEY].get("provenance")
+    return made.get("command") if isinstance(made, dict) else None
+
+
 def _check_classes(datamodule: FER2013DataModule) -> None:
     """Asks before training what evaluation will ask after it."""
     counts = datamodule.class_counts()["train"]
@@ -213,15 +218,6 @@ def _stop(stop: StopAfterBatch, epoch: int, last: Path) -> NoReturn:
         log.info("The job is back in the queue and will go on from there.")
     stop.pass_on()
     sys.exit(130 if stop.received == signal.SIGINT else 143)
-
-
-def quieten() -> None:
-    """Turns off what Lightning tells everybody at every start, and warnings that a person here need not heed."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning 2.6 on torch 2.15
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a resumed run
-    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a login node
 
 
 # Arguments of Lightning's Trainer that are this program's own, and what to use instead.

@@ -27,11 +27,11 @@ from matplotlib.figure import Figure
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from fer import rundir
+from fer import machine, rundir
 from fer.errors import UserError
 from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
-from fer.training.run import quieten, train
+from fer.training.run import train
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ def run(space_file: Path, words: Sequence[str], trials: int) -> None:
         UserError: the space or the settings make no sense, or no trial was completed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    quieten()
+    machine.quieten()
     space = read_space(space_file)
     for key, among in space.items():  # both ends of every range, before the first trial
         for value in among.get("choices", [among.get("low"), among.get("high")]):

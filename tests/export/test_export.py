@@ -198,18 +198,24 @@ def test_a_small_copy_of_some_classes_gives_the_same_answers_without_the_others(
     assert names(copy.parent) == ["best.ckpt", "sad_or_angry.ckpt"]
 
 
-@pytest.mark.parametrize(
-    ("classes", "message"),
-    [
-        (["angry", "contempt"], "does not know contempt"),
-        (list(CLASSES), "has no others"),
-    ],
-)
-def test_what_cannot_be_restricted(copy, classes, message):
+def test_a_small_copy_is_calibrated_where_data_are_given(copy):
+    small = export(
+        ExportSettings(ckpt=str(copy), format="ckpt", output=str(copy.with_name("small.ckpt")), data="synthetic")
+    )
+    before, after = load_network(copy), load_network(small)
+    assert after.spec.classes == before.spec.classes
+    assert set(after.spec.temperatures) == {"none", "flip"}
+    assert after.spec.temperatures != before.spec.temperatures
+    for name, tensor in before.state_dict().items():
+        assert torch.allclose(after.state_dict()[name], tensor, atol=1e-2)
+
+
+def test_classes_that_the_network_does_not_know_are_refused(copy):
+    classes = ["angry", "contempt"]
     settings = ExportSettings(
         ckpt=str(copy), format="ckpt", output=str(copy.with_name("small.ckpt")), classes=classes, data="synthetic"
     )
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="does not know contempt"):
         export(settings)
     assert names(copy.parent) == ["best.ckpt"]
 
