@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -36,7 +37,7 @@ def history(run: Path) -> list[dict[str, float]]:
 def files(run: Path) -> list[str]:
     """Names of all files, events without the time and process in theirs."""
     names = (str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
-    return sorted("events" if name.startswith("events.out.tfevents") else name for name in names)
+    return sorted(re.sub(r"events\.out\.tfevents.*", "events", name) for name in names)
 
 
 def test_two_processes_train_as_one(command: Command, tmp_path: Path) -> None:
