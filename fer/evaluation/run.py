@@ -375,11 +375,18 @@ def _describe(member: _Member) -> dict[str, Any]:
         "path": str(member.path),
         "sha256": hashlib.sha256(member.path.read_bytes()).hexdigest(),
         "network": member.network.spec.name,
-        "weights": "averaged" if "averaging_state" in member.content else "raw",
+        "weights": _kind_of_weights(member.content),
         "epoch": member.content.get("epoch", -1) + 1,
         "temperature": member.temperature,
         "provenance": _provenance(member.content),
     }
+
+
+def _kind_of_weights(content: dict[str, Any]) -> str:
+    """A small copy has no training state, which would tell."""
+    if "averaging_state" in content:
+        return "averaged"
+    return "raw" if "optimizer_states" in content else "packed"
 
 
 def _division(settings: TrainSettings) -> str:
