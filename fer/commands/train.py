@@ -75,13 +75,18 @@ def whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: 
     from fer.calibration import calibrate
     from fer.data.faces import VAL
     from fer.evaluation.run import evaluate
+    from fer.training.publish import publish
     from fer.training.run import train
 
     machine.quieten()
     if machine.is_first():
         rundir.claim(run_dir, settings, words, secret)
     if settings.mode == "test":
-        return sweep.val_accuracy(evaluate(settings, settings.checkpoints, run_dir)) if machine.is_first() else None
+        return (
+            sweep.val_accuracy(evaluate(settings, settings.checkpoints, run_dir, secret=secret))
+            if machine.is_first()
+            else None
+        )
     trained = train(settings, run_dir, words=words, secret=secret)
     if not machine.is_first():
         return None
@@ -90,7 +95,9 @@ def whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: 
         return None
     try:
         calibrate(trained.checkpoint, *trained.datamodule.tensors(VAL), settings.trainer)
-        return sweep.val_accuracy(evaluate(settings, [trained.checkpoint], run_dir, trained.datamodule))
+        report = evaluate(settings, [trained.checkpoint], run_dir, trained.datamodule, secret)
+        publish(trained.loggers, run_dir, max(trained.steps - 1, 0))
+        return sweep.val_accuracy(report)
     except (KeyboardInterrupt, machine.Terminated):
         again = shlex.quote(f"ckpt={trained.checkpoint}")
         log.info("The training is done, its report is not. Make one with: python train.py mode=test %s", again)

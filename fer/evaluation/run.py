@@ -78,7 +78,11 @@ class _Outcome:
 
 
 def evaluate(
-    settings: TrainSettings, checkpoints: Sequence[Path], run_dir: Path, datamodule: FER2013DataModule | None = None
+    settings: TrainSettings,
+    checkpoints: Sequence[Path],
+    run_dir: Path,
+    datamodule: FER2013DataModule | None = None,
+    secret: bool = False,
 ) -> dict[str, Any]:
     """Writes metrics.json, predictions.csv, report.html, pictures and TensorBoard entries, and prints a table.
 
@@ -89,6 +93,7 @@ def evaluate(
         checkpoints: one, or several whose probabilities are averaged.
         run_dir: where everything goes.
         datamodule: the data, where the run that trained the checkpoint has read them already.
+        secret: a setting came from the environment, so the page does not show them.
 
     Returns:
         The content of metrics.json.
@@ -172,6 +177,8 @@ def evaluate(
             if logger is not None:
                 logger.experiment.add_image(f"{split}/{name}", np.asarray(image), step, dataformats="HWC")
     text = yaml.safe_dump(settings.plain() | {"name": settings.run_name}, sort_keys=False, allow_unicode=True)
+    if secret:
+        text = f"in {rundir.SETTINGS}: a value came from the environment, so that only its owner may read them"
     page = html.render(report, pictures | _training_pictures(members), text, _title(members))
     write_whole(run_dir / rundir.REPORT, page.encode())
     if logger is not None:

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import re
 import shlex
 import signal
@@ -64,10 +65,14 @@ class Trained:
     Attributes:
         checkpoint: the one with the best validation accuracy, or the last one where nothing was validated.
         datamodule: its data, read and divided.
+        loggers: that were written to.
+        steps: that were taken.
     """
 
     checkpoint: Path
     datamodule: FER2013DataModule
+    loggers: Sequence[Logger]
+    steps: int
 
 
 def check(settings: TrainSettings) -> None:
@@ -175,7 +180,7 @@ def train(
     _explain_end(trainer, history.rows)
     if not best.best_model_path:
         log.info("Nothing was validated, so there is no best.ckpt: %s is what is left.", last)
-    return Trained(Path(best.best_model_path or last), datamodule)
+    return Trained(Path(best.best_model_path or last), datamodule, trainer.loggers, trainer.global_step)
 
 
 def _first_command(ckpt: str | None) -> str | None:
@@ -382,8 +387,16 @@ def _loggers(settings: TrainSettings, run_dir: Path, resumed_at: int | None) -> 
         elif find(key, target["_target_"], Logger) is CSVLogger:
             loggers.append(build(key, {"name": "", "version": "csv", **target}, Logger, save_dir=run_dir))
         else:
+            if str(target["_target_"]).endswith(".MLFlowLogger") and "MLFLOW_TRACKING_URI" not in os.environ:
+                target = _in_the_run(run_dir) | target
             loggers.append(build(key, target, Logger, save_dir=run_dir))
     return loggers
+
+
+def _in_the_run(run_dir: Path) -> dict[str, str]:
+    """Where MLflow keeps a run that goes to no server; by itself it would take files, which it no longer accepts."""
+    here = run_dir.absolute()
+    return {"tracking_uri": f"sqlite:///{here / 'mlflow.db'}", "artifact_location": (here / "mlflow").as_uri()}
 
 
 def _introduce(
@@ -417,6 +430,8 @@ def _introduce(
             logger.log_picture("network/architecture", architecture, logger.first_step)
             logger.log_picture("while_training/samples", samples, logger.first_step)
             logger.save()
+        elif not secret:
+            logger.log_hyperparams(settings.plain())
     if settings.teachers:
         log.info(
             "Learns from %s, with a share of %g at temperature %g%s",

@@ -274,9 +274,11 @@ def test_tensorboard_is_written_only_where_it_is_asked_for(
     trained: Callable[..., Path], settings: Settings, tmp_path: Path
 ) -> None:
     for name, words in (("with", []), ("without", ["logger=[]"])):
-        evaluate(settings(*words), [best(trained())], tmp_path / name)
+        evaluate(settings(*words), [best(trained())], tmp_path / name, secret=name == "without")
     assert list((tmp_path / "with").glob("events.*"))
     assert not list((tmp_path / "without").rglob("events.*"))
+    for name, shown in (("with", True), ("without", False)):  # settings that came from the environment are not told on
+        assert ("label_smoothing: " in (tmp_path / name / "report.html").read_text()) == shown
 
 
 def test_an_ensemble_averages_probabilities(
