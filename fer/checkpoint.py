@@ -8,6 +8,7 @@ A checkpoint of another project is taken where a person says what it holds (`For
 import hashlib
 import io
 import pickle
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from fer.models import create, hand_over, is_foreign
 from fer.models.network import EmotionNetwork, NetworkSpec
 
 SPEC_KEY = "fer"
+_AVERAGE = re.compile("ema|avg|average|shadow", re.IGNORECASE)
 PREFIX = "network."  # of the EmotionNetwork inside the LightningModule's state dict
 
 
@@ -218,7 +220,8 @@ def _load_foreign(path: str | Path, content: dict[str, Any], foreign: ForeignSpe
 def _best_fit(content: dict[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors by the network's own names, out of the dict in `content` and under the prefix that has most of them.
 
-    The prefix is what the other project calls the network ("model.", "module.net."); among equals, the shortest.
+    The prefix is what the other project calls the network ("model.", "module.net."); among equals, the shortest that is
+    no average ("ema.").
     """
     best: dict[str, Tensor] = {}
     for group in (content, *content.values()):
@@ -228,7 +231,7 @@ def _best_fit(content: dict[str, Any], own: Mapping[str, Tensor]) -> dict[str, T
             str(key).replace("_orig_mod.", ""): value for key, value in group.items() if isinstance(value, Tensor)
         }
         prefixes = {key.removesuffix(name) for key in tensors for name in own if f".{key}".endswith(f".{name}")}
-        for prefix in sorted(prefixes, key=len):
+        for prefix in sorted(prefixes, key=lambda each: (bool(_AVERAGE.search(each)), len(each), each)):
             found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             if len(found.keys() & own.keys()) > len(best.keys() & own.keys()):
                 best = found
