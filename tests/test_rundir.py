@@ -1,6 +1,7 @@
 """A run's directory: what a stranger may have put into it."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from subprocess import CompletedProcess
 
 import pytest
 import yaml
-from tiny import TINY
+from tiny import TINY, settings_of
 
 from fer import rundir
 from fer.checkpoint import read_checkpoint
+from fer.commands.train import whole
 from fer.errors import UserError
 from fer.files import cell, printable, temporary_name, write_whole
 from fer.rundir import saved_values, targets
@@ -22,6 +24,20 @@ from fer.settings.train import TrainSettings
 from fer.training.run import train
 
 Command = Callable[..., "CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch with its report."""
+    run = tmp_path_factory.mktemp("finished") / "first"
+    whole(settings_of(*TINY, "trainer.max_epochs=1", "optim=adam"), run, [])
+    return run
+
+
+@pytest.fixture
+def first(finished: Path, tmp_path: Path) -> Path:
+    """The same in the test's own outputs/."""
+    return Path(shutil.copytree(finished, tmp_path / "outputs" / "first"))
 
 
 @pytest.mark.parametrize(
@@ -47,9 +63,8 @@ def test_targets_are_found_at_every_depth() -> None:
     assert dict(targets(settings)) == {"a._target_": "x.Y", "a.b.c._target_": "z", "_target_": 3}
 
 
-def test_code_that_a_saved_config_names_is_not_run(command: Command, tmp_path: Path) -> None:
-    run = tmp_path / "outputs" / "first"
-    assert command(*TINY, "trainer.max_epochs=1", f"hydra.run.dir={run}").returncode == 0
+def test_code_that_a_saved_config_names_is_not_run(command: Command, first: Path, tmp_path: Path) -> None:
+    run = first
     saved = yaml.safe_load((run / "config.yaml").read_text())
     saved["callbacks"]["x"] = {"_target_": "os.mkdir", "path": str(tmp_path / "ran")}
     (run / "config.yaml").write_text(yaml.safe_dump(saved))
@@ -62,14 +77,13 @@ def test_code_that_a_saved_config_names_is_not_run(command: Command, tmp_path: P
 
 
 def test_a_saved_config_cannot_read_the_environment(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FER_SECRET", "hunter2")
-    run = tmp_path / "outputs" / "first"
-    assert command(*TINY, "trainer.max_epochs=1", f"hydra.run.dir={run}").returncode == 0
-    text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("name: net_7", "name: ${oc.env:FER_SECRET}"))
-    finished = command("mode=test", f"ckpt={run / 'checkpoints' / 'best.ckpt'}")
+    text = (first / "config.yaml").read_text()
+    assert "name: net_7" in text
+    (first / "config.yaml").write_text(text.replace("name: net_7", "name: ${oc.env:FER_SECRET}"))
+    finished = command("mode=test", f"ckpt={first / 'checkpoints' / 'best.ckpt'}")
     shown = finished.stdout + finished.stderr + "".join(map(str, (tmp_path / "outputs").rglob("*")))
     shown += "".join(file.read_text() for file in (tmp_path / "outputs").rglob("*.html"))
     assert "hunter2" not in shown
@@ -152,9 +166,8 @@ def test_an_error_names_the_file_that_a_person_knows(tmp_path: Path) -> None:
     assert raised.value.filename == str(tmp_path / "file" / "metrics.json")
 
 
-def test_what_a_checkpoint_has_decided_is_not_changed(command: Command, tmp_path: Path) -> None:
-    run = tmp_path / "outputs" / "first"
-    assert command(*TINY, "trainer.max_epochs=1", "optim=adam", f"hydra.run.dir={run}").returncode == 0
+def test_what_a_checkpoint_has_decided_is_not_changed(command: Command, first: Path) -> None:
+    run = first
     ckpt = f"ckpt={run / 'checkpoints' / 'last.ckpt'}"
     before = (run / "config.yaml").read_bytes()
     refused = command(ckpt, "optim.lr=0.5", "data.batch_size=7")
@@ -172,14 +185,12 @@ def test_what_a_checkpoint_has_decided_is_not_changed(command: Command, tmp_path
     assert (run / "csv" / "metrics.csv").is_file()
 
 
-def test_a_run_is_not_started_in_anothers_directory(command: Command, tmp_path: Path) -> None:
-    run = tmp_path / "outputs" / "first"
-    assert command(*TINY, "trainer.max_epochs=1", f"hydra.run.dir={run}").returncode == 0
-    before = (run / "metrics.json").read_bytes()
-    again = command(*TINY, "trainer.max_epochs=1", "seed=7", f"hydra.run.dir={run}")
+def test_a_run_is_not_started_in_anothers_directory(command: Command, first: Path) -> None:
+    before = (first / "metrics.json").read_bytes()
+    again = command(*TINY, "trainer.max_epochs=1", "seed=7", f"hydra.run.dir={first}")
     assert again.returncode == 2
     assert "holds a run already" in again.stderr
-    assert (run / "metrics.json").read_bytes() == before
+    assert (first / "metrics.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
@@ -197,10 +208,10 @@ def test_control_characters_of_names_are_not_obeyed(command: Command) -> None:
 
 
 def test_a_checkpoint_of_another_network_is_not_gone_on_with(
-    command: Command, tmp_path: Path, settings: Callable[..., TrainSettings]
+    tmp_path: Path, settings: Callable[..., TrainSettings]
 ) -> None:
-    run = tmp_path / "outputs" / "first"
-    assert command(*TINY, "trainer.max_epochs=1", f"hydra.run.dir={run}").returncode == 0
+    run = tmp_path / "first"
+    train(settings("trainer.max_epochs=1"), run)
     moved = tmp_path / "moved.ckpt"  # outside its run, where no config.yaml says what it is
     moved.write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
     for change, what in (
@@ -209,10 +220,8 @@ def test_a_checkpoint_of_another_network_is_not_gone_on_with(
         ("model.image_size=32", "image size"),
     ):
         words = [word for word in TINY if not (change == "model=cnn" and "model" in word)]
-        refused = command(*words, change, f"ckpt={moved}")
-        assert refused.returncode == 2
-        assert f"cannot be resumed: its {what} is" in refused.stderr
-        assert "model.weights=FILE" in refused.stderr
+        with pytest.raises(UserError, match=f"cannot be resumed: its {what} is .*model.weights=FILE"):
+            train(settings_of(*words, change, f"ckpt={moved}"), tmp_path / what)
 
 
 @pytest.mark.parametrize("interval", [2, 5])
