@@ -125,6 +125,12 @@ def read_spec(path: str | Path, content: dict[str, Any] | None = None) -> Networ
         raise UserError(f"checkpoint {path} cannot be used: {error}") from error
 
 
+def provenance(content: dict[str, Any]) -> dict[str, Any]:
+    """What the content of a checkpoint says of its making; checkpoints before version 0.2 say nothing."""
+    made = content[SPEC_KEY].get("provenance")
+    return made if isinstance(made, dict) else {}
+
+
 def load_network(
     path: str | Path, backbone: type[nn.Module] | None = None, foreign: ForeignSpec | None = None
 ) -> EmotionNetwork:

@@ -31,6 +31,8 @@ CHECKPOINTS = "checkpoints"
 BEST = "best"
 LAST = "last"
 
+PRIVATE = f"in {SETTINGS}: a value came from the environment, so that only its owner may read them"
+
 _TOLD = "FER_RUN_DIRECTORY"  # by which the first process tells the others where to go
 _MOST_BYTES = 1_000_000  # a config.yaml has a few thousand
 _TENSORBOARD = {"tensorboard": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}}

@@ -18,9 +18,9 @@ from torchmetrics.functional.classification import (
 )
 
 from fer.abstention import risk_coverage
+from fer.calibration import ECE_BINS
 from fer.evaluation.bootstrap import interval95
 
-ECE_BINS = 15
 WRONG_AT_90 = 0.1  # share of false alarms at a precision of 90 %
 FEWEST_CALLS = 10  # of fewer images a precision of 90 % is luck
 HEADLINE = ("accuracy", "f1", "precision", "recall")

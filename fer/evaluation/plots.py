@@ -16,7 +16,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
 from fer import abstention
-from fer.evaluation.metrics import ECE_BINS
+from fer.calibration import ECE_BINS
 from fer.labels import emotion_color
 
 # Names of files and classes are drawn as they are: a dollar sign in one is no formula.

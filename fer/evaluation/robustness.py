@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_f1_score
 
+from fer.calibration import ECE_BINS
 from fer.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, digest
-from fer.evaluation.metrics import ECE_BINS
 from fer.models.network import EmotionNetwork
 from fer.predict import predict
 

@@ -29,7 +29,7 @@ import fer
 from fer import rundir
 from fer.abstention import answers, measure_abstention
 from fer.calibration import measure_calibration, measure_on_halves
-from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint
+from fer.checkpoint import load_network, provenance, read_checkpoint
 from fer.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.data.duplicates import find_copies
@@ -178,7 +178,7 @@ def evaluate(
                 logger.experiment.add_image(f"{split}/{name}", np.asarray(image), step, dataformats="HWC")
     text = yaml.safe_dump(settings.plain() | {"name": settings.run_name}, sort_keys=False, allow_unicode=True)
     if secret:
-        text = f"in {rundir.SETTINGS}: a value came from the environment, so that only its owner may read them"
+        text = rundir.PRIVATE
     page = html.render(report, pictures | _training_pictures(members), text, _title(members))
     write_whole(run_dir / rundir.REPORT, page.encode())
     if logger is not None:
@@ -385,7 +385,7 @@ def _describe(member: _Member) -> dict[str, Any]:
         "weights": _kind_of_weights(member.content),
         "epoch": member.content.get("epoch", -1) + 1,
         "temperature": member.temperature,
-        "provenance": _provenance(member.content),
+        "provenance": provenance(member.content),
     }
 
 
@@ -413,7 +413,7 @@ def _trained_labels(members: Sequence[_Member]) -> str | None:
         if run is not None:
             found.append(FER2013DataModule(rundir.load(run).data).describe_labels()["train"])
         else:
-            labels = _provenance(member.content).get("labels")
+            labels = provenance(member.content).get("labels")
             if not isinstance(labels, str):
                 return None
             found.append(labels)
@@ -447,13 +447,7 @@ def _training_data(members: Sequence[_Member], datamodule: FER2013DataModule) ->
 
 def _made_from(content: dict[str, Any]) -> object:
     """The digest of the data that a checkpoint says it was made from."""
-    return _provenance(content).get("data")
-
-
-def _provenance(content: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its making; checkpoints before version 0.2 say nothing."""
-    provenance = content[SPEC_KEY].get("provenance")
-    return provenance if isinstance(provenance, dict) else {}
+    return provenance(content).get("data")
 
 
 def _training_pictures(members: Sequence[_Member]) -> dict[str, bytes]:

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import fer
 from fer import machine, rundir
-from fer.checkpoint import SPEC_KEY, read_checkpoint, read_spec
+from fer.checkpoint import provenance, read_checkpoint, read_spec
 from fer.classifier import Distillation, EmotionClassifier
 from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.errors import UserError
@@ -185,8 +185,7 @@ def train(
 
 def _first_command(ckpt: str | None) -> str | None:
     """The command that began the run which a resumed one goes on with, as its checkpoint says."""
-    made = None if ckpt is None else read_checkpoint(ckpt)[SPEC_KEY].get("provenance")
-    return made.get("command") if isinstance(made, dict) else None
+    return None if ckpt is None else provenance(read_checkpoint(ckpt)).get("command")
 
 
 def _check_classes(datamodule: FER2013DataModule) -> None:
@@ -419,7 +418,7 @@ def _introduce(
     samples = save_samples(datamodule, plots / "samples.png")
     texts = {
         "command": f"    {classifier.provenance['command']}",
-        "config": "in config.yaml: a value came from the environment, so that only its owner may read them"
+        "config": rundir.PRIVATE
         if secret
         else f"```\n{yaml.safe_dump(settings.plain(), sort_keys=False, allow_unicode=True)}```",
         "architecture": f"{title}\n\n{markdown(found)}",
