@@ -325,6 +325,9 @@ def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> 
     distillation = None
     if settings.teachers:
         teachers = Teachers(settings.teachers, datamodule.classes, distil.temperature)
+        if settings.compile:
+            for teacher in teachers.networks:
+                teacher.compile()
         datamodule.ask = teachers if distil.cache else None
         distillation = Distillation(distil.weight, distil.temperature, None if distil.cache else teachers)
     return EmotionClassifier(
