@@ -50,7 +50,7 @@ class Judges:
 
     def judge(self, answers: Answers, by_votes: bool, copies: bool) -> Answers:
         """The same predictions under other labels, and for fewer rows."""
-        rows = answers.rows.tolist()
+        rows = answers.ids.tolist()
         kept = [
             place
             for place, row in enumerate(rows)
@@ -61,7 +61,7 @@ class Judges:
             targets = np.array([_place(answers.classes, self.ferplus.get(row)) for row in rows])
         return replace(
             answers,
-            rows=answers.rows[kept],
+            ids=answers.ids[kept],
             targets=targets[kept],
             predicted=answers.predicted[kept],
             probabilities=answers.probabilities[kept],
@@ -85,8 +85,8 @@ def main() -> None:
     copied = read_list(arguments.list, faces, ["cross_split_copy"]).listed
     val = np.flatnonzero(faces.splits == VAL)
     judges = Judges(
-        {str(faces.rows[row]): ALL_EMOTIONS[label[row]] for row in val if label[row] < len(ALL_EMOTIONS)},
-        set(faces.rows[val[copied[val]]].tolist()),
+        {str(faces.ids[row]): ALL_EMOTIONS[label[row]] for row in val if label[row] < len(ALL_EMOTIONS)},
+        set(faces.ids[val[copied[val]]].tolist()),
     )
     runs = [run for run in read_runs(arguments.runs) if run.report is not None]
     by_variant = {name: [run for run in runs if run.settings["name"] == name] for name in VARIANTS}
@@ -111,7 +111,7 @@ def _document(by_variant: dict[str, list[Run]], judges: Judges) -> str:
     example = next(iter(by_variant.values()))
     heads = []
     for votes, copies in columns:
-        count = len(_answers(example[:1], judges, votes, copies)[0].rows)
+        count = len(_answers(example[:1], judges, votes, copies)[0].ids)
         heads.append(f"{'FER+' if votes else 'FER2013'}{'' if copies else ', no copies'} ({count:,} rows)")
     lines = [f"| training rows | number | {' | '.join(heads)} |", f"|{'---|' * (2 + len(heads))}"]
     for name, runs in by_variant.items():

@@ -50,7 +50,7 @@ def main() -> None:
 def naive(faces: Faces) -> Faces:
     """Every row on its own goes to validation or training."""
     chosen = np.random.default_rng(0).permutation(len(faces)) < FRACTION * len(faces)
-    return Faces(faces.images, faces.labels, np.where(chosen, VAL, TRAIN).astype(np.int8), faces.rows)
+    return Faces(faces.images, faces.labels, np.where(chosen, VAL, TRAIN).astype(np.int8), faces.ids)
 
 
 def divisions(faces: Faces) -> Iterator[tuple[str, Faces]]:

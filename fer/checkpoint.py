@@ -313,6 +313,15 @@ def _for_others(provenance: Any) -> Any:
     """Without the directories of whoever trained: a small copy is what people hand on."""
     if not isinstance(provenance, dict) or not isinstance(provenance.get("command"), str):
         return provenance
-    words = [word.partition("=") for word in shlex.split(provenance["command"])]
-    named = (key + sign + (Path(value).name if Path(value).is_absolute() else value) for key, sign, value in words)
-    return provenance | {"command": shlex.join(named)}
+
+    def named(path: str) -> str:
+        return Path(path).name if Path(path).is_absolute() else path
+
+    words = []
+    for word in shlex.split(provenance["command"]):
+        key, sign, value = word.partition("=")
+        if key.startswith("hydra."):  # where the run was written
+            continue
+        several = value.startswith("[") and value.endswith("]")
+        words.append(key + sign + (f"[{','.join(map(named, value[1:-1].split(',')))}]" if several else named(value)))
+    return provenance | {"command": shlex.join(words)}

@@ -195,13 +195,15 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
 
 
 def test_a_slim_copy_says_what_made_it_without_the_directories_of_who_did(tmp_path: Path) -> None:
-    command = "train.py experiment=best_7 'data.path=/home/jo e/faces/fer2013.csv' seed=1"
+    paths = "'data.path=/home/jo e/a, b/fer2013.csv' 'teacher=[runs/a.ckpt,/home/jo e/b.ckpt]'"
+    command = f"train.py experiment=best_7 {paths} seed=1 hydra.run.dir=/home/jo/run"
     written = content()
     written[SPEC_KEY]["provenance"] = {"command": command, "seed": 1}
     write_checkpoint(written, tmp_path / "whole.ckpt")
     write_slim(tmp_path / "whole.ckpt", tmp_path / "slim.ckpt")
     kept = read_checkpoint(tmp_path / "slim.ckpt")[SPEC_KEY]["provenance"]
-    assert kept == {"command": "train.py experiment=best_7 data.path=fer2013.csv seed=1", "seed": 1}
+    paths = "data.path=fer2013.csv 'teacher=[runs/a.ckpt,b.ckpt]'"
+    assert kept == {"command": f"train.py experiment=best_7 {paths} seed=1", "seed": 1}
 
 
 def test_a_slim_copy_predicts_the_same_and_holds_nothing_else(tmp_path: Path) -> None:

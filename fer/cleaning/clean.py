@@ -252,7 +252,7 @@ def read_predictions(
                 f"predictions={path}: there is no predictions.csv; give a run that was evaluated, or a sweep"
             )
         files += found
-    position_of = {name: position for position, name in enumerate(faces.rows.tolist())}
+    position_of = {name: position for position, name in enumerate(faces.ids.tolist())}
     sums: dict[int, npt.NDArray[np.float64]] = {}
     counts: dict[int, int] = {}
     classes: tuple[str, ...] = ()
@@ -313,7 +313,7 @@ def _write_sheets(directory: Path, report: Report, faces: Faces) -> int:
 def _cell(position: int, faces: Faces, finding: Finding | None = None) -> Cell:
     """A face with its label, its row and its split; red, with score and suggestion, if it is listed."""
     label, split = ALL_EMOTIONS[faces.labels[position]], _split_name(int(faces.splits[position]))
-    name = Path(faces.rows[position]).stem
+    name = Path(faces.ids[position]).stem
     if finding is None:
         return Cell(faces.images[position], [label, name, split])
     if finding.suggested not in (None, int(faces.labels[position])):
@@ -321,20 +321,20 @@ def _cell(position: int, faces: Faces, finding: Finding | None = None) -> Cell:
     return Cell(faces.images[position], [label, name, f"{split} {finding.score:.2f}"], marked=True)
 
 
-def _split_name(code: int) -> str:
-    return SPLIT_NAMES.get(code, "no split")
+def _split_name(split: int) -> str:
+    return SPLIT_NAMES.get(split, "no split")
 
 
 def _table(findings: Sequence[Finding], faces: Faces, source: str) -> Table:
     """Rows by reason and split; a row may have several reasons."""
-    splits = [code for code in (UNSPLIT, *SPLIT_NAMES) if (faces.splits == code).any()]
+    splits = [split for split in (UNSPLIT, *SPLIT_NAMES) if (faces.splits == split).any()]
     table = Table(title=escape(f"{source}: {len(faces):,} rows"), title_justify="left")
     for column in ("reason", *map(_split_name, splits), "all", "with a suggested label"):
         table.add_column(column, justify="left" if column == "reason" else "right")
 
     def add(name: str, chosen: Sequence[Finding]) -> None:
         rows = np.array(sorted({finding.position for finding in chosen}), np.int64)
-        counts = [int((faces.splits[rows] == code).sum()) for code in splits]
+        counts = [int((faces.splits[rows] == split).sum()) for split in splits]
         suggested = len({finding.position for finding in chosen if finding.suggested is not None})
         table.add_row(name, *(f"{count:,}" for count in (*counts, len(rows), suggested)))
 

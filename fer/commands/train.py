@@ -79,6 +79,7 @@ def whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: 
     from fer.training.run import train
 
     machine.quieten()
+    machine.use_huge_pages()
     if machine.is_first():
         rundir.claim(run_dir, settings, words, secret)
     if settings.mode == "test":

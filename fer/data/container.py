@@ -12,13 +12,18 @@ import posixpath
 import stat
 import tarfile
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol, Self, cast
 
 from fer.errors import UserError
 
 _MOST_BYTES = 256 << 20  # of one file: a picture or a table has a fraction; what unfolds to more is a trap
+
+
+Batch = Callable[[], Sequence[tuple[str, bytes]]]
 
 
 class Container(Protocol):
@@ -36,6 +41,9 @@ class Container(Protocol):
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """The files called `names`, each with its bytes, in the order that is quickest to read."""
+
+    def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
+        """The same in batches of `size` files. Any thread may call one; what can be read late is read then."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
@@ -70,7 +78,18 @@ class Recorded:
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """As `Container.read`."""
-        for name, content in self._container.read(names):
+        return self._recorded(self._container.read(names))
+
+    def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
+        """As `Container.batches`."""
+        for batch in self._container.batches(names, size):
+            yield partial(self._read, batch)
+
+    def _read(self, batch: Batch) -> Sequence[tuple[str, bytes]]:
+        return list(self._recorded(batch()))
+
+    def _recorded(self, files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        for name, content in files:
             self._digests[name] = file_digest(content)
             yield name, content
 
@@ -145,9 +164,18 @@ class _Directory:
         for name in names:
             # Twice as fast as pathlib. O_NONBLOCK: a pipe that nobody writes to would be waited for.
             with open(f"{self._top}/{name}", "rb", buffering=0, opener=_at_once) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
                     raise UserError(f"{self._top / name} is no file but a pipe or a device; take it away")
-                yield name, _whole(file, f"{self._top}/{name}")
+                yield name, _whole(file, status.st_size, f"{self._top}/{name}")
+
+    def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
+        remaining = iter(names)
+        while batch := list(islice(remaining, size)):
+            yield partial(self._read, batch)
+
+    def _read(self, names: Collection[str]) -> Sequence[tuple[str, bytes]]:
+        return list(self.read(names))
 
 
 class _Zip:
@@ -174,7 +202,10 @@ class _Zip:
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
             with self.open(name) as file:
-                yield name, _whole(file, f"{self._path}: {name}")
+                yield name, _whole(file, self._members[name].file_size, f"{self._path}: {name}")
+
+    def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
+        return _at_hand(self.read(names), size)
 
 
 class _Tar:
@@ -220,21 +251,31 @@ class _Tar:
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         # In the archive's order: to go back in a compressed file is to start again from its beginning.
         for name in sorted(names, key=lambda name: self._members[name].offset):
+            member = self._members[name]  # of a link, which has no size of its own, the other file is read
             with self.open(name) as file:
-                yield name, _whole(file, f"{self._path}: {name}")
+                yield name, _whole(file, member.size if member.isreg() else _MOST_BYTES, f"{self._path}: {name}")
+
+    def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
+        return _at_hand(self.read(names), size)
+
+
+def _at_hand(files: Iterator[tuple[str, bytes]], size: int) -> Iterator[Batch]:
+    """Batches that are read before they are handed out: an archive has one place at a time where it is read."""
+    while batch := list(islice(files, size)):
+        yield partial(tuple, batch)
 
 
 def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _whole(file: IO[bytes], name: str) -> bytes:
-    """All of a file.
+def _whole(file: IO[bytes], size: int, name: str) -> bytes:
+    """All of a file that says it has `size` bytes: Python sets aside as much memory as it is asked to read.
 
     Raises:
         UserError: it is larger than anything that belongs here, as a few kilobytes of zeros, compressed, can be.
     """
-    content = file.read(_MOST_BYTES + 1)
+    content = file.read(min(size, _MOST_BYTES) + 1)
     if len(content) > _MOST_BYTES:
         raise UserError(f"{name} unfolds to more than {_MOST_BYTES >> 20} MB, more than a picture or a table has")
     return content

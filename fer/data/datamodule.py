@@ -119,7 +119,7 @@ class FER2013DataModule(L.LightningDataModule):
             votes = votes_of(faces, read_votes(self.ferplus_path), self.ferplus_path)
             labels["ferplus"] = winner(votes)
             known &= votes.any(axis=1)
-        groups = {} if self.settings.groups is None else read_groups(self.settings.groups, faces.rows)
+        groups = {} if self.settings.groups is None else read_groups(self.settings.groups, faces.ids)
         exclusion = None
         if self.settings.exclude is not None and self.exclude_reasons is not None:
             exclusion = read_list(self.settings.exclude, faces, self.exclude_reasons)

@@ -101,7 +101,7 @@ def write_list(path: Path, findings: Sequence[Finding], faces: Faces) -> None:
     for finding in findings:
         writer.writerow(
             [
-                faces.rows[finding.position],
+                faces.ids[finding.position],
                 finding.reason,
                 f"{finding.score:.4f}",
                 "" if finding.suggested is None else faces.emotions[finding.suggested],
@@ -137,7 +137,7 @@ def read_list(path: str | Path, faces: Faces, reasons: Sequence[str] | None = No
         raise UserError(
             f"data.exclude={source} has no column {missing[0]}: it takes the cleaning.csv that fer-clean writes"
         )
-    position_of = {name: position for position, name in enumerate(faces.rows.tolist())}
+    position_of = {name: position for position, name in enumerate(faces.ids.tolist())}
     suggestions: dict[int, set[str]] = {}
     for number, line in enumerate(lines, start=2):
         at = f"data.exclude={source}, line {number:,},"

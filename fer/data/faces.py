@@ -46,7 +46,7 @@ class Faces:
             they are too many for the memory.
         labels: int64 (N,), positions in `emotions`.
         splits: int8 (N,), one of UNSPLIT, TRAIN, VAL, TEST.
-        rows: str (N,), each row's name in its source: the row number of a CSV, the path inside a folder or archive.
+        ids: str (N,), each face's name in its source: the row number of a CSV, the path inside a folder or archive.
         official: where the faces stand in FER2013; None where the source says so itself, or is another data set.
         persons: str (N,), who is shown; "" where the source does not say it. None: it says it nowhere.
         form: what the source was taken for, in words.
@@ -57,7 +57,7 @@ class Faces:
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     splits: npt.NDArray[np.int8]
-    rows: npt.NDArray[np.str_]
+    ids: npt.NDArray[np.str_]
     official: Official | None = None
     persons: npt.NDArray[np.str_] | None = None
     form: str = ""
@@ -68,7 +68,7 @@ class Faces:
         count = len(self.images)
         assert self.images.shape == (count, *2 * self.images.shape[1:2])
         assert self.images.dtype == np.uint8
-        assert self.labels.shape == self.splits.shape == self.rows.shape == (count,)
+        assert self.labels.shape == self.splits.shape == self.ids.shape == (count,)
         assert count == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.emotions)
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class Faces:
             images=_pick(self.images, index),
             labels=self.labels[index],
             splits=self.splits[index],
-            rows=self.rows[index],
+            ids=self.ids[index],
             official=None if self.official is None else self.official.select(index),
             persons=None if self.persons is None else self.persons[index],
             origins=None if self.origins is None else self.origins[index],

@@ -90,13 +90,13 @@ def votes_of(faces: Faces, votes: Votes, path: str | Path) -> npt.NDArray[np.int
     """
     wrong = "the votes must be those of this data set, in the order of fer2013.csv"
     if faces.official is None:
-        row, splits = np.array([row_in_name(name) for name in faces.rows.tolist()], np.int64), faces.splits
+        row, splits = np.array([row_in_name(name) for name in faces.ids.tolist()], np.int64), faces.splits
     else:
         row, splits = faces.official.rows.astype(np.int64), faces.official.splits
-    numbered = faces.official is None and bool(len(faces)) and all(name.isdecimal() for name in faces.rows.tolist())
+    numbered = faces.official is None and bool(len(faces)) and all(name.isdecimal() for name in faces.ids.tolist())
     known = row >= 0
     if faces.official is None and not known.all():
-        name = faces.rows[np.flatnonzero(row < 0)[0]]
+        name = faces.ids[np.flatnonzero(row < 0)[0]]
         raise UserError(
             f"{path}: the votes are by row of fer2013.csv, and {name} does not say its row; give fer2013.csv as "
             "data.path, or leave data.labels=ferplus out"
@@ -111,7 +111,7 @@ def votes_of(faces: Faces, votes: Votes, path: str | Path) -> npt.NDArray[np.int
         first = int(np.flatnonzero(other)[0])
         raise UserError(
             f"{path}: row {row[first]:,} is of the {SPLIT_NAMES[int(votes.splits[row[first]])]} split, in the data "
-            f"{faces.rows[first]} is of {SPLIT_NAMES[int(splits[first])]}; {wrong}"
+            f"{faces.ids[first]} is of {SPLIT_NAMES[int(splits[first])]}; {wrong}"
         )
     found: npt.NDArray[np.int64] = np.where(known[:, None], votes.counts[row], 0)
     label = winner(found)

@@ -52,7 +52,7 @@ def join(sources: Sequence[Faces], names: Sequence[str], memory: float = math.in
         images = np.concatenate([images[rows] for images, rows in pieces])
     rows, persons = [], []
     for faces, name, mask in zip(sources, names, kept, strict=True):
-        rows.append(np.char.add(f"{name}/", faces.rows[mask]))
+        rows.append(np.char.add(f"{name}/", faces.ids[mask]))
         own = np.full(int(mask.sum()), "") if faces.persons is None else faces.persons[mask]
         persons.append(np.where(own == "", "", np.char.add(f"{name}/", own)))
     joined = Faces(

@@ -62,7 +62,7 @@ class _Pictures:
 
 
 def row_in_name(name: str) -> int:
-    """The row of fer2013.csv that a face's name says (see `Faces.rows`), or -1."""
+    """The row of fer2013.csv that a face's name says (see `Faces.ids`), or -1."""
     if name.isdecimal():
         return int(name)
     found = _ROW_IN_NAME.search(name)
@@ -142,7 +142,7 @@ def use_official(faces: Faces, name: str) -> tuple[Faces, npt.NDArray[np.bool_]]
     if leaked == 0:
         splits[~placed & (faces.splits == TRAIN)] = TRAIN
     known = splits != UNSPLIT
-    counts = ", ".join(f"{split} {int((splits == code).sum()):,}" for code, split in SPLIT_NAMES.items())
+    counts = ", ".join(f"{said} {int((splits == split).sum()):,}" for split, said in SPLIT_NAMES.items())
     sure = int((official.sure & placed).sum())
     _log.info(
         f"{name}: {int(placed.sum()):,} of {len(faces):,} faces are found in FER2013 ({sure:,} surely, "
@@ -211,7 +211,7 @@ def _give_out(
     given[placed[alone]] = pictures.order[pictures.begin[picture[alone]]]
     several = placed[~alone]
 
-    named = {face: row_in_name(str(faces.rows[face])) for face in several.tolist()}
+    named = {face: row_in_name(str(faces.ids[face])) for face in several.tolist()}
     splits = faces.splits.tolist()
     free = {number: pictures.rows(number) for number in np.unique(chosen[several]).tolist()}
     order = [*several[sure[several]].tolist(), *several[~sure[several]].tolist()]

@@ -6,14 +6,15 @@ Takes the names of the files for the splits (`data/train-00000-of-00001.parquet`
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fer.data.container import Container
-from fer.data.decode import face_of
+from fer.data.decode import BATCH, Images, decode
 from fer.data.faces import TRAIN, UNSPLIT, Faces
 from fer.data.folder import split_of_folder
 from fer.data.layouts import emotions_of_codes
@@ -22,7 +23,6 @@ from fer.labels import ALL_EMOTIONS, emotion_from_spelling
 
 _PICTURES = ("image", "img", "img_bytes", "image_bytes", "pixels")
 _LABELS = ("label", "labels", "emotion")
-_BATCH = 1024  # rows whose bytes are in memory at once
 
 
 def is_parquet(name: str) -> bool:
@@ -61,48 +61,87 @@ def read_parquet(
         raise UserError(
             f"{source} is parquet, and pyarrow is not installed: pip install 'fer-lightning[parquet]', or convert it"
         ) from error
-    images: list[np.ndarray[Any, np.dtype[np.uint8]]] = []
+    images: list[Images] = []
     labels: list[str | int] = []
     splits: list[int] = []
     rows: list[str] = []
     for file in sorted(files):
-        split, first = _split_of(file), len(rows)
         with container.open(file) as stream:
             content = pyarrow.BufferReader(stream.read())
         try:
-            table = pyarrow.parquet.ParquetFile(content)
-            columns = table.schema_arrow.names
-            picture = next((column for column in _PICTURES if column in columns), None)
-            label = next((column for column in _LABELS if column in columns), None)
-            if picture is None or label is None:
-                raise UserError(
-                    f"{source}: {file} has the columns {', '.join(columns)}; a picture ({', '.join(_PICTURES)}) and a "
-                    f"label ({', '.join(_LABELS)}) are needed"
-                )
-            known = _names_of_codes(table.schema_arrow.metadata, label)
-            for batch in table.iter_batches(_BATCH, columns=[picture, label]):
-                pictures, given = batch.column(0).to_pylist(), batch.column(1).to_pylist()
-                for number, (one, value) in enumerate(zip(pictures, given, strict=True), start=len(rows) - first):
-                    images.append(_face(one, f"{source}: {file}, row {number:,}", size))
-                    labels.append(known[value] if known and isinstance(value, int) and value < len(known) else value)
-                    rows.append(_row_name(one, file, number))
-                splits += [split] * len(given)
+            faces, given, numbered = _read(pyarrow.parquet.ParquetFile(content), file, source, size)
         except pyarrow.ArrowException as error:
             raise UserError(f"{source}: {file} is no parquet file, or damaged ({error}); download it again") from error
+        images.append(faces)
+        labels += given
+        splits += [_split_of(file)] * len(given)
+        rows += numbered
     if not labels:
         raise UserError(f"{source} holds no rows; download it again")
     codes, form = _codes(labels, splits, source, layout, names, emotions)
     kept = np.array([code is not None for code in codes])
     notes = [] if kept.all() else [f"{source}: left out {int((~kept).sum()):,} rows that are labelled with no emotion"]
-    faces = Faces(
-        np.stack(images),
+    found = Faces(
+        images[0] if len(images) == 1 else np.concatenate(images),
         np.array([-1 if code is None else code for code in codes], np.int64).clip(min=0),
         np.array(splits, np.int8),
         np.array(rows, np.str_),
         form=f"parquet ({form})",
         emotions=tuple(emotions),
     )
-    return (faces if kept.all() else faces.select(kept)), notes
+    return (found if kept.all() else found.select(kept)), notes
+
+
+def _read(table: Any, file: str, source: str, size: int) -> tuple[Images, list[str | int], list[str]]:
+    """The faces, labels and rows' names of one `pyarrow.parquet.ParquetFile`."""
+    picture, label = _columns(table.schema_arrow.names, f"{source}: {file}")
+    known = _names_of_codes(table.schema_arrow.metadata, label)
+    labels: list[str | int] = []
+    rows: list[str] = []
+
+    def batches() -> Iterator[Callable[[], Iterator[tuple[int, bytes]]]]:
+        for batch in table.iter_batches(BATCH, columns=[picture, label]):
+            yield partial(contents, batch.column(0), len(rows))
+            for code in batch.column(1).to_pylist():
+                labels.append(known[code] if known and isinstance(code, int) and code < len(known) else code)
+            for path in _paths(batch.column(0)):
+                rows.append(f"{file}:{len(rows)}" + (f":{path}" if path else ""))
+
+    def contents(pictures: Any, start: int) -> Iterator[tuple[int, bytes]]:
+        for row, given in enumerate(pictures.to_pylist(), start):
+            content = given.get("bytes") if isinstance(given, dict) else given
+            if not isinstance(content, bytes):
+                raise UserError(
+                    f"{source}: {file}, row {row:,}, holds no picture's bytes but {type(content).__name__}; "
+                    "take a copy that has the pictures in it"
+                )
+            yield row, content
+
+    faces = np.empty((table.metadata.num_rows, size, size), np.uint8)
+    if broken := decode(batches(), faces):
+        row = min(broken)
+        raise UserError(
+            f"{source}: {file}, row {row:,}, is no picture that can be read; download the data again"
+        ) from broken[row]
+    return faces, labels, rows
+
+
+def _paths(pictures: Any) -> list[str | None]:
+    """What a column of structs says that the pictures were called; None for each where it does not."""
+    known = hasattr(pictures, "field") and pictures.type.get_field_index("path") >= 0
+    return cast(list[str | None], pictures.field("path").to_pylist()) if known else [None] * len(pictures)
+
+
+def _columns(columns: Sequence[str], where: str) -> tuple[str, str]:
+    """The names of those that hold pictures and labels."""
+    picture = next((column for column in _PICTURES if column in columns), None)
+    label = next((column for column in _LABELS if column in columns), None)
+    if picture is None or label is None:
+        raise UserError(
+            f"{where} has the columns {', '.join(columns)}; a picture ({', '.join(_PICTURES)}) and a "
+            f"label ({', '.join(_LABELS)}) are needed"
+        )
+    return picture, label
 
 
 def _split_of(file: str) -> int:
@@ -119,22 +158,6 @@ def _names_of_codes(metadata: dict[bytes, bytes] | None, column: str) -> list[st
         return [str(name) for name in features[column]["names"]]
     except (KeyError, TypeError, ValueError):
         return []
-
-
-def _face(picture: Any, where: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    content = picture.get("bytes") if isinstance(picture, dict) else picture
-    if not isinstance(content, bytes):
-        kind = type(content).__name__
-        raise UserError(f"{where}, holds no picture's bytes but {kind}; take a copy that has the pictures in it")
-    try:
-        return face_of(content, size)
-    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
-        raise UserError(f"{where}, is no picture that can be read; download the data again") from error
-
-
-def _row_name(picture: Any, file: str, number: int) -> str:
-    path = picture.get("path") if isinstance(picture, dict) else None
-    return f"{file}:{number}" + (f":{path}" if path else "")
 
 
 def _codes(

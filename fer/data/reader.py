@@ -174,13 +174,13 @@ def _parse_csv(file: IO[bytes], name: str, how: _How) -> Faces:
 def _summary(faces: Faces) -> str:
     """What the source was taken for, and its rows by split and class."""
     parts = []
-    for code in (TRAIN, VAL, TEST, UNSPLIT):
-        labels = faces.labels[faces.splits == code]
+    for split in (TRAIN, VAL, TEST, UNSPLIT):
+        labels = faces.labels[faces.splits == split]
         if len(labels):
             counts = np.bincount(labels, minlength=len(faces.emotions))
             named = zip(faces.emotions, counts, strict=True)
             classes = ", ".join(f"{name} {count:,}" for name, count in named if count)
-            parts.append(f"{SPLIT_NAMES.get(code, 'undivided')} {len(labels):,} ({classes})")
+            parts.append(f"{SPLIT_NAMES.get(split, 'undivided')} {len(labels):,} ({classes})")
     return f"{faces.form}: {', '.join(parts)}"
 
 

@@ -116,7 +116,7 @@ def _shuffled_pictures_by_class(
 def _shuffled_people(faces: Faces, seed: int) -> list[npt.NDArray[np.intp]]:
     """The rows of each person, persons in random order; a row that names nobody stands for a person of its own."""
     assert faces.persons is not None
-    names = np.where(faces.persons == "", faces.rows, faces.persons)
+    names = np.where(faces.persons == "", faces.ids, faces.persons)
     order = np.argsort(names, kind="stable")
     people = np.split(order, np.flatnonzero(names[order][1:] != names[order][:-1]) + 1)
     return [people[number] for number in np.random.default_rng(seed).permutation(len(people))]
@@ -127,19 +127,19 @@ def _divide(faces: Faces, fractions: dict[int, float], seed: int) -> npt.NDArray
     splits = np.full(len(faces), TRAIN, np.int8)
     if faces.persons is not None:
         people = _shuffled_people(faces, seed)
-        for code, fraction in fractions.items():
+        for split, fraction in fractions.items():
             wanted = round(fraction * len(faces))
             while people and wanted > 0:
                 rows = people.pop()
-                splits[rows] = code
+                splits[rows] = split
                 wanted -= len(rows)
         return splits
     for pictures in _shuffled_pictures_by_class(faces, _exact_copies(faces), seed):
         start = 0
-        for code, fraction in fractions.items():
+        for split, fraction in fractions.items():
             end = start + round(fraction * len(pictures))
             for rows in pictures[start:end]:
-                splits[rows] = code
+                splits[rows] = split
             start = end
     return splits
 

@@ -1,24 +1,46 @@
-"""How far the numbers of a report would move with other test images: intervals by the bootstrap over images.
+"""The metrics of a report, and how far they would move with other test images: the bootstrap over images.
 
 Every resample draws as many images as there are, with replacement. Knows nothing of networks, files or pictures.
 Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993 (percentile interval).
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Weight = TypeVar("Weight", np.float32, np.float64)  # of an image: how often it counts
 
 RESAMPLES = 2000
 _CELLS = 4_000_000  # resamples times images that are held at once
 
 
+def measure(probabilities: Array, targets: npt.NDArray[np.int64]) -> dict[str, Array]:
+    """The metrics of all images, each counted once.
+
+    Args:
+        probabilities: float (N, C), rows sum to 1.
+        targets: int64 (N,).
+
+    Returns:
+        By name: a number, for a metric by class (C,) under "per_class/NAME", and "confusion_matrix" (C, C), targets as
+        rows. Recall, precision and F1 of what is nowhere are 0; a ranking that needs images of a class and of others is
+        NaN without them.
+    """
+    classes = probabilities.shape[1]
+    once = np.ones((1, len(targets)))
+    sums = _summands(probabilities, targets, np.float64)
+    found = {name: values[0] for name, values in _metrics(once, sums, probabilities, targets).items()}
+    for name in ("f1", "precision", "recall"):
+        found[f"per_class/{name}"] = np.nan_to_num(found[f"per_class/{name}"])
+    return found | {"confusion_matrix": sums[:, : classes * classes].sum(axis=0).reshape(classes, classes)}
+
+
 def bootstrap(
     probabilities: Array, targets: npt.NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Array]:
-    """The metrics of `fer.evaluation.metrics.compute_metrics` on resampled images.
+    """The metrics of `measure` on resampled images.
 
     All but the ECE: a sum of absolute values grows under resampling, so that its interval may lie above its estimate.
 
@@ -34,7 +56,7 @@ def bootstrap(
     """
     count = len(targets)
     rng = np.random.default_rng(seed)
-    sums = _summands(probabilities, targets)
+    sums = _summands(probabilities, targets, np.float32)
     block = max(1, _CELLS // count)
     parts = []
     for start in range(0, resamples, block):
@@ -66,18 +88,18 @@ def interval95(probabilities: Array, targets: npt.NDArray[np.int64], seed: int =
     return result
 
 
-def _summands(probabilities: Array, targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def _summands(probabilities: Array, targets: npt.NDArray[np.int64], precision: type[Weight]) -> npt.NDArray[Weight]:
     """(N, C * C + 2): what each image adds to the confusion matrix, the loss and the Brier score."""
     count, classes = probabilities.shape
-    cell = np.eye(classes * classes, dtype=np.float32)[targets * classes + probabilities.argmax(axis=1)]
+    cell = np.eye(classes * classes, dtype=precision)[targets * classes + probabilities.argmax(axis=1)]
     loss = -np.log(np.maximum(probabilities[np.arange(count), targets], 1e-12))
     brier = ((probabilities - np.eye(classes)[targets]) ** 2).sum(axis=1)
-    return np.hstack([cell, loss[:, None], brier[:, None]]).astype(np.float32)
+    return np.hstack([cell, loss[:, None], brier[:, None]]).astype(precision)
 
 
 def _metrics(
-    weights: npt.NDArray[np.float32],
-    summands: npt.NDArray[np.float32],
+    weights: npt.NDArray[Weight],
+    summands: npt.NDArray[Weight],
     probabilities: Array,
     targets: npt.NDArray[np.int64],
 ) -> dict[str, Array]:
@@ -110,7 +132,7 @@ def _metrics(
     return result
 
 
-def _ranking(weights: npt.NDArray[np.float32], scores: Array, positive: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+def _ranking(weights: npt.NDArray[Weight], scores: Array, positive: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
     """Area under the ROC curve and average precision of one class against the rest, for each row of weights (B, N)."""
     order = np.argsort(-scores, kind="stable")
     ordered = weights[:, order]
@@ -130,4 +152,5 @@ def _ranking(weights: npt.NDArray[np.float32], scores: Array, positive: npt.NDAr
         auroc = (positives * beaten).sum(axis=1, dtype=np.float64) / (all_true * (everything - all_true))
         precision = true / np.maximum(called, 1)
         average = (positives * precision).sum(axis=1, dtype=np.float64) / all_true
-    return np.where(np.isinf(auroc), np.nan, auroc), average
+    known = (all_true > 0) & (all_true < everything)
+    return np.where(known, auroc, np.nan), np.where(known, average, np.nan)

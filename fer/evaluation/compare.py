@@ -22,17 +22,17 @@ _BLOCK = 250  # resamples that are held at once
 
 @dataclass(frozen=True)
 class Answers:
-    """What one run said about the images of a split, in the order of their rows' names.
+    """What one run said about the images of a split, in the order of their ids.
 
     Attributes:
-        rows: str (N,), unique.
+        ids: str (N,), unique.
         targets: int64 (N,), positions in `classes`.
         predicted: int64 (N,), positions in `classes`.
         probabilities: float (N, C).
         classes: names.
     """
 
-    rows: npt.NDArray[np.str_]
+    ids: npt.NDArray[np.str_]
     targets: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
@@ -53,10 +53,10 @@ class Answers:
     @staticmethod
     def join(parts: "Sequence[Answers]") -> "Answers":
         """The answers about several sets of images, such as folds."""
-        rows = np.concatenate([part.rows for part in parts])
-        order = np.argsort(rows)
+        ids = np.concatenate([part.ids for part in parts])
+        order = np.argsort(ids)
         return Answers(
-            rows[order],
+            ids[order],
             np.concatenate([part.targets for part in parts])[order],
             np.concatenate([part.predicted for part in parts])[order],
             np.concatenate([part.probabilities for part in parts])[order],
@@ -114,7 +114,7 @@ def compare(split: str, name_a: str, a: Sequence[Answers], name_b: str, b: Seque
         a, b: one entry per run.
     """
     first = a[0]
-    if any(not np.array_equal(other.rows, first.rows) or _other_targets(other, first) for other in [*a[1:], *b]):
+    if any(not np.array_equal(other.ids, first.ids) or _other_targets(other, first) for other in [*a[1:], *b]):
         words = (
             f"{split}: {name_a} and {name_b} cannot be compared, they were not judged on the same images and classes."
         )

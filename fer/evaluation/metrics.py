@@ -1,25 +1,13 @@
 """Every number of a test report, from probabilities and targets. Knows nothing of networks, files or pictures."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 
-from fer.abstention import risk_coverage
-from fer.calibration import ECE_BINS
-from fer.evaluation.bootstrap import interval95
+from fer.abstention import answers, risk_coverage
+from fer.calibration import calibration_error
+from fer.evaluation.bootstrap import interval95, measure
 
 WRONG_AT_90 = 0.1  # share of false alarms at a precision of 90 %
 FEWEST_CALLS = 10  # of fewer images a precision of 90 % is luck
@@ -43,53 +31,27 @@ def compute_metrics(probabilities: Tensor, targets: Tensor, classes: tuple[str, 
         with targets as rows. Means leave out classes that are neither among the targets nor predicted, as
         scikit-learn's do. AUROC and average precision of a class without images are None.
     """
-    count = len(classes)
-    probabilities = probabilities.double()
-    by_average: dict[str, Callable[..., Tensor]] = {
-        "f1": multiclass_f1_score,
-        "precision": multiclass_precision,
-        "recall": multiclass_recall,
+    given, true = probabilities.double().numpy(), targets.numpy()
+    found, intervals = measure(given, true), interval95(given, true)
+    matrix = found.pop("confusion_matrix").astype(int)
+    class_intervals = intervals.pop("per_class")
+    by_class = {name: found.pop(f"per_class/{name}") for name in class_intervals}
+    return {
+        "images": len(true),
+        **{name: None if np.isnan(value) else float(value) for name, value in found.items()},
+        "ece": calibration_error(*answers(given, true)),
+        "confidence": float(given.max(axis=1).mean()),
+        "interval95": intervals,
+        "per_class": {
+            name: {
+                "images": int(matrix[index].sum()),
+                **{key: None if np.isnan(values[index]) else float(values[index]) for key, values in by_class.items()},
+                "interval95": {key: values[index] for key, values in class_intervals.items()},
+            }
+            for index, name in enumerate(classes)
+        },
+        "confusion_matrix": matrix.tolist(),
     }
-    matrix = multiclass_confusion_matrix(probabilities, targets, count)
-    present = matrix.sum(dim=1)
-    found = interval95(probabilities.numpy(), targets.numpy())
-    by_class: dict[str, list[float | None]] = {
-        name: score(probabilities, targets, count, average=None).tolist() for name, score in by_average.items()
-    }
-    for name, ranking in (("auroc", binary_auroc), ("average_precision", binary_average_precision)):
-        by_class[name] = [
-            float(ranking(probabilities[:, index], (targets == index).long())) if 0 < images < len(targets) else None
-            for index, images in enumerate(present.tolist())
-        ]
-    recall = multiclass_recall(probabilities, targets, count, average=None)
-    one_hot = torch.nn.functional.one_hot(targets, count)
-    metrics: dict[str, Any] = {
-        "images": len(targets),
-        "accuracy": float(multiclass_accuracy(probabilities, targets, count, average="micro")),
-    }
-    for prefix, average in (("", "macro"), ("weighted_", "weighted")):
-        for name, score in by_average.items():
-            metrics[f"{prefix}{name}"] = float(score(probabilities, targets, count, average=average))
-    metrics["balanced_accuracy"] = float(recall[present > 0].mean())
-    for name in ("auroc", "average_precision"):
-        known = [value for value in by_class[name] if value is not None]
-        metrics[name] = sum(known) / len(known) if known else None
-    metrics["loss"] = float(torch.nn.functional.nll_loss(probabilities.clamp(min=1e-12).log(), targets))
-    metrics["brier"] = float(((probabilities - one_hot) ** 2).sum(dim=1).mean())
-    metrics["ece"] = float(multiclass_calibration_error(probabilities, targets, count, n_bins=ECE_BINS))
-    metrics["confidence"] = float(probabilities.amax(dim=1).mean())
-    class_intervals = found.pop("per_class")
-    metrics["interval95"] = found
-    metrics["per_class"] = {
-        name: {
-            "images": int(present[index]),
-            **{key: values[index] for key, values in by_class.items()},
-            "interval95": {key: values[index] for key, values in class_intervals.items()},
-        }
-        for index, name in enumerate(classes)
-    }
-    metrics["confusion_matrix"] = matrix.tolist()
-    return metrics
 
 
 def choose_thresholds(

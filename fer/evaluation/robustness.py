@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_f1_score
 
-from fer.calibration import ECE_BINS
+from fer.abstention import answers
+from fer.calibration import calibration_error
 from fer.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, digest
+from fer.evaluation.bootstrap import measure
 from fer.models.network import EmotionNetwork
 from fer.predict import predict
 
@@ -64,10 +65,10 @@ def measure_robustness(
         for severity in SEVERITIES:
             of_members = answer(corrupt(faces, name, severity))
             probabilities = _mean(of_members)
+            given, true = probabilities.double().numpy(), targets.numpy()
             found["accuracy"].append(_accuracy(probabilities, targets))
-            count = probabilities.shape[1]
-            found["f1"].append(float(multiclass_f1_score(probabilities, targets, count, average="macro")))
-            found["ece"].append(float(multiclass_calibration_error(probabilities, targets, count, n_bins=ECE_BINS)))
+            found["f1"].append(float(measure(given, true)["f1"]))
+            found["ece"].append(calibration_error(*answers(given, true)))
             found["changed"].append(float((probabilities.argmax(dim=1) != usual).double().mean()))
             for accuracies, own in zip(by_member, of_members, strict=True):
                 accuracies.append(_accuracy(own, targets))

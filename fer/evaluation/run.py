@@ -69,7 +69,7 @@ class _Member:
 class _Outcome:
     """What was found on one split. Probabilities are float64 (N, C)."""
 
-    code: int
+    split: int
     targets: Tensor
     probabilities: Tensor
     uncalibrated: Tensor
@@ -114,11 +114,9 @@ def evaluate(
     if not trained_here:
         print_class_counts(datamodule)
 
-    outcomes = {}
-    codes = _splits(settings, members, datamodule)
+    splits = _splits(settings, members, datamodule)
     trained_on = datamodule.rows(TRAIN).images if trained_here else faces_of_training(settings, checkpoints, datamodule)
-    for code in codes:
-        outcomes[SPLIT_NAMES[code]] = _measure(settings, members, datamodule, code, trained_on)
+    outcomes = {SPLIT_NAMES[split]: _measure(settings, members, datamodule, split, trained_on) for split in splits}
     reported = "test" if "test" in outcomes else "val"
     said = {split: answers(found.probabilities.numpy(), found.targets.numpy()) for split, found in outcomes.items()}
     if "val" in outcomes:  # minimum confidences are fitted on it
@@ -245,25 +243,25 @@ def _leave_out(members: Sequence[_Member], datamodule: FER2013DataModule) -> dic
 def _splits(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule) -> list[int]:
     """The splits to report on: those that have rows and that no member was trained on."""
     wanted = [VAL] if settings.test_split == "val" else [VAL, TEST]
-    present = [code for code in wanted if (datamodule.faces.splits == code).any()]
-    usable = [code for code in present if not _trained_on(settings, members, datamodule, code)]
+    present = [split for split in wanted if (datamodule.faces.splits == split).any()]
+    usable = [split for split in present if not _trained_on(settings, members, datamodule, split)]
     if not present:
         raise UserError(
-            f"{datamodule.source} has no {' or '.join(SPLIT_NAMES[code] for code in wanted)} split to report on"
+            f"{datamodule.source} has no {' or '.join(SPLIT_NAMES[split] for split in wanted)} split to report on"
         )
     if not usable:
         raise UserError(
             "there is nothing to report on: every split holds rows that a checkpoint was trained on; "
             "leave out data.split, data.folds and data.fold, or choose other checkpoints"
         )
-    for code in set(present) - set(usable):
-        log.info("The %s split is left out: a checkpoint was trained on some of its rows.", SPLIT_NAMES[code])
+    for split in set(present) - set(usable):
+        log.info("The %s split is left out: a checkpoint was trained on some of its rows.", SPLIT_NAMES[split])
     return usable
 
 
-def _trained_on(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule, code: int) -> bool:
+def _trained_on(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule, split: int) -> bool:
     """Whether a member's own run trained on rows of this split, as the members of a cross-validation did."""
-    asked = datamodule.rows(code)
+    asked = datamodule.rows(split)
     keys = {"path", "classes", "split", "val_fraction", "test_fraction", "folds", "fold", "split_seed", "synthetic"}
     seen = [settings.data.model_dump(include=keys)]
     for member in members:
@@ -279,7 +277,7 @@ def _trained_on(settings: TrainSettings, members: Sequence[_Member], datamodule:
         other.setup()
         trained = other.rows(TRAIN)
         same_source = settings.data.path is not None or saved.data.split_seed == settings.data.split_seed
-        if same_source and np.isin(asked.rows, trained.rows).any():
+        if same_source and np.isin(asked.ids, trained.ids).any():
             return True
     return False
 
@@ -288,10 +286,10 @@ def _measure(
     settings: TrainSettings,
     members: Sequence[_Member],
     datamodule: FER2013DataModule,
-    code: int,
+    split: int,
     trained_on: npt.NDArray[np.uint8],
 ) -> _Outcome:
-    faces, targets = datamodule.tensors(code)
+    faces, targets = datamodule.tensors(split)
     classes = datamodule.classes
     predictions: list[Predictions] = [
         predict(member.network, faces, settings.trainer, settings.tta) for member in members
@@ -300,10 +298,10 @@ def _measure(
     probabilities = torch.stack(of_members).mean(dim=0)
     metrics = compute_metrics(probabilities, targets, classes)
 
-    listed = datamodule.clean(code)
+    listed = datamodule.clean(split)
     if listed is not None:
         metrics["cleaned"] = {"removed": int((~listed).sum()), **_part(probabilities, targets, classes, listed)}
-    copies = find_copies(datamodule.rows(code).images, trained_on)
+    copies = find_copies(datamodule.rows(split).images, trained_on)
     clean = np.ones(len(targets), np.bool_)
     clean[copies.first] = False
     metrics["without_copies"] = {
@@ -311,17 +309,17 @@ def _measure(
         "exact": len(np.unique(copies.first[copies.exact])),
         **_part(probabilities, targets, classes, clean),
     }
-    groups = datamodule.groups_of(code)
+    groups = datamodule.groups_of(split)
     if groups:
         metrics["groups"] = measure_groups(probabilities.argmax(dim=1).numpy(), targets.numpy(), classes, groups)
         for grouping, own in metrics["groups"].items():
             if own["few"]:
                 few = f"{grouping} {', '.join(own['few'])}"
                 log.warning(
-                    "data.groups: under %d %s rows in %s: no gap is read from them", FEWEST, SPLIT_NAMES[code], few
+                    "data.groups: under %d %s rows in %s: no gap is read from them", FEWEST, SPLIT_NAMES[split], few
                 )
     metrics["calibration"] = measure_calibration(probabilities.numpy(), targets.numpy())
-    if code == VAL and len(members) == 1 and len(targets) > 1:
+    if split == VAL and len(members) == 1 and len(targets) > 1:
         metrics["calibration"]["on_halves"] = measure_on_halves(predictions[0], targets)
     if len(members) > 1:
         metrics["members"] = [
@@ -330,7 +328,7 @@ def _measure(
         ]
         metrics["disagreement"] = _disagreement(of_members, targets)
     uncalibrated = torch.stack([found.probabilities(1.0) for found in predictions]).mean(dim=0)
-    return _Outcome(code, targets, probabilities, uncalibrated, of_members, metrics)
+    return _Outcome(split, targets, probabilities, uncalibrated, of_members, metrics)
 
 
 def _robustness(
@@ -339,7 +337,7 @@ def _robustness(
     """`measure_robustness` on the reported split."""
     found = measure_robustness(
         [(member.network, member.temperature) for member in members],
-        *choose_faces(*datamodule.tensors(outcome.code), settings.robustness_faces),
+        *choose_faces(*datamodule.tensors(outcome.split), settings.robustness_faces),
         trainer=settings.trainer,
         tta=settings.tta,
     )
@@ -505,7 +503,7 @@ def _figures(
     figures = {"confusion_matrix": plots.confusion_matrix(metrics["confusion_matrix"], classes, headline)}
     if not whole:
         return figures
-    faces = datamodule.rows(outcome.code)
+    faces = datamodule.rows(outcome.split)
     targets, probabilities = outcome.targets.numpy(), outcome.probabilities.numpy()
     if len(members) > 1:
         figures["ensemble"] = plots.ensemble(
@@ -549,7 +547,7 @@ def _figures(
         probabilities[worst],
         classes,
         f"{split}: the {len(worst)} most confident of {len(wrong):,} mistakes",
-        [Path(name).stem for name in faces.rows[worst].tolist()],
+        [Path(name).stem for name in faces.ids[worst].tolist()],
     )
     rng = np.random.default_rng(0)
     drawn = np.sort(rng.permutation(len(targets))[:_GALLERY])
@@ -568,7 +566,7 @@ def _robustness_figures(
     outcome: _Outcome,
     split: str,
 ) -> dict[str, Figure]:
-    faces, targets = datamodule.tensors(outcome.code)
+    faces, targets = datamodule.tensors(outcome.split)
     right = outcome.probabilities.argmax(dim=1) == targets
     surest = int((outcome.probabilities.amax(dim=1) * right).argmax())
     face = faces[surest : surest + 1]
@@ -636,8 +634,8 @@ def _write_predictions(file: Path, datamodule: FER2013DataModule, outcomes: dict
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["split", "row", "target", "prediction", *classes])
     for split, outcome in outcomes.items():
-        rows = datamodule.rows(outcome.code).rows
-        for row, target, values in zip(rows, outcome.targets.tolist(), outcome.probabilities.numpy(), strict=True):
+        ids = datamodule.rows(outcome.split).ids
+        for row, target, values in zip(ids, outcome.targets.tolist(), outcome.probabilities.numpy(), strict=True):
             figures = [f"{value:.6f}" for value in values]
             writer.writerow([split, cell(str(row)), classes[target], classes[int(values.argmax())], *figures])
     write_whole(file, buffer.getvalue().encode())
@@ -711,9 +709,8 @@ def _print_table(report: dict[str, Any], members: Sequence[_Member]) -> None:
 def _print_files(run_dir: Path, members: Sequence[_Member]) -> None:
     console = Console()
     for what, where in (
+        ("report", run_dir / rundir.REPORT),
         *(("checkpoint", member.path) for member in members),
         ("numbers", run_dir / rundir.METRICS),
-        ("plots", run_dir / rundir.PLOTS),
-        ("report", run_dir / rundir.REPORT),
     ):
         console.print(f"{what:<11}{where}", soft_wrap=True, highlight=False, markup=False)

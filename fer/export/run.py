@@ -17,7 +17,7 @@ from fer.errors import UserError
 from fer.export.check import compare, table
 from fer.export.faces import CALIBRATION, load_faces
 from fer.export.recalibrate import recalibrate
-from fer.inference.predictor import Predictor
+from fer.inference.predictor import Predictor, foreign_spec
 from fer.inference.run import find_checkpoint
 from fer.inference.runtimes import FORMAT, load_exported
 from fer.labels import resolve_classes
@@ -40,7 +40,8 @@ def export(settings: ExportSettings) -> Path:
     ckpt = find_checkpoint(settings.ckpt)
     if ckpt.suffix.lower() == _SUFFIX:
         raise UserError(f"ckpt={ckpt} is an exported file already; give the checkpoint that it was made of")
-    network = load_network(ckpt)
+    classes = None if settings.classes is None else resolve_classes(settings.classes)
+    network = load_network(ckpt, foreign=foreign_spec(settings.model, classes))
     spec = network.spec
     stem = ckpt.stem if settings.precision == "fp32" else f"{ckpt.stem}_{settings.precision}"
     output = Path(settings.output).expanduser() if settings.output else ckpt.with_name(stem + _SUFFIX)

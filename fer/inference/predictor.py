@@ -25,7 +25,8 @@ from fer.inference.prediction import Detection, Prediction, by_name
 from fer.inference.runtimes import ExportedNetwork, choose_runtime, load_exported
 from fer.inference.sources import Frame, PictureFiles, open_source
 from fer.machine import choose_threads, sleep_while_waiting
-from fer.settings.infer import DEVICES, InferSettings
+from fer.settings.foreign import ForeignSettings
+from fer.settings.infer import DEVICES
 
 if TYPE_CHECKING:
     from fer.checkpoint import ForeignSpec
@@ -257,15 +258,14 @@ def _load(settings: dict[str, Any]) -> Predictor:
     return Predictor.load(**settings)
 
 
-def foreign_spec(settings: InferSettings) -> "ForeignSpec | None":
+def foreign_spec(model: ForeignSettings, classes: Sequence[str] | None) -> "ForeignSpec | None":
     """What the checkpoint holds, where a person had to say it: `Predictor.load`'s `foreign`."""
-    model = settings.model
     if model.name is None:
         return None
     from fer.checkpoint import ForeignSpec
 
     mean, std = (tuple(value) if isinstance(value, list) else (value,) for value in (model.mean, model.std))
-    return ForeignSpec(model.name, tuple(settings.classes or ()), model.image_size, model.channels, mean, std)
+    return ForeignSpec(model.name, tuple(classes or ()), model.image_size, model.channels, mean, std)
 
 
 def _network_file(path: str | Path | None) -> Path:

@@ -335,7 +335,12 @@ def _load(
     detector = create_detector(**config.detector.model_dump())
     # The first to need torch, which takes seconds to import.
     predictor = Predictor.load(
-        ckpt, config.threads, config.runtime, detector, config.device, foreign=foreign_spec(config)
+        ckpt,
+        config.threads,
+        config.runtime,
+        detector,
+        config.device,
+        foreign=foreign_spec(config.model, config.classes),
     )
     classes = predictor.classes
     min_confidence = minimum_confidence(config.min_confidence, predictor.thresholds)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from fer.settings.base import PathText, Settings, setting
+from fer.settings.foreign import ForeignSettings
 from fer.settings.train import Classes
 
 
@@ -30,8 +31,11 @@ class ExportSettings(Settings):
         "labelled faces, as train.py's data.path takes them, or synthetic: training rows calibrate int8, "
         "validation rows compare accuracies, and calibrate format=ckpt anew; null: the comparison is on drawn faces",
     )
+    model: ForeignSettings = setting(ForeignSettings, "")
     classes: Classes | None = setting(
-        None, "of format=ckpt: a network with the answers of these classes alone, calibrated on data"
+        None,
+        "of format=ckpt: a network with the answers of these classes alone, calibrated on data; "
+        "of a checkpoint of another project: what it answers, in its order, [angry,happy,...]",
     )
     force: bool = setting(False, "keep a file that disagrees with the checkpoint")
 
@@ -43,9 +47,14 @@ class ExportSettings(Settings):
             yield f"output={self.output}: the file of format={self.format} ends in .{self.format}"
         if self.format == "ckpt" and self.output is None:
             yield "format=ckpt needs output=FILE.ckpt: the small copy's name"
-        if self.classes is not None and self.format != "ckpt":
-            yield "classes needs format=ckpt: restrict the checkpoint first, then export it"
-        if self.classes is not None and self.data is None:
+        if self.model.name is not None and self.format == "ckpt":
+            yield "model.name= is for format=onnx: format=ckpt copies checkpoints of this project"
+        if self.classes is not None and self.format != "ckpt" and self.model.name is None:
+            yield (
+                "classes needs format=ckpt: restrict the checkpoint first, then export it; "
+                "or say what a checkpoint of another project holds: model.name="
+            )
+        if self.classes is not None and self.data is None and self.model.name is None:
             yield "classes needs data=PATH: the answers that are left are calibrated on its validation rows"
         if self.precision == "int8" and self.data is None:
             yield "precision=int8 needs data=PATH: the ranges of 8-bit numbers are measured on training rows"

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from fer.settings.base import PathText, Real, Settings, Whole, setting
+from fer.settings.foreign import ForeignSettings
 
 RUNTIMES = ("auto", "torch", "onnxruntime")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -34,19 +35,6 @@ class DetectorSettings(Settings):
     path: PathText | None = setting(None, "another .onnx file of YuNet than the package's")
     score_threshold: Real = setting(0.7, "under this score YuNet's find is no face", gt=0, lt=1)
     max_side: Whole = setting(640, "pixels: faces are looked for in a copy of at most this side", ge=32, le=16384)
-
-
-class ForeignSettings(Settings):
-    """What a checkpoint of another project does not say itself (`fer.checkpoint.ForeignSpec`)."""
-
-    name: str | None = setting(
-        None,
-        "what a checkpoint of another project holds: a network of timm, package.module:Class, or one of ours",
-    )
-    image_size: Whole = setting(48, "of such a checkpoint: pixels per side of its faces", ge=16, le=1024)
-    channels: Whole = setting(1, "of such a checkpoint: how many it takes; the gray face is in each", ge=1, le=3)
-    mean: Real | list[Real] = setting(0.0, "of such a checkpoint: subtracted from pixels in [0, 1]; [a,b,c] by channel")
-    std: Real | list[Real] = setting(1.0, "of such a checkpoint: what pixels are divided by then; [a,b,c] by channel")
 
 
 class InferSettings(Settings):

@@ -262,7 +262,7 @@ def test_faces_of_another_size(size: int, tmp_path: Path) -> None:
     asked = {"path": str(source), "names": ["happy", "sad"], "classes": ["happy", "sad"], "exclude": str(listing)}
     data = FER2013DataModule(DataSettings.checked({**asked, "size": size}))
     data.setup()
-    assert "train/1/6.png" not in data.faces.rows
+    assert "train/1/6.png" not in data.faces.ids
     with pytest.raises(UserError, match=r"shows another picture .* or at another data\.size"):
         FER2013DataModule(DataSettings.checked(asked)).setup()
 

@@ -27,7 +27,7 @@ def test_returns_what_was_stored(source, some_faces):
     faces = some_faces(5)
     save(source / "file", "key", faces, ["a note", "and another"])
     found, notes = load(source / "file", "key")
-    for field in ("images", "labels", "splits", "rows"):
+    for field in ("images", "labels", "splits", "ids"):
         expected = getattr(faces, field)
         np.testing.assert_array_equal(getattr(found, field), expected)
         assert getattr(found, field).dtype == expected.dtype
@@ -133,7 +133,7 @@ def test_a_damaged_entry_is_ignored_and_replaced(source, some_faces, cache_direc
     if found is not None:  # only bytes that mean nothing were hit, such as a date in the archive's directory
         np.testing.assert_array_equal(found[0].images, faces.images)
         np.testing.assert_array_equal(found[0].labels, faces.labels)
-        np.testing.assert_array_equal(found[0].rows, faces.rows)
+        np.testing.assert_array_equal(found[0].ids, faces.ids)
     if where < 0.9:
         assert found is None
     save(source / "file", "key", faces, [])

@@ -17,7 +17,7 @@ def read_text(text: str | bytes):
 
 
 def assert_same(found, expected):
-    for field in ("images", "labels", "splits", "rows"):
+    for field in ("images", "labels", "splits", "ids"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
 
 

@@ -115,7 +115,7 @@ def test_faces_are_stored_at_the_size_that_is_asked_for(size: int, tmp_path: Pat
         data.setup()
         faces, _ = next(iter(data.val_dataloader()))
         assert (faces.dtype, tuple(faces.shape[1:])) == (torch.uint8, (1, size, size))
-        for image, row in zip(data.faces.images, data.faces.rows, strict=True):
+        for image, row in zip(data.faces.images, data.faces.ids, strict=True):
             with Image.open(path / row) as picture:
                 assert np.array_equal(image, np.asarray(picture))  # nothing is scaled that has the size
     assert np.array_equal(mapped.faces.images, held.faces.images)

@@ -72,11 +72,11 @@ def test_opinions_are_no_default() -> None:
 def test_rows_of_folders_go_by_path(write_tree: Callable[..., Path], tmp_path: Path) -> None:
     top = write_tree(tmp_path / "tree", ["train/happy/1.png", "train/happy/2.png", "train/sad/3.png", "val/sad/4.png"])
     faces = read(top)
-    row = faces.rows.tolist().index("train/happy/2.png")
+    row = faces.ids.tolist().index("train/happy/2.png")
     write_list(tmp_path / "cleaning.csv", [Finding(row, "blank", 1.0)], faces)
     assert "train/happy/2.png" in (tmp_path / "cleaning.csv").read_text()
     datamodule = ready(top, tmp_path / "cleaning.csv", classes=["happy", "sad"])
-    assert datamodule.rows(TRAIN).rows.tolist() == ["train/happy/1.png", "train/sad/3.png"]
+    assert datamodule.rows(TRAIN).ids.tolist() == ["train/happy/1.png", "train/sad/3.png"]
 
 
 def edited(listing: Path, old: str, new: str) -> Path:
@@ -125,12 +125,12 @@ def test_files_that_are_no_list(source: Path, tmp_path: Path) -> None:
 
 def test_training_leaves_listed_rows_out_and_evaluation_tells_them_apart(source: Path, listing: Path) -> None:
     datamodule = ready(source, listing)
-    assert {"0", "3", "6"}.isdisjoint(datamodule.rows(TRAIN).rows)
+    assert {"0", "3", "6"}.isdisjoint(datamodule.rows(TRAIN).ids)
     assert len(datamodule.rows(TRAIN)) == 11
     assert len(datamodule.rows(VAL)) == 14
     clean = datamodule.clean(VAL)
     assert clean is not None
-    assert datamodule.rows(VAL).rows[~clean].tolist() == ["1"]
+    assert datamodule.rows(VAL).ids[~clean].tolist() == ["1"]
     everything = datamodule.clean(TEST)
     assert everything is not None
     assert everything.all()
@@ -145,7 +145,7 @@ def test_relabelling_takes_the_suggestion_and_drops_what_has_none(source: Path, 
         source, listing, exclude_reasons=[*DEFAULT_REASONS, "label_error"], exclude_action="relabel", classes=7
     )
     rows = datamodule.rows(TRAIN)
-    label = dict(zip(rows.rows.tolist(), rows.labels.tolist(), strict=True))
+    label = dict(zip(rows.ids.tolist(), rows.labels.tolist(), strict=True))
     assert label["3"] == HAPPY
     assert label["9"] == SAD
     assert {"0", "6", "12"}.isdisjoint(label)  # 12 would be contempt, which is no class here
@@ -166,5 +166,5 @@ def test_divisions_do_not_depend_on_the_list(source: Path, listing: Path) -> Non
     plain.setup()
     listed = ready(source, listing, split="random")
     for code in (VAL, TEST):
-        assert np.array_equal(plain.rows(code).rows, listed.rows(code).rows)
-    assert set(listed.rows(TRAIN).rows) < set(plain.rows(TRAIN).rows)
+        assert np.array_equal(plain.rows(code).ids, listed.rows(code).ids)
+    assert set(listed.rows(TRAIN).ids) < set(plain.rows(TRAIN).ids)

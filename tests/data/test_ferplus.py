@@ -136,7 +136,7 @@ def test_faces_of_a_csv_go_by_number_and_files_by_the_number_in_their_name(some_
 
 def test_the_leading_splits_alone_will_do(some_faces: Callable[..., Faces]) -> None:
     faces = some_faces(30)
-    ordered = Faces(faces.images, faces.labels, np.repeat([TRAIN, VAL, TEST], 10).astype(np.int8), faces.rows)
+    ordered = Faces(faces.images, faces.labels, np.repeat([TRAIN, VAL, TEST], 10).astype(np.int8), faces.ids)
     votes = Votes(np.array(agreeing(ordered)), ordered.splits)
     assert len(votes_of(ordered.select(np.arange(20)), votes, "v")) == 20
     with pytest.raises(UserError, match=r"v has 30 rows, the data 19"):
@@ -255,7 +255,7 @@ def ready(votes: Path, **settings: object) -> FER2013DataModule:
 
 def target_of(datamodule: FER2013DataModule, row: int) -> list[float]:
     """What a training row is trained towards."""
-    place = datamodule.rows(TRAIN).rows.tolist().index(str(row))
+    place = datamodule.rows(TRAIN).ids.tolist().index(str(row))
     image = datamodule.tensors(TRAIN)[0][place]
     for faces, targets in datamodule.train_dataloader():
         for face, target in zip(faces, targets, strict=True):
@@ -270,10 +270,10 @@ def test_majority_labels_and_rows_left_out(data: Callable[..., Path]) -> None:
     votes = data({0: counts(happy=6, sad=4), 3: counts(unknown=9, sad=1), 6: counts(not_a_face=10), 4: counts(fear=9)})
     datamodule = ready(votes)
     train, val = datamodule.rows(TRAIN), datamodule.rows(VAL)
-    assert {"3", "6"}.isdisjoint(train.rows)
+    assert {"3", "6"}.isdisjoint(train.ids)
     assert len(train) == 12
-    assert train.labels[train.rows == "0"] == EMOTIONS.index("happy")
-    assert val.labels[val.rows == "4"] == EMOTIONS.index("fear")
+    assert train.labels[train.ids == "0"] == EMOTIONS.index("happy")
+    assert val.labels[val.ids == "4"] == EMOTIONS.index("fear")
     assert target_of(datamodule, 0) == [0, 0, 0, 1, 0, 0, 0]
     assert datamodule.describe_labels() == {"train": "FER+ majority", "evaluation": "FER+ majority"}
 
@@ -282,7 +282,7 @@ def test_ferplus_for_training_only_leaves_the_rest_as_it_is(data: Callable[..., 
     votes = data({0: counts(happy=9), 4: counts(not_a_face=10), 7: counts(fear=10)})
     mixed, plain = ready(votes, eval_labels="fer2013"), ready(votes, labels="fer2013")
     for code in (VAL, TEST):
-        assert np.array_equal(mixed.rows(code).rows, plain.rows(code).rows)
+        assert np.array_equal(mixed.rows(code).ids, plain.rows(code).ids)
         assert np.array_equal(mixed.rows(code).labels, plain.rows(code).labels)
     assert mixed.rows(TRAIN).labels[0] == EMOTIONS.index("happy") != plain.rows(TRAIN).labels[0]
     assert mixed.describe_labels() == {"train": "FER+ majority", "evaluation": "the given labels"}
@@ -313,7 +313,7 @@ def test_the_votes_can_be_a_second_task_beside_the_own_labels(data: Callable[...
     votes = data({0: counts(angry=4, sad=2, contempt=2, unknown=1, not_a_face=1)})
     datamodule = ready(votes, labels="fer2013", ferplus_auxiliary=0.5)
     loader = datamodule.train_dataloader()
-    place = datamodule.rows(TRAIN).rows.tolist().index("0")
+    place = datamodule.rows(TRAIN).ids.tolist().index("0")
     own, shares = loader.targets[place, :7], loader.targets[place, 7:]
     assert own.tolist() == [1, 0, 0, 0, 0, 0, 0]
     assert shares.tolist() == pytest.approx([0.4, 0, 0, 0, 0.2, 0, 0, 0.2, 0.1, 0.1])
@@ -330,7 +330,7 @@ def test_the_votes_can_be_a_second_task_beside_the_own_labels(data: Callable[...
 
 def test_rows_won_by_contempt_need_the_eighth_class(data: Callable[..., Path]) -> None:
     votes = data({0: counts(contempt=8, happy=2)})
-    assert "0" not in ready(votes).rows(TRAIN).rows
+    assert "0" not in ready(votes).rows(TRAIN).ids
     eight = ready(votes, classes=8)
     assert eight.class_counts()["train"]["contempt"] == 1
     assert len(eight.classes) == 8

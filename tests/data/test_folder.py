@@ -262,7 +262,7 @@ def test_reads_each_image_into_its_row(tmp_path, write_tree):
         places, notes = place(tree.names, "data")
         faces = read_places(tree, places, "data")
     assert notes == []
-    assert faces.rows.tolist() == [
+    assert faces.ids.tolist() == [
         "test/sad/PrivateTest_2.png",
         "test/sad/PublicTest_1.png",
         "train/happy/9.png",
@@ -270,7 +270,7 @@ def test_reads_each_image_into_its_row(tmp_path, write_tree):
     ]
     assert faces.labels.tolist() == [SAD, SAD, HAPPY, HAPPY]
     assert faces.splits.tolist() == [TEST, VAL, TRAIN, TRAIN]
-    for row, image in zip(faces.rows, faces.images, strict=True):
+    for row, image in zip(faces.ids, faces.images, strict=True):
         np.testing.assert_array_equal(image, noise(48, 48, seed=names.index(row)))
 
 

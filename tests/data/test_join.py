@@ -42,7 +42,7 @@ def test_a_face_of_two_sources_is_taken_once(some_faces: Make, caplog: pytest.Lo
     two.labels[0] = 5
     with caplog.at_level(logging.INFO):
         joined = join([one, two], ["one", "two"])
-    assert joined.rows.tolist() == ["one/0", "one/1", "one/2", "one/2", "two/3"]
+    assert joined.ids.tolist() == ["one/0", "one/1", "one/2", "one/2", "two/3"]
     assert joined.origins is not None
     assert joined.origins.tolist() == [0, 0, 0, 0, 1]
     assert "two: left out 2 faces that one has, too, 1 of them under another label" in caplog.text
@@ -58,7 +58,7 @@ def test_a_face_of_two_sources_is_taken_once(some_faces: Make, caplog: pytest.Lo
 )
 def test_a_test_face_stays_a_test_face(some_faces: Make, first: int, second: int, kept: str) -> None:
     joined = join([faces_of(some_faces, first, [7]), faces_of(some_faces, second, [7])], ["one", "two"])
-    assert joined.rows.tolist() == [kept]
+    assert joined.ids.tolist() == [kept]
 
 
 def test_persons_of_two_sources_are_not_one(some_faces: Make) -> None:
@@ -108,12 +108,12 @@ def test_training_on_two_sources(
     counts = data.class_counts()
     assert counts["train"] == {"happy": 2 + 16, "sad": 2, "contempt": 16}
     assert counts["val"] == {"happy": 2 + 2, "sad": 2, "contempt": 2}
-    assert {row.partition("/")[0] for row in data.rows(TRAIN).rows} == {"fer.csv", "CK+48"}
+    assert {row.partition("/")[0] for row in data.rows(TRAIN).ids} == {"fer.csv", "CK+48"}
     assert data.source == f"{tmp_path}/fer.csv, {tmp_path}/CK+48"
     folds = of([tmp_path / "fer.csv", folders], classes=["happy", "contempt"], folds=2, split="random")
     assert folds.class_counts()["val"]["contempt"] > 0
     alone = of([folders], classes=["happy", "contempt"])
-    assert alone.rows(TRAIN).rows[0].startswith("Contempt/")  # a list of one is that one
+    assert alone.rows(TRAIN).ids[0].startswith("Contempt/")  # a list of one is that one
 
 
 def test_a_missing_one_of_several_is_not_downloaded(tmp_path: Path, write_tree: Callable[..., Path]) -> None:

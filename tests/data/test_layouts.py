@@ -27,7 +27,7 @@ Write = Callable[..., Path]
 def seen(faces: Faces) -> dict[str, tuple[str, int]]:
     """Each row's emotion and split."""
     labels = [ALL_EMOTIONS[label] for label in faces.labels]
-    return dict(zip(faces.rows.tolist(), zip(labels, faces.splits.tolist(), strict=True), strict=True))
+    return dict(zip(faces.ids.tolist(), zip(labels, faces.splits.tolist(), strict=True), strict=True))
 
 
 def message(path: Path, **how: object) -> str:
@@ -338,7 +338,7 @@ def test_ckplus_names_its_persons(tmp_path: Path, write_tree: Write) -> None:
     assert faces.form == "CK+ (class folders)"
     assert faces.persons is not None
     assert set(faces.persons) == {"S010", "S011"}
-    assert all(person in row for person, row in zip(faces.persons, faces.rows, strict=True))
+    assert all(person in row for person, row in zip(faces.persons, faces.ids, strict=True))
     again = read(tmp_path)
     assert again.persons is not None
     assert (again.persons == faces.persons).all()
@@ -391,7 +391,7 @@ def test_kdef(tmp_path: Path, write_tree: Write, folder: str) -> None:
     people = ("AF01", "AM01", "BF01")
     names = [f"{folder.format(one)}{one}{code}{angle}.jpg" for one in people for code in codes for angle in ("S", "HL")]
     faces = read(write_tree(tmp_path, names))
-    for row, label, person in zip(faces.rows, faces.labels, faces.persons, strict=True):
+    for row, label, person in zip(faces.ids, faces.labels, faces.persons, strict=True):
         file = row.rpartition("/")[2]
         assert ALL_EMOTIONS[label] == codes[file[4:6]]
         assert person == file[1:4]  # both sessions show one person

@@ -90,11 +90,11 @@ def test_copies_go_to_the_side_where_the_source_has_them(fer2013: Faces) -> None
 
 def test_a_row_in_the_name_decides_between_copies(fer2013: Faces) -> None:
     faces, truth = shuffled(fer2013, UNSPLIT)
-    named = dataclasses.replace(faces, rows=np.array([f"happy/Training_{row}.png" for row in truth]))
+    named = dataclasses.replace(faces, ids=np.array([f"happy/Training_{row}.png" for row in truth]))
     found = find_official(named)
     assert found is not None
     assert (found.rows == truth).all()
-    lying = dataclasses.replace(faces, rows=np.array([f"happy/Training_{(row + 1) % ROWS}.png" for row in truth]))
+    lying = dataclasses.replace(faces, ids=np.array([f"happy/Training_{(row + 1) % ROWS}.png" for row in truth]))
     found = find_official(lying)
     assert found is not None
     assert equal_pictures(fer2013, found.rows, truth).all()
@@ -115,7 +115,7 @@ def test_jpeg_copies_are_found_by_likeness(fer2013: Faces, quality: int) -> None
 
 def test_a_copy_too_many_has_no_row_but_a_split(fer2013: Faces) -> None:
     doubled = fer2013.select(np.append(np.arange(ROWS), [7, 3]))
-    faces = dataclasses.replace(doubled, rows=np.array([f"{i}.png" for i in range(ROWS + 2)]))
+    faces = dataclasses.replace(doubled, ids=np.array([f"{i}.png" for i in range(ROWS + 2)]))
     found = find_official(faces)
     assert found is not None
     assert found.rows[-2:].tolist() == [-1, -1]

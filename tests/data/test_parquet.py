@@ -65,7 +65,7 @@ def test_splits_by_file_and_classes_by_name(tmp_path: Path, caplog: pytest.LogCa
         faces = read(tmp_path)
     assert [ALL_EMOTIONS[label] for label in faces.labels[:8]] == [*reversed(EMOTIONS), "contempt"]
     assert faces.splits.tolist() == [TEST] * 8 + [TRAIN] * 8 + [VAL] * 8  # in the order of the files' names
-    for row, image in zip(faces.rows, faces.images, strict=True):
+    for row, image in zip(faces.ids, faces.images, strict=True):
         np.testing.assert_array_equal(image, noise(int(row.rpartition(":")[2].removesuffix(".png"))))
     assert f"{tmp_path}: parquet (names): train 8 (angry 1, disgust 1" in caplog.text
     assert (read(tmp_path).images == faces.images).all()  # from the cache
@@ -89,7 +89,7 @@ def test_names_as_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     columns = {"image": pictures(4), "emotion": ["Joy", "sadness", "boredom", "calm"]}
     faces = read(write(tmp_path / "train.parquet", columns))
     assert [ALL_EMOTIONS[label] for label in faces.labels] == ["happy", "sad", "neutral"]
-    assert [row.rpartition(":")[2] for row in faces.rows] == ["0.png", "1.png", "3.png"]
+    assert [row.rpartition(":")[2] for row in faces.ids] == ["0.png", "1.png", "3.png"]
     assert "left out 1 rows that are labelled with no emotion" in caplog.text
 
 

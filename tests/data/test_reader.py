@@ -19,7 +19,7 @@ TREE = ["train/happy/Training_1.png", "test/sad/PublicTest_2.png", "test/sad/Pri
 
 
 def assert_same(found, expected):
-    for field in ("images", "labels", "splits", "rows"):
+    for field in ("images", "labels", "splits", "ids"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
     if expected.official is not None:
         for field in ("rows", "splits", "sure"):
@@ -118,9 +118,9 @@ def test_class_folders(tmp_path, tree, name, wrapped):
         top = tree.rename(tmp_path / "outer/images/tree").parents[1]
     (top / "labels.csv").write_text("a table that is not the data\n")
     faces = read(pack(tmp_path / name, top) if name else top)
-    assert faces.rows.tolist() == ["test/sad/PrivateTest_3.png", "test/sad/PublicTest_2.png", TREE[0]]
+    assert faces.ids.tolist() == ["test/sad/PrivateTest_3.png", "test/sad/PublicTest_2.png", TREE[0]]
     assert faces.splits.tolist() == [TEST, VAL, TRAIN]
-    for row, image in zip(faces.rows, faces.images, strict=True):
+    for row, image in zip(faces.ids, faces.images, strict=True):
         noise = np.random.default_rng(TREE.index(row)).integers(0, 256, (48, 48), np.uint8)
         np.testing.assert_array_equal(image, noise)
 
@@ -292,6 +292,6 @@ def test_the_real_rows(fer2013_zip):
     found = faces.official
     assert found.sure.all()
     assert (found.splits == faces.splits).all()
-    assert found.rows.tolist() == [int(Path(name).stem.rpartition("_")[2]) for name in faces.rows]
+    assert found.rows.tolist() == [int(Path(name).stem.rpartition("_")[2]) for name in faces.ids]
     again = read(fer2013_zip)
     assert_same(again, faces)

@@ -20,7 +20,7 @@ def faces() -> Faces:
 
 
 def same(a: Faces, b: Faces) -> bool:
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("images", "labels", "splits", "rows"))
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("images", "labels", "splits", "ids"))
 
 
 def test_order_names_and_types(faces: Faces) -> None:
@@ -28,10 +28,10 @@ def test_order_names_and_types(faces: Faces) -> None:
     assert faces.labels.dtype == np.int64
     assert faces.splits.dtype == np.int8
     assert faces.splits.tolist() == [TRAIN] * 1400 + [VAL] * 140 + [TEST] * 700
-    assert faces.rows[0] == "synthetic_train_000000"
-    assert faces.rows[1400] == "synthetic_val_000000"
-    assert faces.rows[-1] == "synthetic_test_000699"
-    assert len(np.unique(faces.rows)) == len(faces)
+    assert faces.ids[0] == "synthetic_train_000000"
+    assert faces.ids[1400] == "synthetic_val_000000"
+    assert faces.ids[-1] == "synthetic_test_000699"
+    assert len(np.unique(faces.ids)) == len(faces)
 
 
 @pytest.mark.parametrize("count", [1, 69, 70, 71, 500])

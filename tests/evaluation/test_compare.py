@@ -81,6 +81,6 @@ def test_predictions_are_read_by_split_in_the_order_of_rows(tmp_path: Path) -> N
     lines = ["split,row,target,prediction,happy,sad", "test,b,sad,sad,0.1,0.9", "val,x,sad,sad,0,1"]
     file.write_text("\n".join([*lines, "test,a,happy,sad,0.4,0.6"]) + "\n")
     found = read_answers(file, "test")
-    assert found.rows.tolist() == ["a", "b"]
+    assert found.ids.tolist() == ["a", "b"]
     assert found.right.tolist() == [False, True]
-    assert Answers.join([found, read_answers(file, "val")]).rows.tolist() == ["a", "b", "x"]
+    assert Answers.join([found, read_answers(file, "val")]).ids.tolist() == ["a", "b", "x"]

@@ -1,13 +1,15 @@
-"""Metrics agree with scikit-learn, and their bootstrap intervals cover what they should."""
+"""Metrics agree with scikit-learn and torchmetrics, and their bootstrap intervals cover what they should."""
 
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from torchmetrics.functional.classification import multiclass_f1_score, multiclass_precision, multiclass_recall
 
-from fer.evaluation.bootstrap import _metrics, _summands, bootstrap, interval95
+from fer.evaluation.bootstrap import bootstrap, interval95, measure
 from fer.evaluation.metrics import FEWEST_CALLS, choose_thresholds, compute_metrics, judge_thresholds
 
+TORCHMETRICS = {"f1": multiclass_f1_score, "precision": multiclass_precision, "recall": multiclass_recall}
 CLASSES = ("angry", "happy", "sad", "neutral")
 
 
@@ -42,6 +44,8 @@ def test_metrics_agree_with_scikit_learn(ties: bool) -> None:
         expected[f"weighted_{name}"] = score(t, predicted, average="weighted")
         for label, value in zip(CLASSES, score(t, predicted, average=None), strict=True):
             assert metrics["per_class"][label][name] == pytest.approx(value, abs=1e-6)
+        of_training = TORCHMETRICS[name](probabilities, targets, 4)
+        assert metrics[name] == pytest.approx(float(of_training), abs=1e-6)
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, abs=1e-6), name
     assert metrics["confusion_matrix"] == sklearn.metrics.confusion_matrix(t, predicted).tolist()
@@ -134,7 +138,7 @@ def test_the_interval_covers() -> None:
     """Of intervals that claim 95 %, about 95 % hold the value that the classifier has on all images."""
     names = ("accuracy", "f1", "loss", "auroc")
     probabilities, targets = (tensor.numpy() for tensor in draw(200_000, seed=99))
-    truth = {name: values[0] for name, values in _on_all(probabilities, targets).items()}
+    truth = measure(probabilities, targets)
     rng = np.random.default_rng(0)
     held = dict.fromkeys(names, 0)
     trials = 200
@@ -146,12 +150,6 @@ def test_the_interval_covers() -> None:
             held[name] += low <= truth[name] <= high
     # 95 % of 200 are 190; three standard deviations of that count are 9, and small samples cover a little less.
     assert all(178 <= count <= 199 for count in held.values()), held
-
-
-def _on_all(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """The bootstrap's own metrics with every image drawn once."""
-    weights = np.ones((1, len(targets)), np.float32)
-    return _metrics(weights, _summands(probabilities, targets), probabilities, targets)
 
 
 def test_the_interval_depends_on_the_seed_alone() -> None:

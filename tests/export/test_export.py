@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fer.checkpoint import load_network
+from fer.checkpoint import ForeignSpec, load_network
 from fer.commands.export import main
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
@@ -22,6 +22,7 @@ from fer.export.check import Comparison
 from fer.export.run import export
 from fer.inference.predictor import Predictor
 from fer.inference.runtimes import import_onnxruntime
+from fer.models import create
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.export import ExportSettings
 
@@ -171,6 +172,20 @@ def test_8_bits_keep_the_labels(copy, capsys):
         weight, scale, _ = (tensors[name] for name in node.input)
         assert weight.data_type == onnx.TensorProto.INT8
         assert list(scale.dims) == [weight.dims[0]]  # a scale for each output channel
+
+
+def test_a_checkpoint_of_another_project_is_exported_as_infer_takes_it(tmp_path):
+    torch.manual_seed(0)
+    theirs = tmp_path / "theirs.pth"
+    state = create("test_resnet", 3, 48, channels=3).state_dict()
+    torch.save({f"net.{key}": tensor for key, tensor in state.items()}, theirs)
+    words = ["model.name=test_resnet", "model.channels=3", "model.mean=0.5", "classes=[sad,happy,angry]"]
+    assert main([f"ckpt={theirs}", *words]) == 0
+    foreign = ForeignSpec("test_resnet", ("sad", "happy", "angry"), channels=3, mean=(0.5,))
+    network = load_network(theirs, foreign=foreign)
+    exported = Predictor.load(tmp_path / "theirs.onnx", threads=1)
+    assert exported.classes == foreign.classes
+    assert np.abs(exported.probabilities(NOISE[:, 0]) - Predictor(network).probabilities(NOISE[:, 0])).max() < 1e-4
 
 
 def test_a_small_copy_only_predicts(copy):
@@ -360,6 +375,7 @@ def test_a_missing_tool_is_named_with_the_command(copy, monkeypatch, missing):
         (["ckpt=a", "precision=fp16"], ["precision=fp16: there is fp32, int8; did you mean fp32?"]),
         (["ckpt=a", "precision=int8"], ["precision=int8 needs data=PATH"]),
         (["ckpt=a", "classes=4"], ["classes needs format=ckpt", "classes needs data=PATH"]),
+        (["ckpt=a", "model.name=cnn", "format=ckpt", "output=b.ckpt"], ["model.name= is for format=onnx"]),
         (["ckpt=a", "classes=[happy]"], ["classes=[happy]: needs at least two emotions"]),
         (["ckpt=a", "force=maybe", "onnx"], ["'onnx' cannot be read", "force=maybe: it must be true or false"]),
         (["ckpt=a", "output=a.xml", "format=onnx"], ["output=a.xml: the file of format=onnx ends in .onnx"]),
