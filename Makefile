@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-# A small network on drawn faces, in one to two minutes.
+# A small network on drawn faces, in about a minute.
 demo: setup
 	$(BIN)/python train.py experiment=demo
 

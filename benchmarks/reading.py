@@ -101,7 +101,7 @@ def main() -> None:
         assert theirs["rows"] == first["rows"] == second["rows"]
         size = csv.stat().st_size / 1e6
         pictures, parquet = write_pictures(csv, Path(folder) / "pictures")
-        forms = {"torchvision.datasets.ImageFolder with Grayscale": measure(IMAGE_FOLDER, ROOT=str(pictures))}
+        forms = {"ImageFolder, Grayscale": measure(IMAGE_FOLDER, ROOT=str(pictures))}
         forms["read(), class folders"] = measure(PICTURES, ROOT=str(pictures))
         forms["read(), parquet"] = measure(PICTURES, ROOT=str(parquet))
 
