@@ -713,4 +713,5 @@ def _print_files(run_dir: Path, members: Sequence[_Member]) -> None:
         *(("checkpoint", member.path) for member in members),
         ("numbers", run_dir / rundir.METRICS),
     ):
-        console.print(f"{what:<11}{where}", soft_wrap=True, highlight=False, markup=False)
+        here = where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
+        console.print(f"{what:<11}{here}", soft_wrap=True, highlight=False, markup=False)
