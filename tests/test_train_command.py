@@ -40,8 +40,14 @@ def test_a_run_is_one_directory_with_everything_in_it(command: Command, tmp_path
     report = json.loads((run / "metrics.json").read_text())
     assert report["classes"] == ["angry", "happy", "sad", "neutral"]
     assert report["test"]["images"] == 40
-    for word in ("accuracy", "precision", "recall", "neutral", str(run)):
+    for word in ("accuracy", "precision", "recall", "neutral"):
         assert word in finished.stdout
+    where = run.relative_to(tmp_path)
+    assert finished.stdout.splitlines()[-3:] == [
+        f"report     {where / 'report.html'}",
+        f"checkpoint {where / 'checkpoints' / 'best.ckpt'}",
+        f"numbers    {where / 'metrics.json'}",
+    ]
 
     tested = command("mode=test", f"ckpt={run / 'checkpoints' / 'best.ckpt'}")
     assert tested.returncode == 0, tested.stderr
