@@ -1,6 +1,7 @@
 import gzip
 import lzma
 import os
+import shutil
 import tarfile
 import tracemalloc
 import zipfile
@@ -184,3 +185,26 @@ def test_a_file_that_unfolds_to_more_than_memory_holds_is_refused(
         read(tmp_path / "a.csv.gz", use_cache=False)
     assert tracemalloc.get_traced_memory()[1] < 8 << 20
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", ["folder", "a.tar", "a.tar.gz", "a.zip"])
+def test_batches_hold_all_files_whole_links_too(tmp_path: Path, form: str) -> None:
+    """A link in a .tar has no size of its own, and its file is read all the same."""
+    top = tmp_path / "folder"
+    top.mkdir()
+    (top / "a.png").write_bytes(bytes(5000))
+    os.link(top / "a.png", top / "b.png")
+    (top / "c.png").write_bytes(b"c")
+    path = tmp_path / form
+    if form.startswith("a.tar"):
+        with tarfile.open(path, "w:gz" if form.endswith("gz") else "w") as tar:
+            tar.add(top, ".")
+    elif form == "a.zip":
+        shutil.make_archive(str(tmp_path / "a"), "zip", top)
+    container = open_container(path)
+    assert container is not None
+    with container:
+        batches = [batch() for batch in container.batches(["c.png", "a.png", "b.png"], 2)]
+    assert [len(batch) for batch in batches] == [2, 1]
+    found = {name: len(content) for batch in batches for name, content in batch}
+    assert found == {"a.png": 5000, "b.png": 5000, "c.png": 1}
