@@ -119,7 +119,7 @@ def use_huge_pages() -> None:
     """Keeps the memory of this process's tensors, in pages of 2 MB, instead of giving it back after every layer.
 
     Each batch of a training on the CPU needs a gigabyte for its features. Asked for so much, glibc has the system map
-    it anew each time, in pages of 4 KB that are cleared one by one: a quarter of a step's time. Nothing changes where
+    it anew each time, in pages of 4 KB that are cleared one by one: a fifth of a step's time. Nothing changes where
     there is no glibc, no memory to spare, or where the system forbids huge pages.
     """
     if sys.platform != "linux":

@@ -66,8 +66,9 @@ def measure_robustness(
             of_members = answer(corrupt(faces, name, severity))
             probabilities = _mean(of_members)
             given, true = probabilities.double().numpy(), targets.numpy()
-            found["accuracy"].append(_accuracy(probabilities, targets))
-            found["f1"].append(float(measure(given, true)["f1"]))
+            scores = measure(given, true)
+            found["accuracy"].append(float(scores["accuracy"]))
+            found["f1"].append(float(scores["f1"]))
             found["ece"].append(calibration_error(*answers(given, true)))
             found["changed"].append(float((probabilities.argmax(dim=1) != usual).double().mean()))
             for accuracies, own in zip(by_member, of_members, strict=True):

@@ -34,13 +34,13 @@ def export(settings: ExportSettings) -> Path:
         UserError: something is missing or cannot be used, or the file disagrees with the checkpoint; what was at its
             place before is untouched then.
     """
+    classes = None if settings.classes is None else resolve_classes(settings.classes)
     if settings.format == "ckpt":
-        return _small_copy(settings)
+        return _small_copy(settings, classes)
     _need_tools()
     ckpt = find_checkpoint(settings.ckpt)
     if ckpt.suffix.lower() == _SUFFIX:
         raise UserError(f"ckpt={ckpt} is an exported file already; give the checkpoint that it was made of")
-    classes = None if settings.classes is None else resolve_classes(settings.classes)
     network = load_network(ckpt, foreign=foreign_spec(settings.model, classes))
     spec = network.spec
     stem = ckpt.stem if settings.precision == "fp32" else f"{ckpt.stem}_{settings.precision}"
@@ -78,13 +78,12 @@ def export(settings: ExportSettings) -> Path:
     return output
 
 
-def _small_copy(settings: ExportSettings) -> Path:
+def _small_copy(settings: ExportSettings, classes: tuple[str, ...] | None) -> Path:
     """A checkpoint without training state, in half precision."""
     output = Path(str(settings.output)).expanduser()
     ckpt = find_checkpoint(settings.ckpt)
     with _workplace(output) as folder, _no_space_in_words(output):
         if settings.data is not None:
-            classes = None if settings.classes is None else resolve_classes(settings.classes)
             ckpt = recalibrate(ckpt, classes, settings.data, folder / "calibrated.ckpt")
         write_slim(ckpt, output)
     _say(Console(), f"Written: {output}")

@@ -206,6 +206,7 @@ def run(space_file: Path, words: Sequence[str], trials: int) -> None:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     machine.quieten()
+    machine.use_huge_pages()
     space = read_space(space_file)
     for key, among in space.items():  # both ends of every range, before the first trial
         for value in among.get("choices", [among.get("low"), among.get("high")]):

@@ -32,7 +32,7 @@ class OfPictures(CSVLogger):
 class OfFiles(OfPictures):
     """Keeps files as MLflow's client does."""
 
-    log_image = property()  # type: ignore[assignment]
+    log_image = property()  # type: ignore[assignment]  # `hasattr` says no, as of MLflow's logger
     run_id = "r1"
 
     @property
