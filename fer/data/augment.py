@@ -9,9 +9,21 @@ import math
 import torch
 from torch import Tensor, nn
 
+# The quantisation table of luminance of the JPEG standard (ITU-T T.81, table K.1), at quality 50.
+_QUANTISATION = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+
 
 class Augment(nn.Module):
-    """Flip, rotation, scale, translation, brightness, contrast and random erasing, drawn anew for every face.
+    """Flip, rotation, scale, translation, brightness, contrast, degradation and erasing, drawn anew for every face.
 
     Args:
         flip: probability of a mirror image.
@@ -20,6 +32,7 @@ class Augment(nn.Module):
         translate: largest shift, as a fraction of the side, along each axis.
         brightness: largest change of gray value, as a fraction of 255.
         contrast: largest change of contrast, as a fraction.
+        degrade: probability of each step of a bad camera: blur or lower resolution, noise, JPEG.
         erase: probability that a rectangle is painted over (Zhong et al., arXiv 1708.04896).
         erase_area: smallest and largest area of that rectangle, as a fraction of the face.
     """
@@ -32,6 +45,7 @@ class Augment(nn.Module):
         translate: float = 0.08,
         brightness: float = 0.1,
         contrast: float = 0.1,
+        degrade: float = 0.0,
         erase: float = 0.4,
         erase_area: tuple[float, float] = (0.02, 0.2),
     ) -> None:
@@ -42,6 +56,7 @@ class Augment(nn.Module):
         self.translate = translate
         self.brightness = brightness
         self.contrast = contrast
+        self.degrade = degrade
         self.erase = erase
         self.erase_area = tuple(erase_area)
 
@@ -50,6 +65,10 @@ class Augment(nn.Module):
         """uint8 faces (B, 1, H, W) to float32 faces of the same shape, gray values 0 to 255, on the same device."""
         pixels = self._move(faces.float())
         pixels = self._light(pixels)
+        if self.degrade:
+            pixels = self._soften(pixels)
+            pixels = self._grain(pixels)
+            pixels = self._compress(pixels)
         return self._erase(pixels)
 
     def _uniform(self, like: Tensor, low: float, high: float) -> Tensor:
@@ -79,6 +98,57 @@ class Augment(nn.Module):
         offset = 255 * self._uniform(pixels, -self.brightness, self.brightness).view(-1, 1, 1, 1)
         mean = pixels.mean(dim=(2, 3), keepdim=True)
         return ((pixels - mean) * gain + mean + offset).clamp_(0, 255)
+
+    def _chosen(self, pixels: Tensor) -> Tensor:
+        """The faces that a step of the bad camera happens to, bool (B,)."""
+        return self._uniform(pixels, 0, 1) < self.degrade
+
+    def _soften(self, pixels: Tensor) -> Tensor:
+        """Half of the chosen are blurred (sigma up to 2 pixels of 48), half reduced (to 12 to 36 pixels) and enlarged.
+
+        Both are separable and linear: each face is multiplied from either side by one matrix (S, S) of its own.
+        """
+        size = pixels.shape[-1]
+        centres = torch.arange(size, device=pixels.device) + 0.5
+        between = centres[:, None] - centres
+        sigma = self._uniform(pixels, 0.4, 2.0).view(-1, 1, 1) * size / 48
+        blurred = torch.softmax(-(between**2) / (2 * sigma**2), dim=2)
+        # Triangles as wide as a large pixel, to reduce and to enlarge again: the bilinear filter of torchvision.
+        pitch = 48 / self._uniform(pixels, 12.0, 36.0).view(-1, 1, 1)
+        large = centres[None, :, None] * pitch
+        triangles = (1 - (centres - large).abs() / pitch).clamp(min=0) * (large < size)  # (B, large pixel, pixel)
+        reduce = triangles / triangles.sum(dim=2, keepdim=True).clamp(min=1e-6)
+        enlarge = (triangles / triangles.sum(dim=1, keepdim=True).clamp(min=1e-6)).transpose(1, 2)
+        coarse = (self._uniform(pixels, 0, 1) < 0.5).view(-1, 1, 1)
+        soft = torch.where(coarse, enlarge @ reduce, blurred)
+        sharp = torch.eye(size, device=pixels.device)
+        matrix = torch.where(self._chosen(pixels).view(-1, 1, 1), soft, sharp).unsqueeze(1)
+        return matrix @ pixels @ matrix.transpose(2, 3)
+
+    def _grain(self, pixels: Tensor) -> Tensor:
+        """Noise of a sensor: a variance that is constant, and one that grows with the light (Foi et al. 2008)."""
+        constant = self._uniform(pixels, 0, 0.05).view(-1, 1, 1, 1) ** 2
+        by_light = self._uniform(pixels, 0, 0.02).view(-1, 1, 1, 1)  # of 50 photons for a white pixel at most
+        deviation = 255 * torch.sqrt(constant + by_light * pixels.clamp(0, 255) / 255)
+        noisy = (pixels + deviation * torch.randn_like(pixels)).clamp_(0, 255)
+        return torch.where(self._chosen(pixels).view(-1, 1, 1, 1), noisy, pixels)
+
+    def _compress(self, pixels: Tensor) -> Tensor:
+        """JPEG of quality 10 to 60 but for its lossless part: the cosine transform of 8x8 blocks, rounded."""
+        height, width = pixels.shape[-2:]
+        padded = nn.functional.pad(pixels, [0, -width % 8, 0, -height % 8], mode="replicate")
+        blocks = (padded - 128).unfold(2, 8, 8).unfold(3, 8, 8)  # (B, 1, rows, columns, 8, 8)
+        step = torch.arange(8, device=pixels.device)
+        cosines = torch.cos(math.pi / 8 * step[:, None] * (step + 0.5)) / 2
+        cosines[0] /= math.sqrt(2)
+        quality = self._uniform(pixels, 10, 60).view(-1, 1, 1)
+        percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)  # libjpeg's meaning of quality
+        table = torch.tensor(_QUANTISATION, device=pixels.device, dtype=torch.float32)
+        table = torch.floor((table * percent + 50) / 100).clamp(1, 255)[:, None, None, None]
+        rounded = torch.round(cosines @ blocks @ cosines.T / table) * table
+        decoded = (cosines.T @ rounded @ cosines + 128).clamp_(0, 255)
+        rows = decoded.transpose(3, 4).reshape(padded.shape)
+        return torch.where(self._chosen(pixels).view(-1, 1, 1, 1), rows[..., :height, :width], pixels)
 
     def _erase(self, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[-2:]

@@ -53,6 +53,7 @@ class AugmentSettings(Settings):
     translate: Real = setting(0.08, "largest shift, as a fraction of the side", ge=0, le=1)
     brightness: Real = setting(0.1, "largest change of gray value, as a fraction of the range", ge=0, le=1)
     contrast: Real = setting(0.1, "largest change of contrast, as a fraction", ge=0, le=1)
+    degrade: Real = setting(0.0, "probability of each: blur or lower resolution, noise, JPEG", ge=0, le=1)
     erase: Real = setting(0.4, "probability of a painted rectangle", ge=0, le=1)
     erase_area: Annotated[tuple[Share, Share], AfterValidator(_rising)] = setting(
         (0.02, 0.2), "smallest and largest area of that rectangle, as fractions of the face"

@@ -1,3 +1,5 @@
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +90,72 @@ def test_erasing_paints_one_rectangle_of_the_asked_area() -> None:
     # A rectangle: its pixels are its rows times its columns.
     boxes = erased.any(-1).sum((1, 2)) * erased.any(-2).sum((1, 2))
     assert torch.equal(boxes, erased.sum((1, 2, 3)))
+
+
+def detail(faces: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference between neighbouring pixels, of each face."""
+    return faces.float().diff(dim=-1).square().mean((1, 2, 3))
+
+
+class TestDegradation:
+    @pytest.fixture
+    def sharp(self) -> torch.Tensor:
+        noise = torch.rand(400, 1, 49, 49, generator=torch.Generator().manual_seed(0)) * 255
+        return torch.nn.functional.avg_pool2d(noise, 2, 1).to(torch.uint8)
+
+    def test_so_many_faces_are_degraded(self, sharp):
+        torch.manual_seed(0)
+        changed = (Augment(**{**OFF, "degrade": 0.2})(sharp) - sharp.float()).abs().amax((1, 2, 3)) > 0.5
+        assert float(changed.float().mean()) == pytest.approx(1 - 0.8**3, abs=0.06)
+
+    def test_blur_and_lower_resolution_take_detail_and_keep_the_mean(self, sharp):
+        torch.manual_seed(0)
+        augment = Augment(**{**OFF, "degrade": 1.0})
+        soft = augment._soften(sharp.float())
+        assert (detail(soft) < detail(sharp)).all()
+        assert torch.allclose(soft.mean((2, 3)), sharp.float().mean((2, 3)), atol=6)
+        flat = torch.full((64, 1, 48, 48), 90.0)
+        assert torch.allclose(augment._soften(flat), flat, atol=0.01)
+
+    @pytest.mark.parametrize(("pixels", "size"), [(12, 48), (24, 48), (48, 96)])
+    def test_lower_resolution_is_that_of_torchvision(self, sharp, pixels, size, monkeypatch):
+        from torchvision.transforms.v2 import functional
+
+        faces = functional.resize(sharp[:8].float(), [size, size])
+        # Coarse (0 < 0.5), of `pixels` pixels of the face's own side.
+        monkeypatch.setattr(
+            Augment,
+            "_uniform",
+            lambda self, like, low, high: torch.full((len(like),), {12.0: pixels * 48 / size}.get(low, 0.0)),
+        )
+        soft = Augment(**{**OFF, "degrade": 1.0})._soften(faces)
+        wanted = functional.resize(functional.resize(faces, [pixels, pixels], antialias=True), [size, size])
+        assert float((soft - wanted).abs().max()) < 0.1
+
+    def test_noise_grows_with_the_light(self):
+        torch.manual_seed(0)
+        augment = Augment(**{**OFF, "degrade": 1.0})
+        dark, light = (
+            augment._grain(torch.full((300, 1, 48, 48), gray)).std((1, 2, 3)).mean() for gray in (40.0, 160.0)
+        )
+        assert float(dark) > 8
+        assert float(light) > 1.3 * float(dark)
+
+    @pytest.mark.parametrize("size", [48, 50])
+    def test_compression_is_that_of_a_jpeg_library(self, sharp, size, monkeypatch):
+        faces = sharp[:20, :, :size, :size] if size <= 48 else torch.nn.functional.pad(sharp[:20], [0, 2, 0, 2])
+        smooth = torch.nn.functional.avg_pool2d(faces.float(), 5, 1, 2).round()
+        for quality in (12, 30, 55):
+            monkeypatch.setattr(
+                Augment,
+                "_uniform",
+                lambda self, like, low, high, q=quality: torch.full((len(like),), float(q if low else 0)),
+            )
+            ours = Augment(**{**OFF, "degrade": 1.0})._compress(smooth)
+            for face, compressed in zip(smooth[:, 0].numpy().astype(np.uint8), ours[:, 0].numpy(), strict=True):
+                encoded = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+                decoded = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+                assert np.abs(decoded - compressed)[:40, :40].mean() < 1  # gray value: rounding inside the library
 
 
 def test_mixup_blends_faces_and_targets_alike() -> None:

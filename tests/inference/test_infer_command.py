@@ -275,7 +275,7 @@ class TestOnAScreen:
         server.stdout.close()
 
     def test_a_video_is_shown_until_q_is_pressed(self, screen, checkpoint, tmp_path):
-        write_clip(tmp_path / "clip.mp4", 1500)  # 50 seconds: it does not end by itself
+        write_clip(tmp_path / "clip.mp4", 2700)  # 90 seconds: it does not end by itself
         arguments = ["mode=video", "source=clip.mp4", f"ckpt={checkpoint}", "detector=none"]
         with subprocess.Popen(
             [sys.executable, str(ROOT / "infer.py"), *arguments],
@@ -286,15 +286,16 @@ class TestOnAScreen:
         ) as process:
             window = ["xdotool", "search", "--name", "clip.mp4"]
             pictures: list[np.ndarray] = []
-            end, patience = time.monotonic() + 40, time.monotonic() + 12
+            end, patience = time.monotonic() + 60, time.monotonic() + 12
             while time.monotonic() < end and process.poll() is None:
-                if not pictures and time.monotonic() > patience:  # see `shown` in test_window.py
+                if time.monotonic() > patience:  # see `shown` in test_window.py; it may have painted an empty window
                     for command in ("windowunmap", "windowmap"):
                         subprocess.run([*window, command], check=False, capture_output=True)
-                    patience = end
+                    patience = time.monotonic() + 12
                 picture = np.asarray(ImageGrab.grab(xdisplay=screen))
                 if picture.max() > 0 and not any(np.array_equal(picture, other) for other in pictures):
                     pictures.append(picture)
+                    patience = time.monotonic() + 12
                 if len(pictures) == 3:  # it moves
                     break
                 time.sleep(0.1)
