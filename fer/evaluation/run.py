@@ -40,7 +40,7 @@ from fer.evaluation.grad_cam import grad_cam
 from fer.evaluation.groups import FEWEST, measure_groups
 from fer.evaluation.metrics import HEADLINE, choose_thresholds, compute_metrics, judge_thresholds
 from fer.evaluation.other_data import faces_of_training, keep_classes
-from fer.evaluation.robustness import choose_faces, measure_robustness
+from fer.evaluation.robustness import choose_faces, mean_corruption_error, measure_robustness
 from fer.files import cell, write_whole
 from fer.labels import ALL_EMOTIONS, subset_name
 from fer.models.network import EmotionNetwork
@@ -335,12 +335,14 @@ def _robustness(
     settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule, outcome: _Outcome
 ) -> dict[str, Any]:
     """`measure_robustness` on the reported split."""
+    faces, targets = datamodule.tensors(outcome.split)
     found = measure_robustness(
         [(member.network, member.temperature) for member in members],
-        *choose_faces(*datamodule.tensors(outcome.split), settings.robustness_faces),
+        *choose_faces(faces, targets, settings.robustness_faces),
         trainer=settings.trainer,
         tta=settings.tta,
     )
+    found["mce"] = mean_corruption_error(found, faces, datamodule.classes)
     for member, own in zip(members, found.get("members", []), strict=False):
         own["path"] = str(member.path)
     return found
@@ -644,11 +646,16 @@ def _write_predictions(file: Path, datamodule: FER2013DataModule, outcomes: dict
 def _log_outcome(logger: RunLogger, settings: TrainSettings, report: dict[str, Any], step: int) -> None:
     """Fills TensorBoard's HParams tab: what may be varied, by the names of the settings, and what came out."""
     data, optim = settings.data, settings.optim
-    chosen = {
+    chosen = {  # TensorBoard shows the first five columns at first
+        "model.name": settings.model.name,
+        "data.classes": subset_name(report["classes"]),
+        "optim.optimizer": str(optim.optimizer.get("_target_")).rpartition(".")[2],
+        "optim.lr": optim.lr,
+        "trainer.max_epochs": settings.trainer.get("max_epochs", -1),
+        "seed": settings.seed,
         "data.augment": data.augment is not None,
         "data.balance": data.balance,
         "data.batch_size": data.batch_size,
-        "data.classes": subset_name(report["classes"]),
         "data.exclude": data.exclude is not None,
         "data.fold": -1 if data.folds is None else data.fold,
         "data.labels": data.labels,
@@ -656,13 +663,8 @@ def _log_outcome(logger: RunLogger, settings: TrainSettings, report: dict[str, A
         "data.split": data.split,
         "ema": settings.ema or 0.0,
         "label_smoothing": settings.label_smoothing,
-        "model.name": settings.model.name,
-        "optim.lr": optim.lr,
-        "optim.optimizer": str(optim.optimizer.get("_target_")).rpartition(".")[2],
         "optim.schedule": optim.schedule,
         "optim.weight_decay": optim.weight_decay,
-        "seed": settings.seed,
-        "trainer.max_epochs": settings.trainer.get("max_epochs", -1),
         "tta": settings.tta,
     }
     names = {"test": ["accuracy"], "val": [*HEADLINE, "loss"]}

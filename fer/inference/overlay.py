@@ -164,13 +164,19 @@ def _label(prediction: Prediction) -> str:
 
 
 def _place_of_label(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> _Rect | None:
-    """Over the box, or under it, or inside: where it covers least of other faces and labels, and of its own face."""
+    """Over the box, under it, inside or beside it: where it covers least of other faces and labels, and of its own."""
     width, height = _block_size([_label(face.prediction)], face.font)
     edge = _line_width(canvas) // 2 + 1
     left, top, right, bottom = face.rect
+    # At the box's left or right edge, or past it by up to half of the box or of the label.
+    past = min(width, right - left) // 2
+    first, last = left - edge, right + edge - width
+    lefts = (first, last, *np.linspace(left - width + past, right - past, 7).round().astype(int).tolist())
     tops = (top - height - edge, bottom + edge, top + edge, bottom - height - edge)
-    lefts = tuple(max(0, min(x, canvas.shape[1] - width)) for x in (left - edge, right + edge - width))
-    places = [(x, y, x + width, y + height) for y in tops for x in lefts if 0 <= y <= canvas.shape[0] - height]
+    corners = [(max(0, min(x, canvas.shape[1] - width)), y) for y in tops for x in lefts]
+    corners += [(x, y) for x in (right + edge, left - edge - width) for y in (top, bottom - height)]
+    inside = ((x, y) for x, y in corners if 0 <= x <= canvas.shape[1] - width and 0 <= y <= canvas.shape[0] - height)
+    places = [(x, y, x + width, y + height) for x, y in inside]
 
     def covered(place: _Rect) -> int:
         return sum(_overlap(place, other) * (1 if other is face.rect else 2) for other in taken)

@@ -80,6 +80,7 @@ def metrics() -> dict[str, Any]:
             "corruptions": {"jpeg": corruption},
             "clean_accuracy": 0.713,
             "mean_accuracy": 0.565,
+            "mce": 0.87,
             "digest": "20c48649fbf44151",
         },
     }
@@ -115,6 +116,7 @@ def test_the_numbers_are_those_of_the_report(metrics: dict[str, Any]) -> None:
         "Epoch 70 of `train.py experiment=best_7` (version 0.2.0, commit c0ffeec0ffee, seed 3).",
         "| jpeg | JPEG quality: 40, 25, 15, 10, 5 | 60.0% | 50.0% | 40.0% | 30.0% | 20.0% |",
         "`20c48649fbf44151`",
+        "Mean corruption error 0.870 (`cnn_7class` has 1).",
         r"young over o\|d by 21.0% (10.0% to 30.0%)",
         "Weakest class: sad, of which 57%",
         "lean to the good side",

@@ -1,5 +1,6 @@
 """What is measured on corrupted faces agrees with a plain loop, for one network and for several."""
 
+import json
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from fer.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, digest
 from fer.data.faces import VAL
 from fer.data.reader import read
 from fer.data.synthetic import make_faces
-from fer.evaluation.robustness import choose_faces, measure_robustness
+from fer.evaluation.robustness import _REFERENCE, choose_faces, digest_of, mean_corruption_error, measure_robustness
 from fer.labels import EMOTIONS
 from fer.models.network import EmotionNetwork, NetworkSpec
 
@@ -49,7 +50,6 @@ def test_the_numbers_are_those_of_a_plain_loop(drawn: tuple[torch.Tensor, torch.
     found = measure_robustness([(tested, 2.0)], faces, targets)
     assert list(found["corruptions"]) == list(SOME)
     assert found["digest"] == digest()
-    assert found["mce"] is None
     assert "members" not in found
     with torch.inference_mode():
         clean = tested(faces).argmax(dim=1)
@@ -112,3 +112,31 @@ def test_the_packaged_network_loses_under_every_corruption() -> None:
     clean = accuracy(faces)
     for name in CORRUPTIONS:
         assert clean - accuracy(corrupt(faces, name, 5)) >= 0.02, name
+
+
+def test_the_mean_corruption_error_is_relative_to_the_reference_on_its_own_faces(
+    drawn: tuple[torch.Tensor, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces, _ = drawn
+    accuracy = {"defocus": [0.8, 0.6, 0.5, 0.4, 0.2], "shift": [0.9] * 5}
+    reference = {"classes": list(EMOTIONS), "faces": digest_of(faces), "digest": digest(), "accuracy": accuracy}
+    (tmp_path / "reference.json").write_text(json.dumps(reference))
+    monkeypatch.setattr("fer.evaluation.robustness._REFERENCE", tmp_path / "reference.json")
+    half = {name: {"accuracy": [1 - (1 - value) / 2 for value in values]} for name, values in accuracy.items()}
+    worse = half | {"shift": {"accuracy": [0.8] * 5}}
+    for corruptions, expected in ((half, 0.5), (worse, (0.5 + 2) / 2)):
+        found = {"corruptions": corruptions, "digest": digest()}
+        assert mean_corruption_error(found, faces, EMOTIONS) == pytest.approx(expected)
+    assert mean_corruption_error({"corruptions": half, "digest": "older"}, faces, EMOTIONS) is None
+    assert mean_corruption_error({"corruptions": half, "digest": digest()}, faces[1:], EMOTIONS) is None
+    assert mean_corruption_error({"corruptions": half, "digest": digest()}, faces, EMOTIONS[:4]) is None
+
+
+def test_the_stored_reference_is_of_todays_corruptions() -> None:
+    reference = json.loads(_REFERENCE.read_text())
+    assert reference["digest"] == digest()
+    assert list(reference["accuracy"]) == list(CORRUPTIONS)
+    assert reference["classes"] == list(EMOTIONS)
+    assert all(
+        0.1 < value < reference["clean_accuracy"] + 0.02 for row in reference["accuracy"].values() for value in row
+    )

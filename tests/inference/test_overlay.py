@@ -93,6 +93,19 @@ def test_texts_do_not_cover_other_faces():
         assert (inner == 99).all()
 
 
+def test_labels_of_a_crowd_find_places_between_its_faces():
+    """The faces of a photograph of fifteen people on a narrow staircase, some of whom hide others."""
+    crowd = (
+        (166, 324, 72), (109, 562, 95), (407, 302, 68), (349, 428, 90), (557, 557, 106), (469, 171, 57), (290, 188, 58),
+        (288, 654, 86), (466, 256, 58), (228, 405, 79), (446, 122, 51), (278, 121, 51), (277, 258, 59), (458, 363, 80),
+        (387, 185, 46),
+    )  # fmt: skip
+    drawn = annotate(background(853, 1280, 90), [face((x, y, side, side)) for x, y, side in crowd])
+    for x, y, side in crowd:
+        inside = drawn[y + side // 4 : y + side - 5, x + 5 : x + side - 5, ::-1]  # under the strip, without the edge
+        assert (inside == EMOTION_COLORS["happy"]).all(axis=2).mean() < 0.15  # other boxes' edges
+
+
 @pytest.mark.parametrize("between", [0, 28, 60])
 def test_a_chart_in_a_crowd_becomes_a_strip_that_leaves_mouth_and_chin_free(between):
     tops = range(30, 400, 76 + between)
