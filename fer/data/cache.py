@@ -11,10 +11,11 @@ only when its key equals the key of the source as it is now. The key is a BLAKE2
 - the source code of the readers and Pillow's version, so that a corrected reader does not hand out what the old one
   read.
 
-A file is hashed again after reading, and an entry is written only when both keys agree; a directory's key is made of
-the very bytes that were read. What changed meanwhile is never stored under the wrong key. An entry is written beside
-its final name and moved there, so a reader sees a whole one or none; the CRC-32 that .npz keeps of each array catches
-damage on the disk. A damaged entry is ignored and replaced; a directory that cannot be written costs time, not the run.
+A file is hashed again after reading, and an entry is written only when both keys agree; the key of a directory, and of
+a parquet file, is made of the very bytes that were read. What changed meanwhile is never stored under the wrong key. An
+entry is written beside its final name and moved there, so a reader sees a whole one or none; the CRC-32 that .npz keeps
+of each array catches damage on the disk. A damaged entry is ignored and replaced; a directory that cannot be written
+costs time, not the run.
 
 Knows nothing of CSV columns, images or splits.
 """
@@ -63,7 +64,8 @@ def source_key(source: Path, how: object = None, known: Mapping[str, bytes] | No
     Args:
         source: a file or directory.
         how: the settings that decide what is read; their `repr` counts.
-        known: of a directory, digests of files that need not be read for it (`fer.data.container.Recorded`).
+        known: digests of files, by their name in a directory, that need not be read for it
+            (`fer.data.container.Recorded`).
 
     Raises:
         OSError: the source cannot be read.
@@ -72,15 +74,17 @@ def source_key(source: Path, how: object = None, known: Mapping[str, bytes] | No
     for module in _CODE:
         assert module.__file__ is not None
         digest.update(Path(module.__file__).read_bytes())
+    digests = dict(known or {})
     if source.is_file():
-        with source.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "blake2b").digest())
+        if source.name not in digests:
+            with source.open("rb") as file:
+                digests[source.name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).digest()
+        digest.update(digests[source.name])
         return digest.hexdigest()
     tree = open_container(source)
     assert tree is not None  # a directory
     names = sorted(name for name in tree.names if name.endswith("/") or _is_read(name))
     digest.update("\0".join(names).encode(errors="surrogateescape"))
-    digests = dict(known or {})
     for name, content in tree.read([name for name in names if not name.endswith("/") and name not in digests]):
         digests[name] = container.file_digest(content)
     for name in names:

@@ -20,6 +20,8 @@ from typing import IO, Protocol, Self, cast
 
 from fer.errors import UserError
 
+# A pipe that nobody writes to would be waited for. Windows translates line ends unless it is told not to.
+_HOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _MOST_BYTES = 256 << 20  # of one file: a picture or a table has a fraction; what unfolds to more is a trap
 
 
@@ -162,12 +164,15 @@ class _Directory:
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
-            # Twice as fast as pathlib. O_NONBLOCK: a pipe that nobody writes to would be waited for.
-            with open(f"{self._top}/{name}", "rb", buffering=0, opener=_at_once) as file:
-                status = os.fstat(file.fileno())
+            path = f"{self._top}/{name}"
+            descriptor = os.open(path, _HOW)  # in a third of the time of `open`
+            try:
+                status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
                     raise UserError(f"{self._top / name} is no file but a pipe or a device; take it away")
-                yield name, _whole(file, status.st_size, f"{self._top}/{name}")
+                yield name, _whole(partial(os.read, descriptor), status.st_size, path)
+            finally:
+                os.close(descriptor)
 
     def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
         remaining = iter(names)
@@ -202,7 +207,7 @@ class _Zip:
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
             with self.open(name) as file:
-                yield name, _whole(file, self._members[name].file_size, f"{self._path}: {name}")
+                yield name, _whole(file.read, self._members[name].file_size, f"{self._path}: {name}")
 
     def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
         return _at_hand(self.read(names), size)
@@ -253,7 +258,7 @@ class _Tar:
         for name in sorted(names, key=lambda name: self._members[name].offset):
             member = self._members[name]  # of a link, which has no size of its own, the other file is read
             with self.open(name) as file:
-                yield name, _whole(file, member.size if member.isreg() else _MOST_BYTES, f"{self._path}: {name}")
+                yield name, _whole(file.read, member.size if member.isreg() else _MOST_BYTES, f"{self._path}: {name}")
 
     def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
         return _at_hand(self.read(names), size)
@@ -265,17 +270,16 @@ def _at_hand(files: Iterator[tuple[str, bytes]], size: int) -> Iterator[Batch]:
         yield partial(tuple, batch)
 
 
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _whole(file: IO[bytes], size: int, name: str) -> bytes:
+def _whole(read: Callable[[int], bytes], size: int, name: str) -> bytes:
     """All of a file that says it has `size` bytes: Python sets aside as much memory as it is asked to read.
 
     Raises:
         UserError: it is larger than anything that belongs here, as a few kilobytes of zeros, compressed, can be.
     """
-    content = file.read(min(size, _MOST_BYTES) + 1)
+    most = min(size, _MOST_BYTES)
+    content = read(most + 1)
+    while 0 < len(content) < most and (more := read(most + 1 - len(content))):  # a disk behind a network
+        content += more
     if len(content) > _MOST_BYTES:
         raise UserError(f"{name} unfolds to more than {_MOST_BYTES >> 20} MB, more than a picture or a table has")
     return content

@@ -117,12 +117,19 @@ def _read(table: Any, file: str, source: str, size: int) -> tuple[Images, list[s
                 )
             yield row, content
 
-    faces = np.empty((table.metadata.num_rows, size, size), np.uint8)
+    said = table.metadata.num_rows
+    damaged = UserError(f"{source}: {file} does not hold the {said:,} rows that it promises; download it again")
+    try:
+        faces = np.empty((said, size, size), np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise damaged from error
     if broken := decode(batches(), faces):
         row = min(broken)
         raise UserError(
             f"{source}: {file}, row {row:,}, is no picture that can be read; download the data again"
         ) from broken[row]
+    if len(rows) != len(faces):
+        raise damaged
     return faces, labels, rows
 
 

@@ -92,8 +92,10 @@ def read(
         csv = _find_csv(tree, source, how.emotions) if tree else None
         source = source / csv if csv else source
 
-        # Nothing needs to be compared where there is no entry; a directory's key is then made of what is read anyway.
-        first = use_cache and source.is_dir() and not cache.has_entry(source)
+        # Where there is no entry nothing needs to be compared, and the key is made of what is read anyway; not of a CSV
+        # or an archive, which may be changed while they are read.
+        at_once = source.is_dir() or is_parquet(source.name)
+        first = use_cache and at_once and not cache.has_entry(source)
         key = cache.source_key(source, how) if use_cache and not first else ""
         found = cache.load(source, key, memory) if key else None
         if found is None:
@@ -101,7 +103,7 @@ def read(
             digests: dict[str, bytes] = {}
             found = _parse(source, how, digests)
             now = cache.source_key(source, how, digests) if use_cache else ""
-            if use_cache and (source.is_dir() or now == key):
+            if use_cache and (at_once or now == key):
                 key = now
                 cache.save(source, key, *found)
                 if found[0].images.nbytes > memory:
@@ -123,13 +125,14 @@ class _How:
 
 
 def _parse(source: Path, how: _How, digests: dict[str, bytes]) -> tuple[Faces, list[str]]:
-    """The faces, and what the user should be told; of a directory, `digests` gets the digests of what was read."""
+    """The faces, and what the user should be told; `digests` gets those of a directory's or a parquet file."""
     if source.name.lower().endswith(_PICKLES):
         raise _pickle_refused(source.name, source)
     if source.is_file() and is_parquet(source.name):
         folder = open_container(source.parent)
         assert folder is not None  # a directory
-        faces, notes = read_parquet(folder, [source.name], str(source), *dataclasses.astuple(how))
+        recorded = Recorded(folder, digests)
+        faces, notes = read_parquet(recorded, [source.name], str(source), *dataclasses.astuple(how))
         return dataclasses.replace(faces, official=find_official(faces)), notes
     container = open_container(source)
     if container is None:

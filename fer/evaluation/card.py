@@ -206,7 +206,9 @@ def _robustness(robustness: Mapping[str, Any] | None) -> str:
         shares = (f"{value:.1%}" for value in found["accuracy"])
         rows.append([name.replace("_", " "), f"{found['unit']}: {amounts}", *shares])
     count = next(iter(robustness["corruptions"].values()))["n"]
-    relative = "" if robustness["mce"] is None else f" Mean corruption error {robustness['mce']:.3f} (`cnn_7class` has 1)."
+    relative = (
+        "" if robustness["mce"] is None else f" Mean corruption error {robustness['mce']:.3f} (`cnn_7class` has 1)."
+    )
     return (
         f"Accuracy {robustness['clean_accuracy']:.1%} on {count:,} clean faces, {robustness['mean_accuracy']:.1%} in "
         f"the mean over {len(rows)} corruptions at five severities (digest `{robustness['digest']}`).{relative}\n\n"

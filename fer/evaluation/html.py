@@ -377,7 +377,7 @@ def _robustness(robustness: Mapping[str, Any]) -> list[Block]:
     )
     if robustness["mce"] is not None:
         note += (
-            f" Mean corruption error: {robustness['mce']:.3f}; the network of experiment=cnn_7class has 1, and a network "
+            f" Mean corruption error: {robustness['mce']:.3f}; the network of experiment=cnn_7class has 1, and one "
             "that errs half as often on corrupted faces 0.5."
         )
     return [Table(header, rows), Text(note)]

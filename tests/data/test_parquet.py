@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,20 @@ def test_a_parquet_of_something_else(tmp_path: Path) -> None:
     whole = (tmp_path / "cats.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
     assert "cut.parquet is no parquet file, or damaged" in message(tmp_path / "cut.parquet")
+
+
+@pytest.mark.parametrize("rows", [3, 10**14])  # a row of 2,304 bytes: more than there is memory
+def test_a_file_that_promises_more_rows_than_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    write(tmp_path / "two.parquet", {"image": pictures(2), "label": ["happy", "sad"]})
+
+    class Promising(parquet.ParquetFile):  # type: ignore[misc]
+        metadata = SimpleNamespace(num_rows=rows, num_row_groups=1)
+
+    monkeypatch.setattr(parquet, "ParquetFile", Promising)
+    with pytest.raises(UserError, match=f"two.parquet does not hold the {rows:,} rows that it promises"):
+        read(tmp_path / "two.parquet")
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
