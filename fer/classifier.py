@@ -36,17 +36,10 @@ class Distillation:
     Attributes:
         weight: that share, above 0 and up to 1; the labels have the rest.
         temperature: at which the answers were made, and the student's are compared with them.
-        ask: from the faces of a batch to answers, probabilities float (B, C); None where the last C columns of the
-            targets hold them.
     """
 
     weight: float
     temperature: float
-    ask: Callable[[Tensor], Tensor] | None = None
-
-    def answers(self, faces: Tensor, targets: Tensor, classes: int) -> Tensor:
-        """Those on the faces of a batch, float (B, classes)."""
-        return targets[:, -classes:] if self.ask is None else self.ask(faces)
 
     def loss(self, logits: Tensor, answers: Tensor) -> Tensor:
         """The mean divergence of the student's answers, at the temperature, from others."""
@@ -136,12 +129,12 @@ class EmotionClassifier(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of one augmented batch; targets are int64 (B,), or float (B, C) if soft or mixed.
 
-        With a second task 10 more columns follow, then with answers that were asked for before C more.
+        With a second task 10 more columns follow, then with distillation C more, the answers of others.
         """
         faces, targets = batch
         logits = self(faces)
         classes = logits.shape[1]
-        answers = None if self.distillation is None else self.distillation.answers(faces, targets, classes)
+        answers = None if self.distillation is None else targets[:, -classes:]
         votes = targets[:, classes : classes + len(VOTED_ON)] if self.auxiliary > 0 else None
         if targets.ndim == 2:
             targets = targets[:, :classes]

@@ -28,7 +28,8 @@ _DECIDED = (
         "data.folds",
         "data.fold",
     ),
-    *("data.split_seed", "data.balance", "data.augment", "data.mixup_alpha", "data.labels", "data.eval_labels"),
+    *("data.split_seed", "data.balance", "data.augment", "data.mixup_alpha", "data.degrade"),
+    *("data.labels", "data.eval_labels"),
     *("data.ferplus_target", "data.fer2013_weight", "data.ferplus_auxiliary", "data.exclude_reasons"),
     *("data.exclude_action", "data.synthetic", "trainer.accumulate_grad_batches", "trainer.limit_train_batches"),
 )

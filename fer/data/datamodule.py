@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from fer.data.augment import Augment, mixup
+from fer.data.augment import Augment, Degrade, as_distributions, mixup
 from fer.data.download import FILE, download, download_votes
 from fer.data.exclude import Exclusion, check_reasons, read_list
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL, Faces
@@ -51,8 +51,10 @@ class FER2013DataModule(L.LightningDataModule):
         classes: names, in the order of the targets; without those that are `absent`.
         absent: classes of which the data have no face, where that is no mistake (`judging`).
         unknown: faces of the source that show none of the classes, by emotion.
-        ask: from faces (B, 1, S, S) to probabilities float (B, C): what teachers say. It is asked once about each
-            training face as it is, and the targets have the answers in C more columns. None adds none.
+        ask: from faces (B, 1, S, S) to probabilities float (B, C): what teachers say. Training targets have the answers
+            in C more columns. None adds none.
+        ask_once: about each training face as it is; else about the augmented faces of every batch, before they are
+            degraded: a student that sees less is to say the same.
     """
 
     def __init__(self, settings: DataSettings, seed: int = 0, judging: bool = False) -> None:
@@ -67,7 +69,9 @@ class FER2013DataModule(L.LightningDataModule):
         self.eval_labels = settings.eval_labels or settings.labels
         self.ferplus_path = Path(settings.ferplus_path).expanduser()
         self.exclude_reasons = None if settings.exclude is None else check_reasons(settings.exclude_reasons)
+        self.degrade = Degrade(settings.degrade) if settings.degrade > 0 else None
         self.ask: Callable[[Tensor], Tensor] | None = None
+        self.ask_once = False
         self._answers: Tensor | None = None
         self._faces: Faces | None = None
         self._listed: npt.NDArray[np.bool_] | None = None
@@ -318,13 +322,11 @@ class FER2013DataModule(L.LightningDataModule):
         if self.settings.balance == "sampler":
             weights = (1 / torch.bincount(targets, minlength=len(self.classes)).double())[targets]
         targets = targets if self._soft_targets is None else self._soft_targets
-        if self.ask is not None and self._answers is None:
+        if self.ask is not None and self.ask_once and self._answers is None:
             self._answers = self._asked(self.ask, images)
         beside = [more for more in (self._vote_shares, self._answers) if more is not None]
         if beside:
-            if targets.ndim == 1:
-                targets = nn.functional.one_hot(targets, len(self.classes)).float()
-            targets = torch.cat([targets, *beside], dim=1)
+            targets = torch.cat([as_distributions(targets, len(self.classes)), *beside], dim=1)
         self._train_loader = self._loader(images, targets, self.settings.batch_size, shuffle=True, weights=weights)
         if self._resume is not None:
             self._train_loader.load_state_dict(self._resume)
@@ -356,7 +358,7 @@ class FER2013DataModule(L.LightningDataModule):
         return self._loader(*self.tensors(TEST), 4 * self.settings.batch_size)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augments training batches on the device they are on."""
+        """Augments training batches on the device they are on, and asks teachers about them."""
         faces, targets = batch
         if self.trainer is None or not self.trainer.training:
             return faces, targets
@@ -364,6 +366,12 @@ class FER2013DataModule(L.LightningDataModule):
             faces = self.augment(faces)
         if self.settings.mixup_alpha > 0:
             faces, targets = mixup(faces.float(), targets, len(self.classes), self.settings.mixup_alpha)
+        if self.ask is not None and not self.ask_once:
+            with self.trainer.precision_plugin.forward_context():  # as in training
+                answers = self.ask(faces)
+            targets = torch.cat([as_distributions(targets, len(self.classes)), answers], dim=1)
+        if self.degrade is not None:
+            faces = self.degrade(faces.float())
         return faces, targets
 
     def _loader(self, images: Tensor, targets: Tensor, batch_size: int, **options: Any) -> FaceLoader:

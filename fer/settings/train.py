@@ -53,7 +53,6 @@ class AugmentSettings(Settings):
     translate: Real = setting(0.08, "largest shift, as a fraction of the side", ge=0, le=1)
     brightness: Real = setting(0.1, "largest change of gray value, as a fraction of the range", ge=0, le=1)
     contrast: Real = setting(0.1, "largest change of contrast, as a fraction", ge=0, le=1)
-    degrade: Real = setting(0.0, "probability of each: blur or lower resolution, noise, JPEG", ge=0, le=1)
     erase: Real = setting(0.4, "probability of a painted rectangle", ge=0, le=1)
     erase_area: Annotated[tuple[Share, Share], AfterValidator(_rising)] = setting(
         (0.02, 0.2), "smallest and largest area of that rectangle, as fractions of the face"
@@ -102,6 +101,9 @@ class DataSettings(SourceSettings):
     )
     augment: AugmentSettings | None = setting(AugmentSettings, "changes of training faces; null turns them off")
     mixup_alpha: Real = setting(0.0, "above 0: mixup of this strength", ge=0, le=100)
+    degrade: Real = setting(
+        0.0, "probability of each of what a bad camera does: blur or lower resolution, noise, JPEG", ge=0, le=1
+    )
     labels: Literal["fer2013", "ferplus"] = setting("fer2013", "the data set's own labels, or FER+'s (docs/labels.md)")
     eval_labels: Literal["fer2013", "ferplus"] | None = setting(None, "the same for val and test; null is labels")
     ferplus_path: PathText = setting("data/fer2013new.csv", "the votes of FER+; fetched like the CSV")

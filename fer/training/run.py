@@ -300,7 +300,7 @@ def _check_counts(arguments: Mapping[str, Any]) -> None:
 def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> EmotionClassifier:
     """The network that the settings name, for the classes and the pixel statistics of the data, with its loss.
 
-    With `distil.cache` the datamodule is told whom to ask.
+    The datamodule is told which teachers to ask.
     """
     model = settings.model
     mean, std = datamodule.statistics()
@@ -328,8 +328,8 @@ def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> 
         if settings.compile:
             for teacher in teachers.networks:
                 teacher.compile()
-        datamodule.ask = teachers if distil.cache else None
-        distillation = Distillation(distil.weight, distil.temperature, None if distil.cache else teachers)
+        datamodule.ask, datamodule.ask_once = teachers, distil.cache
+        distillation = Distillation(distil.weight, distil.temperature)
     return EmotionClassifier(
         network,
         lambda module: configure_optimizers(module, settings.optim),

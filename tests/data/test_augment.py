@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from fer.data.augment import Augment, mixup
+from fer.data.augment import Augment, Degrade, mixup
 
 OFF = {
     "flip": 0.0,
@@ -105,12 +105,12 @@ class TestDegradation:
 
     def test_so_many_faces_are_degraded(self, sharp):
         torch.manual_seed(0)
-        changed = (Augment(**{**OFF, "degrade": 0.2})(sharp) - sharp.float()).abs().amax((1, 2, 3)) > 0.5
+        changed = (Degrade(0.2)(sharp.float()) - sharp.float()).abs().amax((1, 2, 3)) > 0.5
         assert float(changed.float().mean()) == pytest.approx(1 - 0.8**3, abs=0.06)
 
     def test_blur_and_lower_resolution_take_detail_and_keep_the_mean(self, sharp):
         torch.manual_seed(0)
-        augment = Augment(**{**OFF, "degrade": 1.0})
+        augment = Degrade(1.0)
         soft = augment._soften(sharp.float())
         assert (detail(soft) < detail(sharp)).all()
         assert torch.allclose(soft.mean((2, 3)), sharp.float().mean((2, 3)), atol=6)
@@ -124,17 +124,16 @@ class TestDegradation:
         faces = functional.resize(sharp[:8].float(), [size, size])
         # Coarse (0 < 0.5), of `pixels` pixels of the face's own side.
         monkeypatch.setattr(
-            Augment,
-            "_uniform",
-            lambda self, like, low, high: torch.full((len(like),), {12.0: pixels * 48 / size}.get(low, 0.0)),
+            "fer.data.augment._uniform",
+            lambda like, low, high: torch.full((len(like),), {12.0: pixels * 48 / size}.get(low, 0.0)),
         )
-        soft = Augment(**{**OFF, "degrade": 1.0})._soften(faces)
+        soft = Degrade(1.0)._soften(faces)
         wanted = functional.resize(functional.resize(faces, [pixels, pixels], antialias=True), [size, size])
         assert float((soft - wanted).abs().max()) < 0.1
 
     def test_noise_grows_with_the_light(self):
         torch.manual_seed(0)
-        augment = Augment(**{**OFF, "degrade": 1.0})
+        augment = Degrade(1.0)
         dark, light = (
             augment._grain(torch.full((300, 1, 48, 48), gray)).std((1, 2, 3)).mean() for gray in (40.0, 160.0)
         )
@@ -147,11 +146,10 @@ class TestDegradation:
         smooth = torch.nn.functional.avg_pool2d(faces.float(), 5, 1, 2).round()
         for quality in (12, 30, 55):
             monkeypatch.setattr(
-                Augment,
-                "_uniform",
-                lambda self, like, low, high, q=quality: torch.full((len(like),), float(q if low else 0)),
+                "fer.data.augment._uniform",
+                lambda like, low, high, q=quality: torch.full((len(like),), float(q if low else 0)),
             )
-            ours = Augment(**{**OFF, "degrade": 1.0})._compress(smooth)
+            ours = Degrade(1.0)._compress(smooth)
             for face, compressed in zip(smooth[:, 0].numpy().astype(np.uint8), ours[:, 0].numpy(), strict=True):
                 encoded = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
                 decoded = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)

@@ -1,6 +1,7 @@
 """A student learns what its teachers say, and takes nothing else from them."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,23 +65,22 @@ def test_a_teacher_without_a_class_is_refused(settings: Settings, tmp_path: Path
         check(settings(f"teacher={file}"))
 
 
-def module(teachers: Teachers | None, weight: float, auxiliary: float = 0.0) -> EmotionClassifier:
+def module(weight: float, auxiliary: float = 0.0) -> EmotionClassifier:
     made = EmotionClassifier(
-        network(seed=3), label_smoothing=0.1, auxiliary=auxiliary, distillation=Distillation(weight, 2.0, teachers)
+        network(seed=3), label_smoothing=0.1, auxiliary=auxiliary, distillation=Distillation(weight, 2.0)
     ).eval()
     made._trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])  # type: ignore[assignment]
     return made
 
 
 @pytest.mark.parametrize("auxiliary", [0.0, 0.5])
-@pytest.mark.parametrize("asked_before", [False, True])
-def test_the_loss(tmp_path: Path, auxiliary: float, asked_before: bool) -> None:
+def test_the_loss(tmp_path: Path, auxiliary: float) -> None:
     teachers = Teachers([saved(tmp_path / "1.ckpt", network(seed=1))], CLASSES, temperature=2.0)
     labels = nn.functional.one_hot(torch.tensor([0, 1, 2, 0, 1, 2]), 3).float()
     votes = torch.rand(6, len(VOTED_ON)).softmax(1)
     answers = teachers(FACES)
-    targets = [labels, *([votes] if auxiliary else []), *([answers] if asked_before else [])]
-    student = module(None if asked_before else teachers, 0.3, auxiliary)
+    targets = [labels, *([votes] if auxiliary else []), answers]
+    student = module(0.3, auxiliary)
     loss = student.training_step((FACES, torch.cat(targets, dim=1)), 0)
 
     logits = student(FACES)
@@ -98,11 +98,41 @@ def test_the_loss(tmp_path: Path, auxiliary: float, asked_before: bool) -> None:
     assert all(parameter.grad is None for each in teachers.networks for parameter in each.parameters())
 
 
-def test_hard_labels_and_a_teacher_that_is_asked(tmp_path: Path) -> None:
-    """The student that says what its teacher does has nothing left to learn from it."""
+def test_a_student_that_says_what_its_teacher_does_has_nothing_left_to_learn(tmp_path: Path) -> None:
     teachers = Teachers([saved(tmp_path / "same.ckpt", network(seed=3))], CLASSES, temperature=2.0)
-    loss = module(teachers, weight=1.0).training_step((FACES, torch.tensor([0, 1, 2, 0, 1, 2])), 0)
+    labels = nn.functional.one_hot(torch.tensor([0, 1, 2, 0, 1, 2]), 3).float()
+    loss = module(weight=1.0).training_step((FACES, torch.cat([labels, teachers(FACES)], dim=1)), 0)
     assert loss.item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_teachers_see_augmented_faces_and_not_degraded_ones(soft: bool) -> None:
+    """They say of a face what can be seen on it; the student is to say the same of what a bad camera leaves."""
+    chosen = {"path": None, "classes": list(CLASSES), "degrade": 1.0, "augment": {"flip": 1.0, "rotation": 0.0}}
+    datamodule = FER2013DataModule(DataSettings.checked(chosen))
+    plugin = SimpleNamespace(forward_context=nullcontext)
+    datamodule.trainer = SimpleNamespace(training=True, precision_plugin=plugin)  # type: ignore[assignment]
+    seen: list[Tensor] = []
+
+    def ask(faces: Tensor) -> Tensor:
+        seen.append(faces)
+        return torch.full((len(faces), 3), 1 / 3)
+
+    datamodule.ask = ask
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    distributions = nn.functional.one_hot(labels, 3).float()
+    targets = torch.cat([distributions, torch.zeros(6, 10)], dim=1) if soft else labels
+    faces, answered = datamodule.on_after_batch_transfer((FACES, targets), 0)
+    assert answered.shape == (6, 16 if soft else 6)
+    assert torch.equal(answered[:, :3], distributions)
+    assert torch.equal(answered[:, -3:], torch.full((6, 3), 1 / 3))
+
+    def detail(shown: Tensor) -> Tensor:
+        return shown.diff(dim=-1).square().mean(dim=(1, 2, 3))
+
+    assert (detail(faces) < 0.5 * detail(seen[0])).all()  # of noise, which is blurred
+    datamodule.trainer.training = False  # type: ignore[misc]
+    assert datamodule.on_after_batch_transfer((FACES, labels), 0)[0] is FACES
 
 
 def test_answers_are_asked_once_about_faces_as_they_are() -> None:
@@ -117,7 +147,7 @@ def test_answers_are_asked_once_about_faces_as_they_are() -> None:
         bright = faces.float().mean(dim=(1, 2, 3)) / 255
         return torch.stack([bright, 1 - bright, 0 * bright], dim=1)
 
-    datamodule.ask = ask
+    datamodule.ask, datamodule.ask_once = ask, True
     loader = datamodule.train_dataloader()
     images, labels = datamodule.tensors(TRAIN)
     assert torch.equal(loader.targets, torch.cat([nn.functional.one_hot(labels, 3).float(), ask(images)], dim=1))
@@ -134,7 +164,7 @@ def confidence_of_a_student(right: bool) -> float:
     faces = (noise + 60 * truth.view(-1, 1, 1, 1)).to(torch.uint8)
     said = truth if right else truth[torch.randperm(240, generator=generator)]
     answers = nn.functional.one_hot(said, 3).float()
-    student = module(None, weight=1.0).train()  # of the answers alone
+    student = module(weight=1.0).train()  # of the answers alone
     optimizer = torch.optim.Adam(student.parameters(), 0.01)
     useless = torch.zeros(30, 3)
     for _ in range(10):
