@@ -1,19 +1,21 @@
 """How fast and how steady infer.py is: frames per second, milliseconds per stage, start, memory, age of live frames.
 
     python benchmarks/inference.py                          all of it, with a minute of video for the memory
-    python benchmarks/inference.py speed                    one part: speed, threads, start, memory or age
+    python benchmarks/inference.py speed                    one part: speed, threads, start, browser, memory or age
     python benchmarks/inference.py memory --minutes 10
 
 Speed is measured end to end, as `mode=video output=...` runs: from a file through decoding, detection, network and
 drawing to an encoded video and JSON lines, without the first 20 frames. Detection counts where it is done: every other
 frame, unless a face is new. "CPU ms" is the time that all threads together worked per frame: unlike the others it says
-the same on a busy machine. The faces of the clip are cut from photographs in FER_SHARED/media (else
-../shared/media), laid out in a grid and moved about; speed and start are skipped where there are none. Every
-combination is a fresh process. Age compares a loop over `cv2.VideoCapture` with `LiveStream`, both on a simulated
-camera of 30 frames per second whose driver queues four pictures, with 80 ms of work per frame.
+the same on a busy machine. The faces of the clip are cut from photographs in FER_SHARED/media (else ../shared/media),
+laid out in a grid and moved about; speed and start are skipped where there are none. Every combination is a fresh
+process. The browser's round trip is that of `mode=browser`: a JPEG of 640x480 sent over the WebSocket until its answer
+is there, one at a time, as the page does. Age compares a loop over `cv2.VideoCapture` with `LiveStream`, both on a
+simulated camera of 30 frames per second whose driver queues four pictures, with 80 ms of work per frame.
 """
 
 import argparse
+import asyncio
 import json
 import os
 import resource
@@ -26,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import cv2
 import numpy as np
 from rich import box
@@ -41,13 +44,14 @@ ROOT = Path(__file__).parents[1]
 MEDIA = Path(os.environ.get("FER_SHARED", ROOT.parent / "shared")) / "media"
 GRIDS = {1: (1, 1), 4: (2, 2), 16: (4, 4)}  # faces: columns, rows
 SIZES = ((640, 480), (1280, 720))
+PARTS = ("speed", "threads", "start", "browser", "memory", "age")
 WORK = 0.08  # seconds per frame in the measurement of age
 console = Console(width=118)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["all", "speed", "threads", "start", "memory", "age"], default="all")
+    parser.add_argument("part", nargs="?", choices=["all", *PARTS], default="all")
     parser.add_argument("--ckpt", help="as ckpt= of infer.py")
     parser.add_argument("--detectors", nargs="+", default=["yunet", "haar"])
     parser.add_argument("--frames", type=int, default=200, help="of each clip")
@@ -58,16 +62,18 @@ def main() -> None:
         print(json.dumps(measure(json.loads(options.job))))
         return
     console.print(f"{os.cpu_count()} cores; other programs kept {os.getloadavg()[0]:.1f} of them busy before")
-    wanted = ["speed", "threads", "start", "memory", "age"] if options.part == "all" else [options.part]
+    wanted = PARTS if options.part == "all" else (options.part,)
     if "age" in wanted:
         report_age()
-    if wanted == ["age"]:
+    if wanted == ("age",):
         return
     options.ckpt = str(find_checkpoint(options.ckpt))
     console.print(f"Checkpoint {options.ckpt}", highlight=False)
     with tempfile.TemporaryDirectory() as folder:
         if "start" in wanted:
             report_start(options, Path(folder))
+        if "browser" in wanted:
+            report_browser(options)
         if "speed" in wanted:
             report_speed(options, Path(folder))
         if "threads" in wanted:
@@ -121,6 +127,42 @@ def report_start(options: argparse.Namespace, folder: Path) -> None:
         f"From the command to the first prediction: {first:.2f} s the first time, then {min(others):.2f} s at best and "
         f"{np.median(others):.2f} s in the median of {len(others)}"
     )
+
+
+def report_browser(options: argparse.Namespace) -> None:
+    portraits = load_portraits()
+    if not portraits:
+        console.print(f"Browser: skipped, there are no photographs in {MEDIA}")
+        return
+    for count in (1, 4):
+        jpegs = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in draw_frames(portraits, (640, 480), count, 120)]
+        command = ["infer.py", "mode=browser", "port=0", f"ckpt={options.ckpt}"]
+        with subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            address = next(line.split()[1] for line in process.stdout if line.startswith("Open "))
+            trips, answers = asyncio.run(talk(address.replace("/?", "/ws?"), jpegs))
+            process.terminate()
+        median, late = np.percentile(trips[20:], (50, 95))
+        parts = {
+            name: np.median([answer["milliseconds"][name] for answer in answers]) for name in ("detect", "network")
+        }
+        found = np.median([len(answer["faces"]) for answer in answers])
+        console.print(
+            f"Browser, {found:g} of {count} faces: round trip {median:.0f} ms in the median, {late:.0f} ms p95; of the "
+            f"median {parts['detect']:.0f} ms detector, {parts['network']:.0f} ms network"
+        )
+
+
+async def talk(address: str, jpegs: list[bytes]) -> tuple[list[float], list[dict[str, Any]]]:
+    """Milliseconds from each picture to its answer, and the answers."""
+    trips, answers = [], []
+    async with aiohttp.ClientSession() as session, session.ws_connect(address) as socket:
+        for jpeg in jpegs:
+            start = time.perf_counter()
+            await socket.send_bytes(jpeg)
+            answers.append(await socket.receive_json())
+            trips.append(1000 * (time.perf_counter() - start))
+    return trips, answers
 
 
 def report_threads(options: argparse.Namespace) -> None:
