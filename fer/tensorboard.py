@@ -12,9 +12,11 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import summary_v2 as hparams
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 
 _CURVES = ("train", "val")
+_COLUMNS = 5  # of the HParams tab
 _BY_EPOCH = "epoch"  # the group of charts with a point for every epoch
 
 
@@ -71,7 +73,7 @@ class RunLogger(TensorBoardLogger):
         """Fills the HParams tab: what may be varied, and what came out.
 
         Args:
-            settings: by their keys.
+            settings: by their keys; the first five are the columns that TensorBoard shows at first.
             outcome: of "val", "test" or both, the metrics by name, such as "accuracy".
             step: the last one that the checkpoint has seen, from 0.
         """
@@ -83,7 +85,14 @@ class RunLogger(TensorBoardLogger):
                 self._directory(directory).add_scalar(tag, value, step)
                 shown.append(hparams.Metric(tag, group=directory, display_name=f"{split}/{name}"))
         writer = self.experiment.file_writer
-        writer.add_summary(hparams.hparams_config_pb([hparams.HParam(key) for key in settings], shown))
+        config = hparams.hparams_config_pb([hparams.HParam(key) for key in settings], shown)
+        # TensorBoard sorts the columns: those that are said to differ between runs, then the others, each by name.
+        plugin_data = config.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin_data.content)
+        for number, column in enumerate(content.experiment.hparam_infos):
+            column.differs = number < _COLUMNS
+        plugin_data.content = content.SerializeToString()
+        writer.add_summary(config)
         writer.add_summary(hparams.hparams_pb(dict(settings)))
 
     def _directory(self, name: str) -> SummaryWriter:

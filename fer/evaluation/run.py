@@ -646,7 +646,7 @@ def _write_predictions(file: Path, datamodule: FER2013DataModule, outcomes: dict
 def _log_outcome(logger: RunLogger, settings: TrainSettings, report: dict[str, Any], step: int) -> None:
     """Fills TensorBoard's HParams tab: what may be varied, by the names of the settings, and what came out."""
     data, optim = settings.data, settings.optim
-    chosen = {  # TensorBoard shows the first five columns at first
+    chosen = {
         "model.name": settings.model.name,
         "data.classes": subset_name(report["classes"]),
         "optim.optimizer": str(optim.optimizer.get("_target_")).rpartition(".")[2],
