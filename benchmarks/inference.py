@@ -206,7 +206,8 @@ def report_memory(options: argparse.Namespace, folder: Path) -> None:
 
 
 def report_age() -> None:
-    naive, ours = [], []
+    naive: list[float] = []
+    ours: list[float] = []
     camera = SimulatedCamera()
     while len(naive) < 60:
         camera.grab()
@@ -237,12 +238,15 @@ STAGES = ("read", "detect", "crop", "classify", "draw", "write")
 
 def run_job(options: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, __file__, "--job", json.dumps({**job, "ckpt": options.ckpt})]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Runs the real loop with a clock around each of its parts."""
     from fer.inference import run
+    from fer.inference.overlay import Annotator
     from fer.inference.sinks import VideoSink, plan_outputs
     from fer.settings.infer import DetectorSettings, InferSettings
 
@@ -265,6 +269,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     class TimedAnalyzer:
         timings: dict[str, float] = {}
+        __call__ = analyzer.__call__
         find = analyzer.find
 
         def classify(self, sighting: Any) -> Any:
@@ -282,11 +287,11 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     class TimedVideo(VideoSink):
         write = timed("write", VideoSink.write)
 
-    class TimedAnnotator(run.Annotator):
-        __call__ = timed("draw", run.Annotator.__call__)
+    class TimedAnnotator(Annotator):
+        __call__ = timed("draw", Annotator.__call__)
 
-    run.Annotator = TimedAnnotator  # type: ignore[misc]
-    run.VideoSink = TimedVideo  # type: ignore[misc]
+    run.Annotator = TimedAnnotator  # type: ignore[attr-defined]
+    run.VideoSink = TimedVideo  # type: ignore[attr-defined]
     outputs = plan_outputs(job["output"], "video", "benchmark", "jsonl")
     outputs.folder.mkdir(exist_ok=True)
     run.watch_video(source, TimedAnalyzer(), classes, outputs, None, quiet, quiet)

@@ -35,7 +35,7 @@ SETTINGS = [
 ]
 
 
-def start(run: Path) -> "subprocess.Popen[str]":
+def start(run: Path) -> "subprocess.Popen[bytes]":
     words = [f"ckpt={run / LAST}"] if (run / LAST).is_file() else [*SETTINGS, f"hydra.run.dir={run}"]
     return subprocess.Popen([sys.executable, str(TRAIN), *words], stdout=subprocess.DEVNULL)
 

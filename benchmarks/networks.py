@@ -125,7 +125,7 @@ def step_seconds(network: torch.nn.Module, size: int) -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss = torch.nn.functional.cross_entropy(network(faces), targets)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return seconds(step, 8)

@@ -74,6 +74,8 @@ def bare(cfg: TrainSettings, watch: Watch) -> None:
     """Trains the same network on the same faces, and does nothing else."""
     datamodule = FER2013DataModule(cfg.data, cfg.seed)
     datamodule.setup()
+    augment = datamodule.augment
+    assert augment is not None
     classifier = build_classifier(cfg, datamodule).train()
     optimizer = build_optimizer(classifier, cfg.optim)
     images, targets = datamodule.tensors(TRAIN)
@@ -82,7 +84,7 @@ def bare(cfg: TrainSettings, watch: Watch) -> None:
         order = torch.randperm(len(images))
         for start in range(0, len(images) - size + 1, size):
             rows = order[start : start + size]
-            loss = classifier.loss(classifier(datamodule.augment(images[rows])), targets[rows])
+            loss = classifier.loss(classifier(augment(images[rows])), targets[rows])
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(classifier.parameters(), cfg.trainer["gradient_clip_val"])

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -37,7 +38,7 @@ WAYS = {
     "ONNX Runtime fp32": ".onnx",
     "ONNX Runtime int8": "_int8.onnx",
 }
-MODELS = {"senet": {}, "net": {}, "resnet18": {"stem_stride": 1}}
+MODELS: dict[str, dict[str, Any]] = {"senet": {}, "net": {}, "resnet18": {"stem_stride": 1}}
 SECONDS = 0.25  # of one turn
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 console = Console(width=118)  # before standard output is taken away from the exports
@@ -148,7 +149,8 @@ class Worker:
         )
 
     def measure(self, batch: int) -> list[float]:
-        return json.loads(self._ask(str(batch)))
+        milliseconds: list[float] = json.loads(self._ask(str(batch)))
+        return milliseconds
 
     def finish(self) -> float:
         answer = float(self._ask("end"))
@@ -175,7 +177,7 @@ def work(way: str, file: Path, threads: int) -> None:
             for _ in range(5):
                 call(faces)
             seen.add(line)
-        milliseconds = []
+        milliseconds: list[float] = []
         end = time.perf_counter() + SECONDS
         while time.perf_counter() < end or len(milliseconds) < 3:
             start = time.perf_counter()

@@ -101,7 +101,8 @@ def job(times: int, where: str) -> None:
     loader = module.train_dataloader()
     setup = time.perf_counter() - begin
 
-    begin, seen, batches = time.perf_counter(), 0, []
+    batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+    begin, seen = time.perf_counter(), 0
     for faces, targets in loader:
         seen += len(faces)
         batches = [*batches[-19:], (faces, targets)]

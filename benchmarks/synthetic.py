@@ -59,7 +59,7 @@ def main() -> None:
         torch.from_numpy(images[split[TRAIN], None]), torch.from_numpy(faces.labels[split[TRAIN]]), options.epochs
     )
     with torch.no_grad():
-        logits = [network(part) for part in torch.from_numpy(images[split[TEST], None]).split(500)]
+        logits = [network(part) for part in torch.split(torch.from_numpy(images[split[TEST], None]), 500)]
     guess = torch.cat(logits).argmax(dim=1).numpy()
     truth = faces.labels[split[TEST]]
     print(f"network, {options.epochs} epochs: test accuracy {(guess == truth).mean():.1%}; recall by emotion:")
@@ -81,12 +81,12 @@ def train_network(images: torch.Tensor, labels: torch.Tensor, epochs: int) -> nn
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, epochs * (len(images) // batch))
     for _ in range(epochs):
-        for index in torch.randperm(len(images))[: len(images) // batch * batch].split(batch):
+        for index in torch.split(torch.randperm(len(images))[: len(images) // batch * batch], batch):
             mirrored = (torch.rand(batch) < 0.5)[:, None, None, None]
             faces = torch.where(mirrored, images[index].flip(3), images[index])
             loss = functional.cross_entropy(network(faces), labels[index])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     print(f"network: {epochs * len(images) / (time.perf_counter() - start):.0f} faces/s in training")

@@ -47,7 +47,8 @@ class Clock(L.Callback):
         self.sizes = sizes
         self.start = 0.0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    # Any: L.Trainer does not declare its datamodule.
+    def on_train_start(self, trainer: Any, pl_module: L.LightningModule) -> None:
         network: Any = pl_module.network
         before = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
         size, devices = network.training_size, [] if pl_module.device.type == "cpu" else [pl_module.device]

@@ -102,6 +102,7 @@ def ours(cfg: TrainSettings, datamodule: FER2013DataModule) -> float:
     """Images per second of the second epoch."""
     machine.use_huge_pages()
     times = EpochTimes()
+    assert cfg.ema is not None
     trainer = L.Trainer(
         max_epochs=2,
         accelerator="cpu",

@@ -83,7 +83,7 @@ def step_seconds(batch: int, steps: int) -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=choose_precision("auto", "cpu") == "bf16-mixed"):
             loss = torch.nn.functional.cross_entropy(network(faces), targets)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         times.append(time.perf_counter() - start)
     return statistics.median(times[3:])

@@ -61,7 +61,7 @@ def tokens(page: Path) -> list[Token]:
 
 def blocks(page: Path) -> Iterator[Block]:
     """The blocks of code of a page, in order."""
-    above = None
+    above: Token | None = None
     for token in tokens(page):
         if token.type in ("fence", "code_block"):
             mark = re.fullmatch(r"<!-- not run: (.+) -->", above.content.strip()) if above is not None else None

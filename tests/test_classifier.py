@@ -70,7 +70,7 @@ def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees() -> None
 
 def test_a_network_without_a_linear_end_cannot_have_the_second_task() -> None:
     network = EmotionNetwork(NetworkSpec("net", CLASSES, kwargs={"widths": [4, 8]}))
-    network.backbone.head = torch.nn.Conv1d(8, 3, 1)  # type: ignore[assignment]
+    network.backbone.head = torch.nn.Conv1d(8, 3, 1)
     with pytest.raises(UserError, match="does not end in a linear layer"):
         EmotionClassifier(network, auxiliary=1.0)
 
@@ -153,7 +153,7 @@ def test_of_several_voted_labels_the_likeliest_is_learnt() -> None:
     module = classifier(any_target=True)
     module._trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])  # type: ignore[assignment]
     logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 3.0], [0.5, 0.0, 0.0]], requires_grad=True)
-    module.forward = lambda faces: logits  # type: ignore[method-assign, assignment]
+    module.forward = lambda faces: logits  # type: ignore[method-assign]
     voted = torch.tensor([[0.4, 0.0, 0.6], [0.7, 0.3, 0.0], [0.0, 1.0, 0.0]])
     loss = module.training_step((torch.zeros(3, 1, 48, 48), voted), 0)
     expected = -logits.detach().log_softmax(1)[[0, 1, 2], [0, 1, 1]].mean()

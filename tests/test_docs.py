@@ -205,7 +205,7 @@ def test_an_unknown_program_needs_a_mark() -> None:
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
-CLASSES = [TrainSettings, InferSettings, SearchSettings, *(cls for cls, _ in READ.values())]
+CLASSES: list[type[Settings]] = [TrainSettings, InferSettings, SearchSettings, *(cls for cls, _ in READ.values())]
 NAMES = {name for cls in CLASSES for name in names_of(cls)} | {path.name for path in CONFIGS.iterdir() if path.is_dir()}
 NAMES.add("still")  # of the page's WebSocket (docs/browser.md)
 FREE = ("hydra", "trainer", "logger", "callbacks", "model.kwargs", "optim.optimizer")  # what is in them is not ours

@@ -1,5 +1,6 @@
 """Checkpoints of other projects, which a person says the network and the classes of."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -41,11 +42,10 @@ def colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     (tmp_path / "theirs.py").write_text(COLOUR)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "theirs", raising=False)
-    import theirs
-
+    theirs = importlib.import_module("theirs")
     torch.manual_seed(0)
     network: nn.Module = theirs.Colour(4).eval()
-    nn.init.normal_(network.fc.weight)
+    nn.init.normal_(network.get_parameter("fc.weight"))
     return network
 
 
@@ -162,8 +162,7 @@ def test_a_checkpoint_of_ours_says_itself_what_it_is(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(COLOUR.replace("Colour", "Gray").replace("Conv2d(3", "Conv2d(1"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
-    import mine
-
+    mine = importlib.import_module("mine")
     spec = NetworkSpec("mine:Gray", CLASSES)
     network = EmotionNetwork(spec, backbone=mine.Gray(4))
     state = {PREFIX + key: tensor for key, tensor in network.state_dict().items()}

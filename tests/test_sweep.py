@@ -46,7 +46,8 @@ def test_the_same_command_finds_its_directory_again(tmp_path: Path, monkeypatch:
 def test_what_is_left_of_a_job(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
     cfg = settings("seed=3")
     assert sweep.finished_accuracy(cfg, tmp_path) is None
-    assert cfg.ckpt is None
+    before = cfg.ckpt
+    assert before is None
 
     sweep.note_failure(cfg, tmp_path, [], "no disk")
     assert (tmp_path / "failed.txt").read_text() == "no disk\n"

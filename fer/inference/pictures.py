@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from fer.errors import UserError
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
-Picture = str | Path | bytes | Image.Image | npt.NDArray[Any]  # what `to_picture` takes
+Picture = str | Path | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any]  # what `to_picture` takes
 
 # fmt: off
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif",

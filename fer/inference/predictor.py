@@ -5,7 +5,7 @@ Torch is imported when a checkpoint is loaded, and never for an exported network
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -173,7 +173,7 @@ class Predictor:
 
     def video(
         self, source: str | Path | int, detect_every: int = 2, smoothing: float = 0.4, min_confidence: float = 0.0
-    ) -> Iterator[tuple[Frame, list[Prediction]]]:
+    ) -> Generator[tuple[Frame, list[Prediction]], None, None]:
         """The frames of a video with their faces, which are followed and smoothed over time.
 
             for frame, faces in predictor.video("clip.mp4"):

@@ -26,7 +26,7 @@ from fer.data.reader import read
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.labels import ALL_EMOTIONS, EMOTIONS
-from fer.settings.tables import CleanSettings
+from fer.settings.tables import CleanDataSettings, CleanSettings
 from fer.settings.train import DataSettings
 from fer.settings.words import read as read_words
 
@@ -196,7 +196,7 @@ def test_the_whole_report(
     source = tmp_path / "faces.csv"
     source.write_text(csv_text(faces))
     before = source.read_bytes()
-    path = clean(CleanSettings(data={"path": str(source)}, output=str(tmp_path / "out")))
+    path = clean(CleanSettings(data=CleanDataSettings(path=str(source)), output=str(tmp_path / "out")))
     assert source.read_bytes() == before
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -219,7 +219,7 @@ def test_the_whole_report(
         assert words in shown
     # Once more without the blank picture: no old sheet stays.
     source.write_text(csv_text(faces.select(np.arange(10))))
-    clean(CleanSettings(data={"path": str(source)}, output=str(tmp_path / "out")))
+    clean(CleanSettings(data=CleanDataSettings(path=str(source)), output=str(tmp_path / "out")))
     assert not (tmp_path / "out" / "sheets" / "blank_001.png").exists()
 
 

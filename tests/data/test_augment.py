@@ -1,3 +1,5 @@
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ import torch
 
 from fer.data.augment import Augment, Degrade, mixup
 
-OFF = {
+OFF: dict[str, Any] = {
     "flip": 0.0,
     "rotation": 0.0,
     "scale": (1.0, 1.0),

@@ -23,17 +23,23 @@ def entries(directory):
     return sorted(path.name for path in directory.iterdir())
 
 
+def stored(source: Path, key: str) -> tuple[Faces, list[str]]:
+    found = load(source, key)
+    assert found is not None
+    return found
+
+
 def test_returns_what_was_stored(source, some_faces):
     faces = some_faces(5)
     save(source / "file", "key", faces, ["a note", "and another"])
-    found, notes = load(source / "file", "key")
+    found, notes = stored(source / "file", "key")
     for field in ("images", "labels", "splits", "ids"):
         expected = getattr(faces, field)
         np.testing.assert_array_equal(getattr(found, field), expected)
         assert getattr(found, field).dtype == expected.dtype
     assert notes == ["a note", "and another"]
     save(source / "file", "key", faces, [])
-    assert load(source / "file", "key")[1] == []
+    assert stored(source / "file", "key")[1] == []
 
 
 def test_only_for_the_same_key_and_path(source, some_faces):
@@ -49,7 +55,7 @@ def test_one_entry_per_source(source, some_faces, cache_directory):
         save(source / "file", f"key {count}", some_faces(count), [])
     assert len(entries(cache_directory)) == 1
     assert load(source / "file", "key 2") is None
-    assert len(load(source / "file", "key 3")[0]) == 3
+    assert len(stored(source / "file", "key 3")[0]) == 3
 
 
 @pytest.mark.parametrize("name", ["file", "tree"])
@@ -164,7 +170,7 @@ def test_a_full_disk_leaves_the_old_entry_and_no_debris(source, some_faces, cach
     save(source / "file", "new", some_faces(3), [])
     assert "cannot be written (No space left on device)" in caplog.text
     assert len(entries(cache_directory)) == 1
-    assert len(load(source / "file", "old")[0]) == 2
+    assert len(stored(source / "file", "old")[0]) == 2
 
 
 def test_an_interrupt_leaves_no_debris(source, some_faces, cache_directory, monkeypatch):

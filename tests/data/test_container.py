@@ -7,10 +7,11 @@ import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fer.data.container import open_container
+from fer.data.container import Container, open_container
 from fer.data.reader import read
 from fer.errors import UserError
 
@@ -33,7 +34,8 @@ def pack(tree: Path, path: Path) -> Path:
             for file in sorted(tree.rglob("*")):
                 archive.write(file, file.relative_to(tree))
     else:
-        with tarfile.open(path, "w:" + {".tar": "", ".xz": "xz"}.get(path.suffix, "gz")) as archive:
+        mode: Any = "w:" + {".tar": "", ".xz": "xz"}.get(path.suffix, "gz")
+        with tarfile.open(path, mode) as archive:
             archive.add(tree, ".")
     return path
 
@@ -47,8 +49,14 @@ def container_path(request, tree, tmp_path):
     return pack(tree, tmp_path / request.param)
 
 
+def opened(path: Path) -> Container:
+    container = open_container(path)
+    assert container is not None
+    return container
+
+
 def test_names_and_contents(container_path):
-    with open_container(container_path) as container:
+    with opened(container_path) as container:
         assert sorted(container.names) == sorted(["a/", "a/b/", "empty/", *FILES])
         assert dict(container.read(list(FILES))) == FILES
         with container.open("a/b/1.txt") as file:
@@ -69,7 +77,7 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/2.txt").write_bytes(b"2")
     (tmp_path / "data/sad").symlink_to(tmp_path / "elsewhere")
-    with open_container(tmp_path / "data") as container:
+    with opened(tmp_path / "data") as container:
         files = {name for name in container.names if not name.endswith("/")}
         assert files == {"happy/1.txt", "sad/2.txt"}
 
@@ -77,7 +85,7 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
 def test_backslashes_of_windows_programs(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("train\\happy\\1.txt", b"1")
-    with open_container(tmp_path / "x.zip") as container:
+    with opened(tmp_path / "x.zip") as container:
         assert dict(container.read(container.names)) == {"train/happy/1.txt": b"1"}
 
 
@@ -94,7 +102,7 @@ def test_a_cut_archive_never_loses_files_in_silence(tree, tmp_path, name):
     for length in lengths:
         path.write_bytes(content[:length])
         try:
-            with open_container(path) as container:
+            with opened(path) as container:
                 found = dict(container.read([name for name in container.names if not name.endswith("/")]))
         except DAMAGE:
             noticed += 1
@@ -136,7 +144,7 @@ def test_a_zip_with_a_password(tree, tmp_path):
             content[start + flags] |= 1
             start = content.find(signature, start + 1)
     path.write_bytes(content)
-    with open_container(path) as container, pytest.raises(UserError, match=r"password.*unpack it"):
+    with opened(path) as container, pytest.raises(UserError, match=r"password.*unpack it"):
         dict(container.read(FILES))
 
 

@@ -1,5 +1,7 @@
 """Copies are found: exact, mirrored and slightly changed ones; different faces are not."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +19,14 @@ def faces() -> Images:
 
 
 def clipped(pixels: npt.NDArray[np.floating]) -> Images:
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    gray: Images = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return gray
 
 
 def recompressed(face: Images) -> Images:
-    return cv2.imdecode(cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_GRAYSCALE)
+    decoded = cv2.imdecode(cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_GRAYSCALE)
+    assert decoded is not None
+    return decoded.astype(np.uint8)
 
 
 def test_different_faces_are_no_copies(faces: Images) -> None:
@@ -51,7 +56,7 @@ def test_exact_copies_are_found_mirrored_or_not(faces: Images, mirror: bool) -> 
     ],
     ids=["noise", "brightness", "blur", "crop", "jpeg", "mirrored and darker"],
 )
-def test_slightly_changed_copies_are_found(faces: Images, change) -> None:  # type: ignore[no-untyped-def]
+def test_slightly_changed_copies_are_found(faces: Images, change: Callable[[Images], Images]) -> None:
     planted = np.stack([change(face) for face in faces[:50]])
     copies = find_copies(planted, faces)
     found = set(zip(copies.first.tolist(), copies.second.tolist(), strict=True))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.data.container import open_container
+from fer.data.container import Container, open_container
 from fer.data.decode import face_of, read_places
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL
 from fer.data.folder import place, to_face
@@ -197,7 +197,7 @@ def test_transparent_parts_lie_over_white(mode):
 
 
 def test_a_transparent_palette_colour():
-    image = Image.fromarray(np.tile(np.uint8([0, 1]), (48, 24)), "P")
+    image = Image.fromarray(np.tile(np.array([0, 1], np.uint8), (48, 24)), "P")
     image.putpalette([10, 10, 10, 90, 90, 90])
     face = decode(image, format="png", transparency=0)
     assert (face[0, 0], face[0, 1]) == (255, 90)
@@ -239,7 +239,7 @@ def test_any_size_is_scaled_over_its_whole_area(size, how):
 
 
 def test_fine_detail_is_averaged_not_sampled():
-    stripes = np.tile(np.uint8([0, 255]), (960, 480))
+    stripes = np.tile(np.array([0, 255], np.uint8), (960, 480))
     for how in ("png", "jpeg"):
         assert np.abs(decode(Image.fromarray(stripes), format=how).astype(int) - 127).max() <= 6
 
@@ -255,10 +255,16 @@ def test_an_animation_shows_its_first_frame():
 # Both together
 
 
+def opened(path: Path) -> Container:
+    container = open_container(path)
+    assert container is not None
+    return container
+
+
 def test_reads_each_image_into_its_row(tmp_path, write_tree):
     names = ["train/happy/10.png", "train/happy/9.png", "test/sad/PublicTest_1.png", "test/sad/PrivateTest_2.png"]
     write_tree(tmp_path, names)
-    with open_container(tmp_path) as tree:
+    with opened(tmp_path) as tree:
         places, notes = place(tree.names, "data")
         faces = read_places(tree, places, "data")
     assert notes == []
@@ -284,7 +290,7 @@ def break_file(path: Path, how: str) -> None:
 def test_a_broken_image_among_good_ones_is_named(tmp_path, write_tree, how, suffix):
     write_tree(tmp_path, [f"happy/{i}.{suffix}" for i in range(4)])
     break_file(tmp_path / f"happy/2.{suffix}", how)
-    with open_container(tmp_path) as tree, pytest.raises(UserError) as error:
+    with opened(tmp_path) as tree, pytest.raises(UserError) as error:
         read_places(tree, place(tree.names, "data")[0], "data")
     assert str(error.value).startswith(f"data: 1 of 4 images cannot be read: happy/2.{suffix} (")
     assert "replace or delete" in str(error.value)
@@ -294,7 +300,7 @@ def test_many_broken_images_are_counted(tmp_path, write_tree):
     write_tree(tmp_path, [f"happy/{i}.png" for i in range(12)])
     for i in range(11):
         break_file(tmp_path / f"happy/{i}.png", "text")
-    with open_container(tmp_path) as tree, pytest.raises(UserError) as error:
+    with opened(tmp_path) as tree, pytest.raises(UserError) as error:
         read_places(tree, place(tree.names, "data")[0], "data")
     shown = "; ".join(f"happy/{i}.png (no known image format)" for i in range(5))
     assert f"11 of 12 images cannot be read: {shown}; and 6 more; replace" in str(error.value)

@@ -391,6 +391,7 @@ def test_kdef(tmp_path: Path, write_tree: Write, folder: str) -> None:
     people = ("AF01", "AM01", "BF01")
     names = [f"{folder.format(one)}{one}{code}{angle}.jpg" for one in people for code in codes for angle in ("S", "HL")]
     faces = read(write_tree(tmp_path, names))
+    assert faces.persons is not None
     for row, label, person in zip(faces.ids, faces.labels, faces.persons, strict=True):
         file = row.rpartition("/")[2]
         assert ALL_EMOTIONS[label] == codes[file[4:6]]

@@ -65,7 +65,8 @@ def as_jpeg(faces: Faces, quality: int) -> Faces:
 
 
 def equal_pictures(faces: Faces, rows: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return (faces.images[rows] == faces.images[truth]).all(axis=(1, 2))
+    equal: np.ndarray = (faces.images[rows] == faces.images[truth]).all(axis=(1, 2))
+    return equal
 
 
 def test_faces_without_names_and_splits_are_put_back_to_the_row(fer2013: Faces) -> None:

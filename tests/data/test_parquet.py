@@ -118,10 +118,8 @@ def test_a_file_that_promises_more_rows_than_it_holds(
 ) -> None:
     write(tmp_path / "two.parquet", {"image": pictures(2), "label": ["happy", "sad"]})
 
-    class Promising(parquet.ParquetFile):  # type: ignore[misc]
-        metadata = SimpleNamespace(num_rows=rows, num_row_groups=1)
-
-    monkeypatch.setattr(parquet, "ParquetFile", Promising)
+    promised = {"metadata": SimpleNamespace(num_rows=rows, num_row_groups=1)}
+    monkeypatch.setattr(parquet, "ParquetFile", type("Promising", (parquet.ParquetFile,), promised))
     with pytest.raises(UserError, match=f"two.parquet does not hold the {rows:,} rows that it promises"):
         read(tmp_path / "two.parquet")
 

@@ -143,9 +143,14 @@ def test_nothing_is_written_beside_the_source(tmp_path, tree):
 
 def parses(monkeypatch) -> list[Path]:
     """The sources that are parsed from here on."""
-    seen = []
+    seen: list[Path] = []
     original = reader._parse
-    monkeypatch.setattr(reader, "_parse", lambda source, *how: seen.append(source) or original(source, *how))
+
+    def parse(source, *how):
+        seen.append(source)
+        return original(source, *how)
+
+    monkeypatch.setattr(reader, "_parse", parse)
     return seen
 
 
@@ -290,6 +295,7 @@ def test_the_real_rows(fer2013_zip):
     assert np.count_nonzero(faces.splits == VAL) == 3589
     assert len(faces) == 28709 + 3589
     found = faces.official
+    assert found is not None
     assert found.sure.all()
     assert (found.splits == faces.splits).all()
     assert found.rows.tolist() == [int(Path(name).stem.rpartition("_")[2]) for name in faces.ids]

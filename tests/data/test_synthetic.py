@@ -98,11 +98,13 @@ def shape_of(traits: dict[str, npt.NDArray[np.floating]], strengths: dict[int, f
 
 
 def height(shape: Outlines, feature: str, *points: int) -> npt.NDArray[np.floating]:
-    return -shape[feature][:, list(points), 1].mean(axis=1)
+    up: npt.NDArray[np.floating] = -shape[feature][:, list(points), 1].mean(axis=1)
+    return up
 
 
 def width(shape: Outlines, feature: str) -> npt.NDArray[np.floating]:
-    return np.ptp(shape[feature][:, :, 0], axis=1)
+    across: npt.NDArray[np.floating] = np.ptp(shape[feature][:, :, 0], axis=1)
+    return across
 
 
 def gap(shape: Outlines, upper: tuple[str, int], lower: tuple[str, int]) -> npt.NDArray[np.floating]:
@@ -187,7 +189,8 @@ def test_pose_turns_and_places_the_head() -> None:
 
     def middle(feature: str, **pose: float) -> npt.NDArray[np.floating]:
         posed = traits | {name: np.array([value], np.float32) for name, value in pose.items()}
-        return synthetic.project(shape, posed)[feature][0].mean(axis=0) / 2**synthetic.SHIFT
+        point: npt.NDArray[np.floating] = synthetic.project(shape, posed)[feature][0].mean(axis=0) / 2**synthetic.SHIFT
+        return point
 
     def eyes(**pose: float) -> npt.NDArray[np.floating]:
         return middle("right_iris", **pose) - middle("left_iris", **pose)
@@ -208,7 +211,8 @@ def test_pose_turns_and_places_the_head() -> None:
 def standardise(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     flat = images.reshape(len(images), -1).astype(np.float64)
     flat -= flat.mean(axis=1, keepdims=True)
-    return flat / (flat.std(axis=1, keepdims=True) + 1)
+    flat /= flat.std(axis=1, keepdims=True) + 1
+    return flat
 
 
 def portraits(count: int) -> dict[str, npt.NDArray[np.floating]]:

@@ -91,7 +91,9 @@ def test_a_report_is_whole(trained: Callable[..., Path]) -> None:
     for name in expected:
         with Image.open(run / "plots" / name) as image:
             assert min(image.size) > 200
-            assert len(image.convert("L").getcolors()) > 10
+            colors = image.convert("L").getcolors()
+            assert colors is not None
+            assert len(colors) > 10
 
     page = (run / "report.html").read_text()
     of_training = {file.stem for file in (run / "plots").iterdir()} & set(html.TRAINING)
@@ -324,8 +326,8 @@ def test_groups_are_reported(
     found = report["test"]["groups"]["group"]
     assert {name: own["images"] for name, own in found["groups"].items()} == {"$<a": 40, "b$": 20}
     assert (found["without"], found["few"]) == (10, ["$<a", "b$"])
-    rows = read_predictions(tmp_path / "run", "test")[:40]
-    right = np.mean([row["target"] == row["prediction"] for row in rows])
+    answers = read_predictions(tmp_path / "run", "test")[:40]
+    right = np.mean([row["target"] == row["prediction"] for row in answers])
     assert found["groups"]["$<a"]["accuracy"] == pytest.approx(right)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "$&lt;a" in page
@@ -350,7 +352,9 @@ def test_corrupted_faces_are_reported(
     assert page.count("lower half covered") == 1
     for name in ("robustness_test.png", "corruptions_test.png"):
         with Image.open(tmp_path / "plots" / name) as image:
-            assert len(image.convert("L").getcolors()) > 100
+            colors = image.convert("L").getcolors()
+            assert colors is not None
+            assert len(colors) > 100
     assert "robustness" not in json.loads((trained() / "metrics.json").read_text())
 
 

@@ -103,7 +103,7 @@ def test_the_packaged_network_loses_under_every_corruption() -> None:
     rows = read(FER2013)
     rows = rows.select(rows.splits == VAL)
     faces, targets = choose_faces(torch.from_numpy(rows.images).unsqueeze(1), torch.from_numpy(rows.labels), 200)
-    tested = load_network(PACKAGED).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tested = load_network(PACKAGED).to(memory_format=torch.channels_last)
 
     def accuracy(shown: torch.Tensor) -> float:
         with torch.autocast("cpu", torch.bfloat16):  # half the time on processors that know it

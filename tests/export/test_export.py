@@ -350,6 +350,7 @@ def test_calibration_faces_are_training_rows_of_all_classes(monkeypatch):
     training = {image.tobytes(): int(label) for image, label in zip(rows.images[:700], rows.labels[:700], strict=True)}
     labels = [training[image.tobytes()] for image in found.calibration]
     assert sorted(labels) == [0] * 10 + [3] * 10 + [4] * 10 + [6] * 10
+    assert found.targets is not None
     assert found.targets.tolist() == [
         {0: 0, 3: 1, 4: 2, 6: 3}[code] for code in rows.labels[700:770] if code in (0, 3, 4, 6)
     ]
@@ -358,8 +359,8 @@ def test_calibration_faces_are_training_rows_of_all_classes(monkeypatch):
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_tool_is_named_with_the_command(copy, monkeypatch, missing):
-    find = run.importlib.util.find_spec
-    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None if name == missing else find(name))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
     with pytest.raises(UserError, match=rf"needs {missing}, .*pip install 'fer-lightning\[onnx\]'"):
         export(ExportSettings(ckpt=str(copy)))
 

@@ -38,7 +38,7 @@ class Told:
 class Brightness:
     """A classifier that calls a face happy as far as it is bright; remembers its batches."""
 
-    classes = ("sad", "happy")
+    classes: tuple[str, ...] = ("sad", "happy")
     size = 48
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ def test_a_still_picture_has_no_time():
     analyzer = FaceAnalyzer(Brightness(), detector, detect_every=10, smoothing=5)
     for value in (0.2, 0.8):
         left, right = analyzer(gray(value), None)
-        assert left.box == (10, 50, 50, 50)
+        assert left.box == (10.0, 50.0, 50.0, 50.0)
         assert (left.score, right.score) == (0.95, 0.8)
         assert left.track is right.track is None
         assert left.label == ("happy" if value > 0.5 else "sad")
@@ -85,6 +85,7 @@ def test_faces_stay_where_they_were_between_detections(every):
     for frame in range(10):
         detector.faces = ((10 + frame, 0.95),)
         (prediction,) = analyzer(gray(0.1 * frame), frame / FPS)
+        assert prediction.box is not None
         boxes.append(prediction.box[0])
         assert prediction.track == 1
         assert prediction.probabilities["happy"] == pytest.approx(0.1 * frame, abs=0.01)  # every frame is classified
@@ -122,6 +123,7 @@ def test_smoothing_is_per_face_and_forgotten_with_it():
     assert left.label == "sad"
     assert right.label == "happy"
     assert left.probabilities["happy"] == 1
+    assert left.smoothed is not None
     assert left.smoothed["happy"] == pytest.approx(1 - np.exp(-1 / FPS / 0.4), abs=1e-4)
     assert left.confidence == left.smoothed["sad"]
 
@@ -167,7 +169,7 @@ def test_a_picture_without_detector_has_no_score():
     analyzer = FaceAnalyzer(Brightness(), create_detector("none"))
     for time in (None, 0.0):
         (prediction,) = analyzer(FRAME, time)
-        assert prediction.box == (40, 0, 240, 240)
+        assert prediction.box == (40.0, 0.0, 240.0, 240.0)
         assert prediction.score is None
         assert prediction.track == (None if time is None else 1)
 
@@ -198,9 +200,11 @@ def watch(name: str, detect_every: int) -> tuple[Counter[int], dict[int, list[in
     places: dict[int, list[float]] = {}
     index = 0
     while (answer := video.read())[0]:
-        predictions = analyzer(answer[1], index / FPS)
+        predictions = analyzer(answer[1].astype(np.uint8), index / FPS)
         counts[len(predictions)] += 1
         for prediction in predictions:
+            assert prediction.track is not None
+            assert prediction.box is not None
             frames.setdefault(prediction.track, []).append(index)
             places.setdefault(prediction.track, []).append(prediction.box[0] / prediction.box[2])
         index += 1

@@ -35,10 +35,11 @@ MEDIA = Path(os.environ.get("FER_SHARED", ROOT.parent / "shared")) / "media"
 CHROMIUM = shutil.which("chromium")
 TOKEN = "a secret"
 CLASSES = ("happy", "sad")
+Client = TestClient[Any, Any]
 
 
 class BrightIsHappy:
-    classes = CLASSES
+    classes: tuple[str, ...] = CLASSES
     size = 48
 
     def probabilities(self, faces: np.ndarray) -> np.ndarray:
@@ -46,12 +47,15 @@ class BrightIsHappy:
         return np.stack([happy, 1 - happy], 1).astype(np.float32)
 
 
-def whole(image: np.ndarray) -> list[Detection]:
-    return [Detection((0, 0, *image.shape[1::-1]), 0.9)]
+class Whole:
+    name = "whole"
+
+    def __call__(self, picture: np.ndarray) -> list[Detection]:
+        return [Detection((0, 0, *picture.shape[1::-1]), 0.9)]
 
 
 def new_analyzer() -> FaceAnalyzer:
-    return FaceAnalyzer(BrightIsHappy(), whole, smoothing=0)
+    return FaceAnalyzer(BrightIsHappy(), Whole(), smoothing=0)
 
 
 def jpeg(gray: int = 200, size: tuple[int, int] = (64, 64)) -> bytes:
@@ -60,7 +64,7 @@ def jpeg(gray: int = 200, size: tuple[int, int] = (64, 64)) -> bytes:
     return file.getvalue()
 
 
-def serving(test: Callable[[TestClient], Coroutine[Any, Any, None]], **more: Any) -> None:
+def serving(test: Callable[[Client], Coroutine[Any, Any, None]], **more: Any) -> None:
     """Runs `test` with a client of a server."""
 
     async def run() -> None:
@@ -77,14 +81,15 @@ def ask(**more: str) -> str:
 
 async def exchange(viewer: aiohttp.ClientWebSocketResponse, data: bytes) -> dict[str, Any]:
     await viewer.send_bytes(data)
-    return await viewer.receive_json(timeout=20)
+    answer: dict[str, Any] = await viewer.receive_json(timeout=20)
+    return answer
 
 
 # --- the wire ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_answer_has_the_keys_of_the_predictions() -> None:
-    async def test(client: TestClient) -> None:
+    async def test(client: Client) -> None:
         async with client.ws_connect(ask()) as viewer:
             first, second = await exchange(viewer, jpeg(200)), await exchange(viewer, jpeg(40))
         assert list(first) == ["time", "faces", "milliseconds"]
@@ -100,7 +105,7 @@ def test_an_answer_has_the_keys_of_the_predictions() -> None:
 
 
 def test_a_still_picture_is_not_followed() -> None:
-    async def test(client: TestClient) -> None:
+    async def test(client: Client) -> None:
         async with client.ws_connect(ask(still="1")) as viewer:
             answer = await exchange(viewer, jpeg())
         assert answer["time"] is None
@@ -112,7 +117,7 @@ def test_a_still_picture_is_not_followed() -> None:
 def test_two_connections_keep_their_own_tracks() -> None:
     """The second begins with 1 although the first has come to 2, and their times are their own."""
 
-    async def test(client: TestClient) -> None:
+    async def test(client: Client) -> None:
         async with client.ws_connect(ask()) as one, client.ws_connect(ask()) as other:
             ids = [(await exchange(one, jpeg(size=size)))["faces"][-1]["track"] for size in ((64, 64), (640, 640))]
             assert ids == [1, 2]
@@ -141,7 +146,7 @@ def png() -> bytes:
     ],
 )
 def test_what_is_no_picture_is_answered_and_the_next_one_is_taken(data: bytes, message: str) -> None:
-    async def test(client: TestClient) -> None:
+    async def test(client: Client) -> None:
         async with client.ws_connect(ask()) as viewer:
             answer = await exchange(viewer, data)
             assert list(answer) == ["error"]
@@ -159,7 +164,7 @@ def test_a_large_picture_is_refused_before_it_is_decoded(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("fer.inference.browser.to_picture", decode)
 
-    async def test(client: TestClient) -> None:
+    async def test(client: Client) -> None:
         async with client.ws_connect(ask()) as viewer:
             assert "too large" in (await exchange(viewer, jpeg(size=(5000, 4000))))["error"]
 
@@ -169,7 +174,7 @@ def test_a_large_picture_is_refused_before_it_is_decoded(monkeypatch: pytest.Mon
 def test_a_message_that_is_too_long_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer.inference.browser.MOST_BYTES", 1000)  # so that it is sent whole before the answer
 
-    async def test(client: TestClient) -> None:
+    async def test(client: Client) -> None:
         async with client.ws_connect(ask()) as viewer:
             await viewer.send_bytes(bytes(1001))
             message = await viewer.receive(timeout=20)
@@ -180,7 +185,7 @@ def test_a_message_that_is_too_long_ends_the_connection(monkeypatch: pytest.Monk
 
 
 def test_too_many_connections() -> None:
-    async def test(client: TestClient) -> None:
+    async def test(client: Client) -> None:
         async with client.ws_connect(ask()):
             async with client.ws_connect(ask()) as second:
                 with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
@@ -217,7 +222,7 @@ def test_too_many_connections() -> None:
     ],
 )
 def test_who_may_have_the_page_and_connect(token: str, headers: dict[str, str], status: int) -> None:
-    async def test(client: TestClient) -> None:
+    async def test(client: Client) -> None:
         page = await client.get("/", params={"token": token}, headers=headers)
         assert page.status == status
         text = await page.text()
@@ -366,7 +371,8 @@ class Page:
             answer = await self._connection.receive_json(timeout=30)
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer
-                return answer["result"]
+                result: dict[str, Any] = answer["result"]
+                return result
 
     async def evaluate(self, code: str) -> Any:
         answer = await self.call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
@@ -435,6 +441,7 @@ def test_the_page_shows_what_the_network_says(tmp_path: Path) -> None:
             assert face["emotion"] == wanted.label
             assert face["confidence"] == pytest.approx(wanted.confidence, abs=0.2)
             assert face["track"] == 1
+            assert wanted.box is not None
             np.testing.assert_allclose(face["box"], wanted.box, atol=20)
             shown = await page.evaluate("document.querySelector('.face').innerText")
             assert shown.startswith(f"#1 {wanted.label}")

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,12 @@ from fer.weights import YUNET
 SHARED = Path(os.environ.get("FER_SHARED") or Path(__file__).parents[3] / "shared")
 MEDIA = SHARED / "media"
 needs_media = pytest.mark.skipif(not MEDIA.is_dir(), reason=f"there are no photographs at {MEDIA}")
+
+
+def photograph(name: str) -> np.ndarray:
+    picture = cv2.imread(str(MEDIA / name))
+    assert picture is not None
+    return picture
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,7 @@ def found_share(name: str, crowd, scale: float = 1.0) -> float:
     for detection in create_detector(name)(picture):
         x, y, width, height = (value / scale for value in detection.box)
         assert width == pytest.approx(height)
+        assert detection.score is not None
         assert 0.7 <= detection.score <= 1
         near = [
             index
@@ -65,7 +73,7 @@ def test_yunet_finds_drawn_faces_at_any_scale(crowd, scale):
 @needs_media
 def test_both_frame_a_face_alike():
     """The network is shown the same square, whichever detector found the face."""
-    picture = cv2.imread(str(MEDIA / "dlib_bald_guys.jpg"))
+    picture = photograph("dlib_bald_guys.jpg")
     yunet, haar = create_detector("yunet")(picture), create_detector("haar")(picture)
     pairs = [(np.array(a.box), np.array(b.box)) for a in yunet for b in haar if iou(a.box, b.box) > 0.4]
     assert len(pairs) >= 20
@@ -89,13 +97,13 @@ def test_both_frame_a_face_alike():
     ],
 )
 def test_yunet_counts_the_faces_of_photographs(name, count):
-    assert len(create_detector("yunet")(cv2.imread(str(MEDIA / name)))) == count
+    assert len(create_detector("yunet")(photograph(name))) == count
 
 
 @needs_media
 @pytest.mark.parametrize("quarter", range(4))
 def test_faces_of_a_still_picture_are_turned_upright(quarter):
-    picture = cv2.imread(str(MEDIA / "human_stock-emotions-a-6.jpg"))
+    picture = photograph("human_stock-emotions-a-6.jpg")
     turned = np.ascontiguousarray(np.rot90(picture, -quarter))  # clockwise
     (detection,) = find_in_still(create_detector(), turned)
     assert detection.turned == 90 * quarter
@@ -108,7 +116,7 @@ def test_faces_of_a_still_picture_are_turned_upright(quarter):
 @needs_media
 @pytest.mark.parametrize("name", ["human_stock-group-1.jpg", "dlib_bald_guys.jpg", "fr_two_people.jpg"])
 def test_faces_that_stand_upright_are_left_so(name):
-    picture = cv2.imread(str(MEDIA / name))
+    picture = photograph(name)
     assert find_in_still(create_detector(), picture) == create_detector()(picture)
 
 
@@ -144,13 +152,13 @@ def test_none_takes_the_largest_square_in_the_middle():
     detector = create_detector("none")
     assert [d.box for d in detector(np.zeros((48, 48, 3), np.uint8))] == [(0, 0, 48, 48)]
     (detection,) = detector(np.zeros((100, 160, 3), np.uint8))
-    assert detection.box == (30, 0, 100, 100)
+    assert detection.box == (30.0, 0.0, 100.0, 100.0)
     assert detection.score is None
 
 
 @pytest.mark.parametrize("name", ["haar", "yunet"])
 def test_the_threshold_leaves_out_the_unsure(crowd, name):
-    scores = [d.score for d in create_detector(name, score_threshold=0.5)(crowd[0])]
+    scores: list[Any] = [d.score for d in create_detector(name, score_threshold=0.5)(crowd[0])]
     assert scores == sorted(scores, reverse=True)
     high = (scores[0] + scores[-1]) / 2
     assert [d.score for d in create_detector(name, score_threshold=high)(crowd[0])] == pytest.approx(

@@ -6,7 +6,7 @@ import pytest
 from fer.inference import overlay
 from fer.inference.overlay import Annotator, annotate, draw_message, draw_status
 from fer.inference.prediction import Prediction
-from fer.labels import EMOTION_COLORS, EMOTIONS
+from fer.labels import EMOTION_COLORS, EMOTIONS, GRAY
 
 
 def face(box: tuple[float, float, float, float] | None, label: str = "happy", **more: object) -> Prediction:
@@ -35,7 +35,7 @@ def color_of(image: np.ndarray, x: int, y: int) -> tuple[int, ...]:
 
 
 def test_every_colour_bears_black_text():
-    for color in (*EMOTION_COLORS.values(), overlay.GRAY):
+    for color in (*EMOTION_COLORS.values(), GRAY):
         assert contrast(color, overlay.BLACK) > 4.5  # WCAG's AA level
 
 
@@ -44,12 +44,13 @@ def test_plates_bear_light_text_on_any_background(value):
     canvas = background(640, 480, value)
     draw_message(canvas, ["a line that is long enough to have a margin"])
     rows, columns = np.nonzero((canvas != value).any(axis=2))
+    plate: tuple[int, ...]
     if value == 0:
         plate = (0, 0, 0)
     else:
         plate = color_of(canvas, int(columns.min()), int(rows.min()))
     assert contrast(overlay.WHITE, plate) > 7
-    assert contrast(overlay.GRAY, plate) > 4.5
+    assert contrast(GRAY, plate) > 4.5
     assert canvas.max() == 255  # the text is there
 
 
@@ -81,7 +82,7 @@ def test_bars_are_as_long_as_probabilities():
 def test_an_uncertain_face_is_gray():
     drawn = annotate(background(640, 480, 0), [face((200, 100, 150, 150), uncertain=True)])
     box = drawn[90:260, 190:360]
-    assert (box == overlay.GRAY[0]).all(axis=2).sum() > 300
+    assert (box == GRAY[0]).all(axis=2).sum() > 300
     assert not (box == EMOTION_COLORS["happy"][::-1]).all(axis=2).any()
 
 
@@ -110,7 +111,7 @@ def test_labels_of_a_crowd_find_places_between_its_faces():
 def test_a_chart_in_a_crowd_becomes_a_strip_that_leaves_mouth_and_chin_free(between):
     tops = range(30, 400, 76 + between)
     boxes = [(x, y, 76.0, 76.0) for x in range(2, 600, 80) for y in tops]
-    drawn = annotate(background(640, 480, 99), [face(box) for box in boxes])  # type: ignore[arg-type]
+    drawn = annotate(background(640, 480, 99), [face(box) for box in boxes])
     x, y, w, h = (round(side) for side in boxes[len(tops) + 1])
     assert (drawn[y + round(0.6 * h) : y + h - 5, x + 5 : x + w - 5] == 99).all()
     # A tip of it, in columns that neither the label nor the box has in that colour.
@@ -168,7 +169,7 @@ def test_other_classes_than_ours_are_drawn_too():
     drawn = annotate(
         background(640, 480, 0), [Prediction("bored", 0.7, {"bored": 0.7, "keen": 0.3}, (200, 100, 99, 99))]
     )
-    assert (drawn == overlay.GRAY[0]).any()
+    assert (drawn == GRAY[0]).any()
 
 
 def test_the_status_says_that_a_video_is_recorded():

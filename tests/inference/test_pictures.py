@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +28,8 @@ def saved(tmp_path):
 
 def test_files_and_pictures_of_pillow(saved):
     with Image.open(saved) as file:
-        for thing in (str(saved), saved, saved.read_bytes(), bytearray(saved.read_bytes()), file):
+        things: list[Any] = [str(saved), saved, saved.read_bytes(), bytearray(saved.read_bytes()), file]
+        for thing in things:
             np.testing.assert_array_equal(to_picture(thing), PICTURE)
     np.testing.assert_array_equal(to_picture(Image.fromarray(PICTURE[..., ::-1])), PICTURE)
 

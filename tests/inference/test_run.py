@@ -8,6 +8,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from fer import weights
 from fer.errors import UserError
 from fer.inference import run as run_module
 from fer.inference import sinks
@@ -26,7 +28,7 @@ from fer.inference.screen import Figures, Screen
 from fer.inference.sinks import plan_outputs
 from fer.inference.sources import Frame, LiveStream, PictureFiles, VideoFile, open_source
 from fer.inference.timeline import Timeline
-from fer.inference.window import Action
+from fer.inference.window import Action, Window
 from fer.labels import EMOTION_COLORS
 from fer.models.cnn import CNN
 from fer.settings.infer import InferSettings
@@ -54,14 +56,14 @@ class FakeAnalyzer:
             return [says("sad", None)]
         return [says("happy")] if time < 0.99 else [says("sad"), says("happy", 2)]
 
-    def find(self, image: np.ndarray, time: float | None) -> tuple[np.ndarray, float | None]:
+    def find(self, image: np.ndarray, time: float | None) -> Any:
         return image, time
 
-    def classify(self, sighting: tuple[np.ndarray, float | None]) -> list[Prediction]:
+    def classify(self, sighting: Any) -> list[Prediction]:
         return self(*sighting)
 
 
-class FakeWindow:
+class FakeWindow(Window):
     """Shows nothing, and answers with what the test wants pressed."""
 
     def __init__(self, *actions: Action | None) -> None:
@@ -280,7 +282,7 @@ def test_a_camera_in_the_window_is_a_mirror_and_its_files_are_not(tmp_path, cons
     camera = LiveStream(HalfWhite(30), "camera 0", None, silent)
     assert run_module._mirrors(InferSettings(mode="webcam"), camera)
     with camera:
-        watch_video(camera, FakeAnalyzer(), CLASSES, outputs, window, console, console, mirrors=True)  # type: ignore[arg-type]
+        watch_video(camera, FakeAnalyzer(), CLASSES, outputs, window, console, console, mirrors=True)
     happy = EMOTION_COLORS["happy"][::-1]
     for shown in window.shown:
         assert shown[120, :60].min() == 255  # the white part is on the left
@@ -313,12 +315,13 @@ def test_which_windows_are_mirrors(mirror, mode, name, wanted):
 
 
 def test_a_camera_shows_no_progress_that_means_nothing():
-    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
+    file = io.StringIO()
+    terminal = Console(file=file, force_terminal=True, width=100)
     with run_module._progress(terminal, endless=True) as progress:
         task = progress.add_task("camera 0", total=None)
         progress.update(task, completed=7)
         progress.refresh()
-    said = terminal.file.getvalue()
+    said = file.getvalue()
     assert "7 frames" in said
     assert "7/?" not in said
     assert "-:--:--" not in said
@@ -383,7 +386,8 @@ def test_shards_one_after_another_are_the_file_of_one_run(tmp_path, monkeypatch,
 
     def watched(output: str, *more: str) -> Path:
         run(read(InferSettings, [*words, f"output={tmp_path}/{output}", *more], bare="source"))
-        return tmp_path / output
+        folder: Path = tmp_path / output
+        return folder
 
     whole = (watched("whole") / f"predictions.{table_format}").read_bytes()
     for count in (3, 11, 14):
@@ -439,7 +443,9 @@ def test_keys_pause_record_save_and_help(tmp_path, clip, monkeypatch):
     assert len(recording) == 1
     assert count_frames(recording[0]) == 3  # frames 1 to 3
     assert {path.stem.rsplit("_", 1)[1] for path in snapshots} == {"2", "5"}
-    assert (cv2.imread(str(snapshots[0])) == 90).all()  # the picture, without figures or help
+    picture = cv2.imread(str(snapshots[0]))
+    assert picture is not None
+    assert (picture == 90).all()  # the picture, without figures or help
 
 
 def test_messages_lie_in_the_corner_and_appear_over_the_help_too(tmp_path, clip, monkeypatch):
@@ -484,7 +490,7 @@ def test_figures_are_running_averages():
 @pytest.fixture
 def no_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module.weights, "FOLDER", tmp_path / "weights")
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "weights")
     (tmp_path / "weights").mkdir()
 
 
@@ -590,7 +596,9 @@ def test_the_surest_find_of_a_face_stands_beside_its_plot_under_a_title():
         plain.add(moment, [face])
         shown.add(moment, [face], image)
     assert shown._title() == "cash $5 $6.mp4: 0.3 s, 1 face"
-    pictures = [cv2.imdecode(np.frombuffer(one.to_png(), np.uint8), cv2.IMREAD_COLOR) for one in (plain, shown)]
+    pictures: list[Any] = [
+        cv2.imdecode(np.frombuffer(one.to_png(), np.uint8), cv2.IMREAD_COLOR) for one in (plain, shown)
+    ]
     reds = [int((picture == (0, 0, 255)).all(axis=2).sum()) for picture in pictures]
     assert reds[0] == 0
     assert reds[1] > 5000

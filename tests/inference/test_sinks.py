@@ -54,7 +54,7 @@ def small_files():
 
 def frames_in(path: Path) -> list[np.ndarray]:
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    frames = []
+    frames: list[np.ndarray] = []
     while True:
         read, image = capture.read()
         if not read:
@@ -135,12 +135,11 @@ def test_lines_are_on_disk_at_once(tmp_path):
 def test_a_failed_run_leaves_an_older_result_alone(tmp_path):
     (tmp_path / "a.jsonl").write_text("older and whole\n")
 
-    def fail() -> PredictionLog:
+    def fail() -> None:
         log = PredictionLog(tmp_path / "a.jsonl", CLASSES)
         with log:
             log.write("a", 0, 0.0, [FACE])
             raise RuntimeError
-        return log
 
     with pytest.raises(RuntimeError):
         fail()
@@ -250,8 +249,8 @@ def test_a_stream_that_comes_back_in_another_size(tmp_path):
 
 def test_a_nearly_full_disk_ends_a_video_that_plays(tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(free))
     free = 1 << 30
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(free))
 
     def fill() -> None:
         nonlocal free
@@ -316,7 +315,9 @@ def test_pictures_that_no_codec_takes(tmp_path):
 def test_pictures_of_every_suffix(tmp_path, suffix):
     path = tmp_path / "new" / f"a{suffix.upper()}"
     write_picture(path, gray(77))
-    assert abs(cv2.imread(str(path)).mean() - 77) < 2
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    assert abs(picture.mean() - 77) < 2
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fer.inference.smoothing import Smoother
 
-HAPPY, SAD = np.float32([1, 0, 0]), np.float32([0, 1, 0])
+HAPPY, SAD = np.array([1, 0, 0], np.float32), np.array([0, 1, 0], np.float32)
 
 
 def after_a_change(fps: float, seconds: float, time_constant: float = 0.4) -> np.ndarray:
@@ -35,8 +35,8 @@ def test_irregular_frames_are_weighted_by_their_time():
 
 def test_the_first_frame_is_taken_as_it_is_and_sums_stay_one():
     smoother = Smoother(0.4)
-    smoothed, label = smoother(np.float32([0.2, 0.5, 0.3]), 7.0)
-    np.testing.assert_array_equal(smoothed, np.float32([0.2, 0.5, 0.3]))
+    smoothed, label = smoother(np.array([0.2, 0.5, 0.3], np.float32), 7.0)
+    np.testing.assert_array_equal(smoothed, np.array([0.2, 0.5, 0.3], np.float32))
     assert label == 1
     rng = np.random.default_rng(0)
     for frame in range(500):
@@ -47,7 +47,7 @@ def test_the_first_frame_is_taken_as_it_is_and_sums_stay_one():
 
 def test_two_near_classes_do_not_make_the_label_flicker():
     rng = np.random.default_rng(1)
-    frames = [np.float32([p, 1 - p]) for p in 0.5 + rng.normal(0, 0.15, 300)]
+    frames = [np.array([p, 1 - p], np.float32) for p in 0.5 + rng.normal(0, 0.15, 300)]
     raw = [int(frame.argmax()) for frame in frames]
     smoother = Smoother(0.4)
     shown = [smoother(frame, index / 30)[1] for index, frame in enumerate(frames)]
@@ -57,10 +57,10 @@ def test_two_near_classes_do_not_make_the_label_flicker():
 
 def test_the_label_waits_for_a_lead_of_a_tenth():
     smoother = Smoother(1e-6)  # follows at once, so that only the hysteresis is left
-    assert smoother(np.float32([0.6, 0.4]), 0)[1] == 0
-    assert smoother(np.float32([0.46, 0.54]), 1)[1] == 0
-    assert smoother(np.float32([0.44, 0.56]), 2)[1] == 1
-    assert smoother(np.float32([0.54, 0.46]), 3)[1] == 1
+    assert smoother(np.array([0.6, 0.4], np.float32), 0)[1] == 0
+    assert smoother(np.array([0.46, 0.54], np.float32), 1)[1] == 0
+    assert smoother(np.array([0.44, 0.56], np.float32), 2)[1] == 1
+    assert smoother(np.array([0.54, 0.46], np.float32), 3)[1] == 1
 
 
 def test_a_clear_change_is_shown_within_the_time_constant():
@@ -73,8 +73,8 @@ def test_a_clear_change_is_shown_within_the_time_constant():
 def test_zero_turns_smoothing_and_hysteresis_off():
     smoother = Smoother(0)
     for time, frame in enumerate([[0.6, 0.4], [0.49, 0.51], [0.51, 0.49]]):
-        smoothed, label = smoother(np.float32(frame), time)
-        np.testing.assert_array_equal(smoothed, np.float32(frame))
+        smoothed, label = smoother(np.array(frame, np.float32), time)
+        np.testing.assert_array_equal(smoothed, np.array(frame, np.float32))
         assert label == np.argmax(frame)
 
 

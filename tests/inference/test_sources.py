@@ -40,9 +40,15 @@ def frames_of(source: sources.Source) -> list[sources.Frame]:
         return [frame for frame in source if frame is not None]
 
 
+def times_of(frames: list[sources.Frame]) -> list[float]:
+    times = [frame.time for frame in frames if frame.time is not None]
+    assert len(times) == len(frames)
+    return times
+
+
 def until_it_ends(source: sources.Source) -> tuple[list[sources.Frame], str]:
     """The frames of a source that ends before its time, and what it says then."""
-    frames = []
+    frames: list[sources.Frame] = []
     with source:
         iterator = iter(source)
         while True:
@@ -150,11 +156,13 @@ def test_folder_in_natural_order_without_what_is_no_picture(tmp_path):
     (tmp_path / "deep").mkdir()
     solid(RED).save(tmp_path / "deep" / "1.bmp")
     source = open_source("image", str(tmp_path), silent)
+    assert isinstance(source, PictureFiles)
     assert [path.name for path in source.paths] == ["9.JPG", "10.png"]
     frames = frames_of(source)
     assert [frame.index for frame in frames] == [0, 1]
     assert frames[0].time is None
     deep = open_source("image", str(tmp_path), silent, recursive=True)
+    assert isinstance(deep, PictureFiles)
     assert [path.name for path in deep.paths] == ["9.JPG", "10.png", "1.bmp"]
 
 
@@ -162,6 +170,7 @@ def test_glob_and_brackets_in_names(tmp_path):
     for name in ("a.png", "b.png", "c[1].png"):
         solid(RED).save(tmp_path / name)
     source = open_source("image", str(tmp_path / "[ab].png"), silent)
+    assert isinstance(source, PictureFiles)
     assert [path.name for path in source.paths] == ["a.png", "b.png"]
     assert source.root == tmp_path
     assert open_source("image", str(tmp_path / "c[1].png"), silent).length == 1
@@ -175,6 +184,7 @@ def test_results_in_the_searched_folder_are_not_taken_for_pictures(tmp_path):
     for name in ("a.png", "out/a.png"):
         solid(RED).save(tmp_path / name)
     found = open_source("image", str(tmp_path), silent, recursive=True, leave_out=tmp_path / "out")
+    assert isinstance(found, PictureFiles)
     assert [path.name for path in found.paths] == ["a.png"]
     around = open_source("image", str(tmp_path / "out"), silent, leave_out=tmp_path)
     assert around.length == 1
@@ -186,6 +196,7 @@ def test_a_broken_picture_is_reported_and_the_rest_goes_on(tmp_path):
     (tmp_path / "b.png").write_text("no picture")
     told: list[str] = []
     source = open_source("image", str(tmp_path), told.append)
+    assert isinstance(source, PictureFiles)
     assert [Path(frame.source).name for frame in frames_of(source)] == ["a.png", "c.png"]
     assert source.broken == 1
     assert len(told) == 1
@@ -207,6 +218,7 @@ def test_several_sources_are_taken_in_their_order_and_once(tmp_path):
         solid(RED).save(tmp_path / name)
     sources = [str(tmp_path / "two"), str(tmp_path / "one" / "*.png"), str(tmp_path / "d.png"), f"{tmp_path}/one/b.png"]
     source = open_source("image", sources, silent)
+    assert isinstance(source, PictureFiles)
     assert [str(path.relative_to(tmp_path)) for path in source.paths] == [
         "two/c.png",
         "one/a.png",
@@ -228,13 +240,16 @@ def test_files_left_out_are_counted_by_kind_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     told: list[str] = []
     source = open_source("image", str(tmp_path), told.append)
+    assert isinstance(source, PictureFiles)
     assert [path.name for path in source.paths] == ["a.png"]
     assert told == [
         f"{tmp_path}: left out 5 files that are no pictures it can read: 1 .heic (pip install pillow-heif reads them), "
         "2 .txt, 1 without a suffix, 1 .mp4 (mode=video)"
     ]
     monkeypatch.setattr(pictures, "_reads_heif", lambda: True)
-    assert [path.name for path in open_source("image", str(tmp_path), silent).paths] == ["a.png", "d.HEIC"]
+    source = open_source("image", str(tmp_path), silent)
+    assert isinstance(source, PictureFiles)
+    assert [path.name for path in source.paths] == ["a.png", "d.HEIC"]
 
 
 @pytest.mark.parametrize(
@@ -312,7 +327,7 @@ def test_every_frame_of_a_file_in_order_with_its_time(tmp_path, name, codec):
     assert [frame.index for frame in frames] == list(range(40))
     brightness = np.array([frame.image.mean() for frame in frames])
     assert np.abs(brightness - 6 * np.arange(40)).max() < 5  # less than from one frame to the next
-    np.testing.assert_allclose([frame.time for frame in frames], np.arange(40) / 25, atol=2e-3)
+    np.testing.assert_allclose(times_of(frames), np.arange(40) / 25, atol=2e-3)
 
 
 def test_gif_with_uneven_times(tmp_path):
@@ -320,7 +335,7 @@ def test_gif_with_uneven_times(tmp_path):
     pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=[100, 300, 100, 100])
     frames = frames_of(open_source("video", str(tmp_path / "a.gif"), silent))
     assert [round(frame.image.mean()) for frame in frames] == [0, 80, 160, 240]
-    np.testing.assert_allclose([frame.time for frame in frames], [0, 0.1, 0.4, 0.5], atol=1e-3)
+    np.testing.assert_allclose(times_of(frames), [0, 0.1, 0.4, 0.5], atol=1e-3)
 
 
 def rotate_tag(path: Path, degrees: int) -> None:
@@ -418,7 +433,7 @@ def test_damaged_packets_are_left_out_and_counted(length, broken):
     kept = [number for number in range(900) if number not in broken]
     assert [frame.index for frame in frames] == kept
     assert [frame.image[0, 0, 0] for frame in frames] == [number % 256 for number in kept]
-    np.testing.assert_allclose([frame.time for frame in frames], np.array(kept) / 30, atol=1e-6)
+    np.testing.assert_allclose(times_of(frames), np.array(kept) / 30, atol=1e-6)
     inner = sum(number < kept[-1] for number in broken)
     assert source.skipped == inner
     assert [f"{inner} of its {900 if length == 900 else kept[-1] + 1} frames" in text for text in told] == [True] * (
@@ -462,11 +477,12 @@ def test_holes_in_a_matroska_file(tmp_path):
     path.write_bytes(content)
     told: list[str] = []
     source = open_source("video", str(path), told.append)
+    assert isinstance(source, VideoFile)
     frames = frames_of(source)
     assert 30 < len(frames) < 58
     assert source.skipped == 60 - len(frames)
     assert frames[-1].index == 59
-    np.testing.assert_allclose([frame.time for frame in frames], [frame.index / 30 for frame in frames], atol=2e-3)
+    np.testing.assert_allclose(times_of(frames), [frame.index / 30 for frame in frames], atol=2e-3)
     assert abs(frames[-1].image[:, 20:140].mean() - 4 * 59) < 8
     assert len(told) == 1
 
@@ -478,11 +494,12 @@ def test_a_h264_file_with_two_percent_of_its_bytes_lost(tmp_path):
         content[start : start + 200] = bytes(200)
     (tmp_path / "a.mp4").write_bytes(content)
     source = open_source("video", str(tmp_path / "a.mp4"), silent)
+    assert isinstance(source, VideoFile)
     frames = frames_of(source)
     assert 150 < len(frames) < 200
     assert source.skipped == 200 - len(frames)
     assert frames[-1].index == 199
-    np.testing.assert_allclose([frame.time for frame in frames], [frame.index / 30 for frame in frames], atol=2e-3)
+    np.testing.assert_allclose(times_of(frames), [frame.index / 30 for frame in frames], atol=2e-3)
 
 
 def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):

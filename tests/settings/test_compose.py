@@ -5,6 +5,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -178,7 +179,7 @@ def test_right_command_lines_pass(words: list[str]) -> None:
 )
 @pytest.mark.parametrize("key", ["data.path", "ckpt", "model.weights", "data.exclude"])
 def test_paths_are_taken_as_they_are_typed(key: str, path: str) -> None:
-    values = compose_line(take_apart([f"{key}={path}"])).values
+    values: Any = compose_line(take_apart([f"{key}={path}"])).values
     for part in key.split("."):
         values = values[part]
     assert values == path
@@ -326,13 +327,14 @@ def test_a_test_is_named_by_what_is_tested(tmp_path: Path) -> None:
     trained = tmp_path / "run" / "checkpoints" / "best.ckpt"
     trained.parent.mkdir(parents=True)
     (tmp_path / "run" / "config.yaml").write_text("name: senet_4\n")
-    for ckpt, tta, named, name in (
+    cases: list[tuple[str | list[str], Literal["none", "flip"], bool, str]] = [
         (str(trained), "none", False, "test_senet_4"),
         (str(trained), "flip", False, "test_senet_4_flip"),
         (str(trained), "none", True, "test_mine"),
         ("fer/weights/senet_5.ckpt", "none", False, "test_senet_5"),
         ([str(trained), "other.ckpt"], "none", False, "test_ensemble_of_2"),
-    ):
+    ]
+    for ckpt, tta, named, name in cases:
         settings = TrainSettings(mode="test", ckpt=ckpt, tta=tta, name="mine")
         assert rundir.test_name(settings, named) == name, ckpt
 

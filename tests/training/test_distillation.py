@@ -110,8 +110,8 @@ def test_teachers_see_augmented_faces_and_not_degraded_ones(soft: bool) -> None:
     """They say of a face what can be seen on it; the student is to say the same of what a bad camera leaves."""
     chosen = {"path": None, "classes": list(CLASSES), "degrade": 1.0, "augment": {"flip": 1.0, "rotation": 0.0}}
     datamodule = FER2013DataModule(DataSettings.checked(chosen))
-    plugin = SimpleNamespace(forward_context=nullcontext)
-    datamodule.trainer = SimpleNamespace(training=True, precision_plugin=plugin)  # type: ignore[assignment]
+    trainer = SimpleNamespace(training=True, precision_plugin=SimpleNamespace(forward_context=nullcontext))
+    datamodule.trainer = trainer  # type: ignore[assignment]
     seen: list[Tensor] = []
 
     def ask(faces: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def test_teachers_see_augmented_faces_and_not_degraded_ones(soft: bool) -> None:
         return shown.diff(dim=-1).square().mean(dim=(1, 2, 3))
 
     assert (detail(faces) < 0.5 * detail(seen[0])).all()  # of noise, which is blurred
-    datamodule.trainer.training = False  # type: ignore[misc]
+    trainer.training = False
     assert datamodule.on_after_batch_transfer((FACES, labels), 0)[0] is FACES
 
 

@@ -1,6 +1,7 @@
 """Loggers that are not TensorBoard's get settings, the report's numbers and the pictures, as far as they can."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 from tiny import settings_of
+from torch import Tensor
 
 from fer.tensorboard import RunLogger
 from fer.training import run
@@ -20,19 +22,19 @@ class OfPictures(CSVLogger):
     def __init__(self, save_dir: Path) -> None:
         super().__init__(save_dir)
         self.images: dict[str, list[str]] = {}
-        self.numbers: dict[str, float] = {}
+        self.numbers: dict[str, Tensor | float] = {}
 
     def log_image(self, key: str, images: list[Any], step: int | None = None, **more: Any) -> None:
         self.images[key] = images
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
         self.numbers |= metrics
 
 
 class OfFiles(OfPictures):
     """Keeps files as MLflow's client does."""
 
-    log_image = property()  # type: ignore[assignment]  # `hasattr` says no, as of MLflow's logger
+    log_image = property()  # `hasattr` says no, as of MLflow's logger
     run_id = "r1"
 
     @property

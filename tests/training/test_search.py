@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import TINY
@@ -11,14 +12,16 @@ from fer.errors import UserError
 
 optuna = pytest.importorskip("optuna", reason="needs the extra [optuna]")
 
+from optuna import Study  # noqa: E402
+
 from fer.settings.compose import CONFIGS  # noqa: E402
 from fer.training import search as module  # noqa: E402
 
 WORDS = [*TINY, "trainer.max_epochs=4", "data.augment=null"]
-SPACE = {"optim.lr": {"low": 1e-5, "high": 1e-2, "log": True}, "seed": {"low": 0, "high": 3}}
+SPACE: dict[str, dict[str, Any]] = {"optim.lr": {"low": 1e-5, "high": 1e-2, "log": True}, "seed": {"low": 0, "high": 3}}
 
 
-def run(directory: Path, trials: int) -> "optuna.Study":
+def run(directory: Path, trials: int) -> Study:
     return module.search(directory, WORDS, SPACE, trials, heartbeat_s=1)
 
 
