@@ -22,7 +22,9 @@ RULES = {
     "sleeping (OMP_WAIT_POLICY=PASSIVE)": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spinning 10,000 times": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"},
     "spinning 300,000 times": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300000"},
+    "one thread less than cores": {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) - 1))},
 }
+SET = {key for rule in RULES.values() for key in rule}
 REFERENCE = "sleeping (OMP_WAIT_POLICY=PASSIVE)"
 
 
@@ -53,7 +55,7 @@ def main() -> None:
 
 def measure(rule: dict[str, str], busy: bool, batch: int, steps: int) -> float:
     """Seconds of a step in a process of its own."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    kept = {key: value for key, value in os.environ.items() if key not in SET}
     other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
     try:
         child = [sys.executable, __file__, "--child", "--batch", str(batch), "--steps", str(steps)]
