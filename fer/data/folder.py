@@ -19,6 +19,7 @@ from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.errors import UserError
 from fer.labels import ALL_EMOTIONS, emotion_from_spelling
 
+_NUMBERS = re.compile("([0-9]+)")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 # Folder names, in lower case and without "_", "-" and blanks.
@@ -233,4 +234,4 @@ def listed(names: Iterable[str]) -> str:
 
 def natural(text: str) -> list[str | int]:
     """Sorts numbers inside a name by their value."""
-    return [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", text)]
+    return [int(part) if part.isdecimal() else part for part in _NUMBERS.split(text)]

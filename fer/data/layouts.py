@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import NoReturn
 
 import numpy as np
@@ -243,7 +244,7 @@ def _affectnet(container: Container, pictures: list[str], source: str) -> Tree |
 
 def _ferplus(container: Container, pictures: list[str], source: str) -> Tree | None:
     """FER+'s `FER2013{Train,Valid,Test}/fer0000000.png` with `label.csv`, or beside `fer2013new.csv`."""
-    of_data = [name for name in pictures if name.split("/")[-2:-1] and name.split("/")[-2].startswith("FER2013")]
+    of_data = [name for name in pictures if name.rpartition("/")[0].rpartition("/")[2].startswith("FER2013")]
     if not of_data:
         return None
     tables = [name for name in container.names if name.rpartition("/")[2] in ("label.csv", "fer2013new.csv")]
@@ -428,8 +429,8 @@ def _number_folders(
 def _with_persons(form: str, places: list[Place], notes: list[str]) -> Tree:
     """Persons by the names of files, where all are called as CK+ calls them (S010_004_00000017.png) or as KDEF does."""
     for data_set, pattern in (("CK+", _CK_PICTURE), ("KDEF", _KDEF_PICTURE)):
-        found = [pattern.match(place.name.rpartition("/")[2]) for place in places]
-        if places and all(found):
+        found = list(takewhile(bool, (pattern.match(place.name.rpartition("/")[2]) for place in places)))
+        if places and len(found) == len(places):
             persons = [match[1].upper() for match in found if match]
             named = [replace(place, person=person) for place, person in zip(places, persons, strict=True)]
             return Tree(f"{data_set} ({form})", named, notes)
