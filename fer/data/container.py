@@ -21,7 +21,7 @@ from typing import IO, Protocol, Self, cast
 from fer.errors import UserError
 
 # A pipe that nobody writes to would be waited for. Windows translates line ends unless it is told not to.
-_HOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _MOST_BYTES = 256 << 20  # of one file: a picture or a table has a fraction; what unfolds to more is a trap
 
 
@@ -165,7 +165,7 @@ class _Directory:
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
             path = f"{self._top}/{name}"
-            descriptor = os.open(path, _HOW)  # in a third of the time of `open`
+            descriptor = os.open(path, _FLAGS)  # in a third of the time of `open`
             try:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):

@@ -187,7 +187,13 @@ def test_a_student_learns_from_a_right_teacher_and_is_harmed_by_a_random_one() -
 def test_a_resumed_student_equals_an_unbroken_one(
     settings: Settings, teacher: Path, tmp_path: Path, cache: str
 ) -> None:
-    options = [f"teacher=[{teacher}]", f"distil.cache={cache}", "distil.temperature=3", "data.mixup_alpha=0.2"]
+    options = [
+        f"teacher=[{teacher}]",
+        f"distil.cache={cache}",
+        "distil.temperature=3",
+        "data.mixup_alpha=0.2",
+        "data.degrade=0.3",
+    ]
     train(settings(*options), tmp_path / "unbroken")
     stop = f"+callbacks.stop={{_target_: {Interrupt.__module__}.Interrupt, step: 9, signum: 2}}"
     with pytest.raises(SystemExit):
