@@ -140,8 +140,10 @@ def report_browser(options: argparse.Namespace) -> None:
         with subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             address = next(line.split()[1] for line in process.stdout if line.startswith("Open "))
-            trips, answers = asyncio.run(talk(address.replace("/?", "/ws?"), jpegs))
-            process.terminate()
+            try:
+                trips, answers = asyncio.run(talk(address.replace("/?", "/ws?"), jpegs))
+            finally:
+                process.terminate()
         median, late = np.percentile(trips[20:], (50, 95))
         parts = {
             name: np.median([answer["milliseconds"][name] for answer in answers]) for name in ("detect", "network")

@@ -78,7 +78,7 @@ def source_key(source: Path, how: object = None, known: Mapping[str, bytes] | No
     if source.is_file():
         if source.name not in digests:
             with source.open("rb") as file:
-                digests[source.name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).digest()
+                digests[source.name] = hashlib.file_digest(file, container.HASH).digest()
         digest.update(digests[source.name])
         return digest.hexdigest()
     tree = open_container(source)

@@ -22,6 +22,7 @@ from fer.errors import UserError
 
 # A pipe that nobody writes to would be waited for. Windows translates line ends unless it is told not to.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+HASH = partial(hashlib.blake2b, digest_size=32)  # of files
 _MOST_BYTES = 256 << 20  # of one file: a picture or a table has a fraction; what unfolds to more is a trap
 
 
@@ -98,7 +99,7 @@ class Recorded:
 
 def file_digest(content: bytes) -> bytes:
     """256 bits of BLAKE2b."""
-    return hashlib.blake2b(content, digest_size=32).digest()
+    return HASH(content).digest()
 
 
 def open_container(path: Path) -> Container | None:

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from fer.data.augment import Augment, Degrade, as_distributions, mixup
 from fer.data.download import FILE, download, download_votes
@@ -223,13 +223,13 @@ class FER2013DataModule(L.LightningDataModule):
         if self.settings.ferplus_target == "majority" and self.settings.fer2013_weight == 0:
             return None
         if self.settings.ferplus_target == "majority":
-            targets = nn.functional.one_hot(self.tensors(TRAIN)[1], len(self.classes)).float()
+            targets = as_distributions(self.tensors(TRAIN)[1], len(self.classes))
         else:
             make = voted if self.settings.ferplus_target == "any" else distribution
             targets = torch.from_numpy(make(votes, self.classes))
         of_class = torch.from_numpy(self._class_of_emotion()[own])
         known = of_class >= 0  # FER2013's own label may be none of the classes
-        mixed = nn.functional.one_hot(of_class[known], len(self.classes)).float()
+        mixed = as_distributions(of_class[known], len(self.classes))
         targets[known] = torch.lerp(targets[known], mixed, self.settings.fer2013_weight)
         return targets
 

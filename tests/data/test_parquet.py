@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.data import layouts
+from fer.data import layouts, reader
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL
 from fer.data.reader import read
 from fer.errors import UserError
@@ -122,6 +122,23 @@ def test_a_file_that_promises_more_rows_than_it_holds(
     monkeypatch.setattr(parquet, "ParquetFile", type("Promising", (parquet.ParquetFile,), promised))
     with pytest.raises(UserError, match=f"two.parquet does not hold the {rows:,} rows that it promises"):
         read(tmp_path / "two.parquet")
+
+
+def test_a_file_is_read_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "two.parquet", {"image": pictures(2), "label": ["happy", "sad"]})
+    parse = reader._parse
+    parsed: list[Path] = []
+
+    def counted(source: Path, *given: Any) -> Any:
+        parsed.append(source)
+        return parse(source, *given)
+
+    monkeypatch.setattr(reader, "_parse", counted)
+    assert len(read(path)) == len(read(path)) == 2
+    assert parsed == [path]
+    write(path, {"image": pictures(3), "label": ["happy", "sad", "fear"]})
+    assert len(read(path)) == 3
+    assert parsed == [path, path]
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
