@@ -174,9 +174,9 @@ def _place_of_label(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> _Rect 
     lefts = (first, last, *np.linspace(left - width + past, right - past, 7).round().astype(int).tolist())
     tops = (top - height - edge, bottom + edge, top + edge, bottom - height - edge)
     corners = [(max(0, min(x, canvas.shape[1] - width)), y) for y in tops for x in lefts]
-    corners += [(x, y) for x in (right + edge, left - edge - width) for y in (top, bottom - height)]
-    inside = ((x, y) for x, y in corners if 0 <= x <= canvas.shape[1] - width and 0 <= y <= canvas.shape[0] - height)
-    places = [(x, y, x + width, y + height) for x, y in inside]
+    beside = [x for x in (right + edge, left - edge - width) if 0 <= x <= canvas.shape[1] - width]
+    corners += [(x, y) for x in beside for y in (top, bottom - height)]
+    places = [(x, y, x + width, y + height) for x, y in corners if 0 <= y <= canvas.shape[0] - height]
 
     def covered(place: _Rect) -> int:
         return sum(_overlap(place, other) * (1 if other is face.rect else 2) for other in taken)

@@ -121,6 +121,13 @@ def test_a_chart_in_a_crowd_becomes_a_strip_that_leaves_mouth_and_chin_free(betw
         assert (drawn[y + 5 : y + h - 5, x + 5 : x + w - 5] == 99).all()
 
 
+def test_a_label_that_is_wider_than_the_picture_is_drawn_as_far_as_it_goes():
+    turned = face((10, 200, 40, 40), track=1, uncertain=True, turned=180)
+    drawn = annotate(background(60, 400, 90), [turned])
+    above = drawn[: 200 * len(drawn) // 400 - 4]
+    assert (above == GRAY[0]).all(axis=2).sum() > 1000  # the plate of the label
+
+
 def chart_of(drawn: np.ndarray) -> tuple[int, int]:
     """Left and top of the bars of the one chart in a picture."""
     rows, columns = np.nonzero((drawn == EMOTION_COLORS["sad"][::-1]).all(axis=2))
