@@ -273,6 +273,26 @@ def test_the_tree_names_everything_in_the_package() -> None:
     assert all((ROOT / name).exists() for top in tops for name in top.split()), tops
 
 
+def test_nothing_strays_into_the_top_folder() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no clone: what is tracked cannot be told from what lies about")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    usual = {".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"}
+    own = {
+        "train.py",
+        "infer.py",
+        "pyproject.toml",
+        "configs",
+        "fer",
+        "tests",
+        "outputs",
+        "benchmarks",
+        "docs",
+        "examples",
+    }
+    assert {name.partition("/")[0] for name in listed.splitlines()} == usual | own
+
+
 def test_the_picture_of_the_house_shows_the_imports() -> None:
     (picture,) = [block for block in blocks(HOUSE) if block.language == "mermaid"]
     rooms = {name: label.split() for name, label in re.findall(r'^ *(\w+)\["(.+)"\]$', picture.text, re.MULTILINE)}

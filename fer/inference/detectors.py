@@ -331,4 +331,5 @@ def _resized(picture: BGRImage, max_side: int) -> tuple[BGRImage, float]:
 
 
 def _surest_first(detections: list[Detection]) -> list[Detection]:
-    return sorted(detections, key=lambda found: -math.inf if found.score is None else -found.score)
+    """Equally sure ones by their place: OpenCV's cascade gives them in the order in which its threads were done."""
+    return sorted(detections, key=lambda found: (-math.inf if found.score is None else -found.score, found.box))

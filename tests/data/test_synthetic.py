@@ -8,7 +8,6 @@ import pytest
 
 from fer.data import synthetic
 from fer.data.faces import SIZE, TEST, TRAIN, VAL, Faces
-from fer.errors import UserError
 from fer.labels import EMOTIONS
 
 Outlines = dict[str, npt.NDArray[np.floating]]
@@ -68,14 +67,6 @@ def test_pictures_use_the_gray_range_and_none_is_blank(faces: Faces) -> None:
     assert faces.images.max() > 245
 
 
-@pytest.mark.parametrize(
-    ("arguments", "word"), [((-1, 5, 5, 0), "train"), ((0, 0, 0, 0), "none"), ((5, 0, 0, -2), "seed")]
-)
-def test_impossible_requests_say_what_is_wrong(arguments: tuple[int, int, int, int], word: str) -> None:
-    with pytest.raises(UserError, match=word):
-        synthetic.make_faces(*arguments)
-
-
 def test_prototypes_name_known_emotions_and_units() -> None:
     assert set(synthetic.PROTOTYPES) == set(EMOTIONS)
     for always, sometimes in synthetic.PROTOTYPES.values():
@@ -88,7 +79,7 @@ def test_prototypes_name_known_emotions_and_units() -> None:
 
 def people(count: int = 40) -> dict[str, npt.NDArray[np.floating]]:
     traits = synthetic.draw_traits(np.random.default_rng(5), count)
-    return traits | {"asymmetry": np.zeros(count, np.float32), "gaze_x": np.zeros(count, np.float32)}
+    return traits | {"asymmetry": np.zeros(count, np.float32), "gaze": np.zeros(count, np.float32)}
 
 
 def shape_of(traits: dict[str, npt.NDArray[np.floating]], strengths: dict[int, float]) -> Outlines:
@@ -176,8 +167,8 @@ def test_prototypes_show_their_emotion() -> None:
 
 def test_a_face_without_asymmetry_is_its_own_mirror_image() -> None:
     shape = shape_of(people(), {1: 0.5, 4: 0.3, 6: 0.4, 9: 0.5, 12: 0.8, 26: 0.4})
-    pairs = [name.removeprefix("left_") for name in shape if name.startswith("left_") and name != "left_glint"]
-    assert len(pairs) > 15
+    pairs = [name.removeprefix("left_") for name in shape if name.startswith("left_")]
+    assert len(pairs) > 10
     for name in pairs:
         np.testing.assert_allclose(shape[f"left_{name}"] * [-1, 1, 1], shape[f"right_{name}"], atol=1e-5)
 
@@ -216,9 +207,9 @@ def standardise(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 
 
 def portraits(count: int) -> dict[str, npt.NDArray[np.floating]]:
-    """Bald, fair, shaven people who face a good camera in flat light."""
-    fixed = dict.fromkeys(("roll", "yaw", "pitch", "shift_x", "shift_y", "beard", "glasses", "blur", "noise"), 0.0)
-    fixed |= {"scale": 1.0, "skin": 200.0, "hair_style": 0.95, "occluder": 1.0, "light_hardness": 0.1, "gamma": 1.0}
+    """Bald, fair people who face a good camera in flat light."""
+    fixed = dict.fromkeys(("roll", "yaw", "pitch", "shift_x", "shift_y", "blur", "noise"), 0.0)
+    fixed |= {"scale": 1.0, "skin": 200.0, "hairline": 1.2, "bar": 4.0, "light_hardness": 0.1, "gamma": 1.0}
     return people(count) | {name: np.full(count, value, np.float32) for name, value in fixed.items()}
 
 
@@ -236,7 +227,7 @@ def test_features_are_drawn_where_the_outlines_lie() -> None:
     for side in ("left", "right"):
         for feature in ("brow", "iris", "nostril"):
             assert (darkest(f"{side}_{feature}") < darkest(f"{side}_cheek") - 30).all(), feature
-    assert (darkest("mouth_line") < darkest("chin_boss") - 30).all()
+    assert (darkest("mouth_line") < darkest("chin") - 30).all()
 
 
 @pytest.mark.parametrize("unit", synthetic.ACTION_UNITS)
@@ -258,7 +249,7 @@ def test_the_drawing_shows_the_actions() -> None:
     """One person in front of one camera: the nearest class mean tells the emotions apart."""
     rng = np.random.default_rng(2)
     labels = np.tile(np.arange(len(EMOTIONS)), 60)
-    one = synthetic.draw_traits(rng, 1) | {"occluder": np.ones(1), "beard": np.zeros(1), "blur": np.zeros(1)}
+    one = synthetic.draw_traits(rng, 1) | {"bar": np.full(1, 4), "blur": np.zeros(1)}
     traits = {name: np.repeat(value, len(labels)).astype(np.float32) for name, value in one.items()}
     traits["intensity"] = np.full(len(labels), 0.9, np.float32)
     images = synthetic.render(traits, synthetic.draw_actions(rng, labels, traits["intensity"]), rng)
