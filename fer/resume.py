@@ -51,6 +51,8 @@ def settings_of(line: Line, composed: Composed) -> tuple[TrainSettings, Path | N
         return asked, None
     saved_values = rundir.saved_values(run)
     given = overrides_of(line)
+    if asked.mode == "train" and composed.run_dir is not None and composed.run_dir.resolve() != run.resolve():
+        raise UserError(f"hydra.run.dir={composed.run_dir}: a run goes on in its own directory, {run}; leave it out")
     for key in given:
         if key in ("model", "optim", "trainer", "experiment", "sweep") or (key == "data" and asked.mode == "train"):
             raise UserError(f"{key}=...: {asked.ckpt} belongs to a run with settings of its own; leave {key}= out")
@@ -58,7 +60,7 @@ def settings_of(line: Line, composed: Composed) -> tuple[TrainSettings, Path | N
     saved = rundir.load(run)
     values: dict[str, Any] = saved.plain()
     for key, deleted in given.items():
-        if key.startswith("hydra.") and asked.mode == "test":  # where the report goes
+        if key.startswith("hydra."):  # no setting of ours: where the report goes
             continue
         if deleted:
             values = without(values, key)

@@ -185,6 +185,15 @@ def test_what_a_checkpoint_has_decided_is_not_changed(command: Command, first: P
     assert (run / "csv" / "metrics.csv").is_file()
 
 
+def test_a_run_goes_on_in_its_own_directory(command: Command, first: Path, tmp_path: Path) -> None:
+    ckpt = f"ckpt={first / 'checkpoints' / 'last.ckpt'}"
+    elsewhere = command(ckpt, f"hydra.run.dir={tmp_path / 'elsewhere'}")
+    assert elsewhere.returncode == 2
+    assert f"a run goes on in its own directory, {first}" in elsewhere.stderr
+    assert not (tmp_path / "elsewhere").exists()
+    assert command(ckpt, f"hydra.run.dir={first}").returncode == 0
+
+
 def test_a_run_is_not_started_in_anothers_directory(command: Command, first: Path) -> None:
     before = (first / "metrics.json").read_bytes()
     again = command(*TINY, "trainer.max_epochs=1", "seed=7", f"hydra.run.dir={first}")
