@@ -24,8 +24,6 @@ FRAME = np.zeros((240, 320, 3), np.uint8)
 class Told:
     """A detector that finds `faces`: (x, score) of squares of 50 px."""
 
-    name = "told"
-
     def __init__(self, *faces: tuple[float, float | None]) -> None:
         self.faces = faces
         self.calls = 0

@@ -48,8 +48,6 @@ class BrightIsHappy:
 
 
 class Whole:
-    name = "whole"
-
     def __call__(self, picture: np.ndarray) -> list[Detection]:
         return [Detection((0, 0, *picture.shape[1::-1]), 0.9)]
 
