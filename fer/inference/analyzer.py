@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from fer.errors import UserError
 from fer.inference.crop import crop_detections
-from fer.inference.detectors import BGRImage, Detector, find_in_still
+from fer.inference.detectors import Detector, find_in_still
+from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Detection, Prediction, by_name
 from fer.inference.smoothing import Smoother
 from fer.inference.sources import Frame, LiveStream, VideoFile

@@ -20,10 +20,9 @@ import numpy.typing as npt
 
 from fer.errors import UserError
 from fer.inference.crop import square
+from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Detection
 from fer.weights import YUNET
-
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 NAMES = ("auto", "yunet", "haar", "none")
 

@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from fer.inference.pictures import Picture, to_picture
+from fer.inference.pictures import BGRImage, Picture, to_picture
 from fer.inference.prediction import Prediction
 from fer.labels import GRAY, Color, emotion_color
 
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 WHITE: Color = (255, 255, 255)
 BLACK: Color = (0, 0, 0)
 RED: Color = (239, 71, 58)

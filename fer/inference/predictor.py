@@ -19,8 +19,8 @@ from fer import weights
 from fer.errors import UserError
 from fer.inference.analyzer import FaceAnalyzer, watch
 from fer.inference.crop import crop_detections
-from fer.inference.detectors import BGRImage, as_detector, find_in_still
-from fer.inference.pictures import Picture, to_picture
+from fer.inference.detectors import as_detector, find_in_still
+from fer.inference.pictures import BGRImage, Picture, to_picture
 from fer.inference.prediction import Detection, Prediction, by_name
 from fer.inference.runtimes import ExportedNetwork, choose_runtime, load_exported
 from fer.inference.sources import Frame, PictureFiles, open_source

@@ -12,8 +12,6 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
-import numpy.typing as npt
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -47,8 +45,6 @@ from fer.inference.sources import LiveStream, PictureFiles, Source, SourceEnded,
 from fer.inference.timeline import Timeline
 from fer.inference.window import Window, WindowProbe
 from fer.settings.infer import InferSettings
-
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 RUNS = Path("outputs")
 

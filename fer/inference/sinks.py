@@ -22,7 +22,6 @@ from typing import Any, Self
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 try:
     import fcntl
@@ -32,9 +31,8 @@ except ImportError:  # Windows has none
 from fer.errors import UserError
 from fer.files import cell, write_whole
 from fer.inference.h264 import H264Writer, has_h264
+from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Prediction
-
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 # Without the extra `video`: MPEG-4 part 2 and MJPEG are what OpenCV's wheels can encode fast on every system (H.264 is
 # not in them), and every desktop player opens them; VP9 takes 80 times as long.

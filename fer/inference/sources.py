@@ -20,15 +20,20 @@ from typing import Any, Protocol, Self
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from fer.errors import UserError
-from fer.inference.pictures import HEIF_SUFFIXES, PICTURE_SUFFIXES, is_animated, read_picture, readable_suffixes
+from fer.inference.pictures import (
+    HEIF_SUFFIXES,
+    PICTURE_SUFFIXES,
+    BGRImage,
+    is_animated,
+    read_picture,
+    readable_suffixes,
+)
 
 # OpenCV's FFmpeg writes its own messages to the terminal, and asks for its level once, when it is first used.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 Report = Callable[[str], None]  # takes one sentence for the person at the keyboard
 
 # fmt: off
