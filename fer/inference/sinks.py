@@ -42,7 +42,6 @@ VIDEO_OUTPUTS = tuple(_CODECS)
 # last one or two seconds do.
 LOST_WHEN_KILLED = (".mp4", ".mov")
 PICTURE_OUTPUTS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-FORMATS = ("jsonl", "csv")
 
 # A disk that is full to the last byte leaves no room for a video's index, without which no player opens it.
 _RESERVE = 4 << 20
@@ -58,8 +57,7 @@ class Outputs:
         folder: every file is in it or under it.
         predictions: the JSON lines or the table.
         video: the annotated video, of a video or a camera.
-        pictures: the folder for annotated pictures.
-        picture: the annotated picture, when the user named it.
+        picture: the annotated picture, when the user named it; else annotated pictures go to `folder`.
         timeline: the plot over time, of a video or a camera.
         summary: the table of emotions' shares.
     """
@@ -67,7 +65,6 @@ class Outputs:
     folder: Path
     predictions: Path
     video: Path | None = None
-    pictures: Path | None = None
     picture: Path | None = None
     timeline: Path | None = None
     summary: Path | None = None
@@ -80,7 +77,7 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tup
         output: a folder, made when it is missing, or the name of the annotated video (picture) itself.
         mode: "image", "video" or "webcam".
         name: the stem of the annotated video in a folder.
-        table_format: of the predictions, one of `FORMATS`.
+        table_format: of the predictions, "jsonl" or "csv".
         part: number and count, where a run sees a part of the pictures only. The predictions' names sort as the parts.
 
     Raises:
@@ -89,9 +86,9 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tup
     path = Path(output).expanduser()
     suffix = path.suffix.lower()
     allowed = PICTURE_OUTPUTS if mode == "image" else VIDEO_OUTPUTS
-    if suffix in allowed and not path.is_dir() and part is not None:
-        raise UserError(f"output={output}: the parts of a shard go to one folder; name that")
     if suffix in allowed and not path.is_dir():
+        if part is not None:
+            raise UserError(f"output={output}: the parts of a shard go to one folder; name that")
         folder, prefix = path.parent, f"{path.stem}."
         named, predictions = path, path.with_name(f"{path.stem}.{table_format}")
     elif path.is_file() or suffix in (*VIDEO_OUTPUTS, *PICTURE_OUTPUTS, ".webm", ".gif", ".wmv", ".flv", ".m4v"):
@@ -102,7 +99,7 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tup
         which = "" if part is None else "-{:0{digits}}-of-{:0{digits}}".format(*part, digits=max(4, len(str(part[1]))))
         predictions = path / f"predictions{which}.{table_format}"
     if mode == "image":
-        return Outputs(folder, predictions, pictures=None if named else folder, picture=named)
+        return Outputs(folder, predictions, picture=named)
     return Outputs(
         folder,
         predictions,
@@ -414,9 +411,8 @@ def _open_partial(path: Path) -> tuple[Path, io.FileIO]:
     host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:20]
     mark = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
     partial = path.with_name(f"{path.stem[:40]}.partial-{mark}{path.suffix}")  # no longer than file systems allow
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
-        return partial, io.FileIO(os.open(partial, flags, 0o666), "wb")
+        return partial, partial.open("xb", buffering=0)
     except OSError as error:
         raise _unwritable(path, error) from error
 
