@@ -36,7 +36,7 @@ from fer.inference.sinks import face_fields
 from fer.labels import emotion_color
 
 PAGE = Path(__file__).with_name("page.html")
-MOST_CONNECTIONS = 8
+MOST_CONNECTIONS = 8  # at once; further ones are answered with 503
 MOST_BYTES = 4 * 2**20  # of a message
 MOST_PIXELS = 16 * 10**6  # of a picture: 48 MB when it is decoded
 
@@ -122,7 +122,6 @@ def create_app(
     classes: Sequence[str],
     min_confidence: float = 0.0,
     hosts: Sequence[str] = (),
-    most_connections: int = MOST_CONNECTIONS,
 ) -> web.Application:
     """The page and its WebSocket.
 
@@ -132,7 +131,6 @@ def create_app(
         classes: the network's class names, in its order.
         min_confidence: under which the page shows a face as uncertain.
         hosts: names by which the server may be called, besides those of this computer.
-        most_connections: at once; further ones are answered with 503.
     """
     known = {*_LOOPBACK, *(host.lower() for host in hosts)}
     page = _page(classes, min_confidence)
@@ -170,8 +168,8 @@ def create_app(
         return web.Response(text=page.replace("{{nonce}}", nonce), content_type="text/html", headers=headers)
 
     async def connect(request: web.Request) -> web.StreamResponse:
-        if len(connections) >= most_connections:
-            raise web.HTTPServiceUnavailable(text=f"{most_connections} connections are open already\n")
+        if len(connections) >= MOST_CONNECTIONS:
+            raise web.HTTPServiceUnavailable(text=f"{MOST_CONNECTIONS} connections are open already\n")
         still = request.query.get("still") == "1"
         viewer = web.WebSocketResponse(max_msg_size=MOST_BYTES, heartbeat=_SILENCE_SECONDS, compress=False)
         connections.add(viewer)

@@ -182,7 +182,9 @@ def test_a_message_that_is_too_long_ends_the_connection(monkeypatch: pytest.Monk
     serving(test)
 
 
-def test_too_many_connections() -> None:
+def test_too_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer.inference.browser.MOST_CONNECTIONS", 2)
+
     async def test(client: Client) -> None:
         async with client.ws_connect(ask()):
             async with client.ws_connect(ask()) as second:
@@ -194,7 +196,7 @@ def test_too_many_connections() -> None:
             async with client.ws_connect(ask()) as third:  # a place is free again
                 assert (await exchange(third, jpeg()))["faces"]
 
-    serving(test, most_connections=2)
+    serving(test)
 
 
 # --- who may connect --------------------------------------------------------------------------------------------------
