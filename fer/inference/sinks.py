@@ -15,7 +15,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -224,8 +224,8 @@ class PredictionLog:
 
     def write(self, source: str, frame: int, time: float | None, predictions: Sequence[Prediction]) -> None:
         """Appends the faces of one frame."""
-        line = self._csv_line if self._as_table else _json_line
-        self._append("".join(line(source, frame, time, prediction) for prediction in predictions))
+        place = {"source": source, "frame": frame, "time": _rounded(time)}
+        self._append("".join(self._line({**place, **face_fields(prediction)}) for prediction in predictions))
         self._lines += len(predictions)
 
     def _append(self, text: str) -> None:
@@ -238,17 +238,12 @@ class PredictionLog:
             raise _unwritable(self.path, error) from error
         self._size += len(data)
 
-    def _csv_line(self, source: str, frame: int, time: float | None, prediction: Prediction) -> str:
-        box = prediction.box or (None,) * 4
-        smoothed = prediction.smoothed or prediction.probabilities
-        return _csv_line(
-            [
-                *(cell(source), frame, _rounded(time), prediction.track, *(_rounded(side, 1) for side in box)),
-                *(_rounded(prediction.score), prediction.label, _rounded(prediction.confidence)),
-                *(_rounded(prediction.probabilities[name]) for name in self._classes),
-                *(_rounded(smoothed[name]) for name in self._classes),
-            ]
-        )
+    def _line(self, row: Mapping[str, Any]) -> str:
+        if not self._as_table:
+            return json.dumps(row, ensure_ascii=False) + "\n"
+        place = [cell(row["source"]), row["frame"], row["time"], row["track"], *(row["box"] or [None] * 4)]
+        shares = [row[kind][name] for kind in ("probabilities", "smoothed") for name in self._classes]
+        return _csv_line([*place, row["score"], row["emotion"], row["confidence"], *shares])
 
 
 class VideoSink:
@@ -439,11 +434,6 @@ def _fitted(image: BGRImage, size: tuple[int, int]) -> BGRImage:
     left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
     frame[top : top + inner[1], left : left + inner[0]] = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
     return frame
-
-
-def _json_line(source: str, frame: int, time: float | None, prediction: Prediction) -> str:
-    line = {"source": source, "frame": frame, "time": _rounded(time), **face_fields(prediction)}
-    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def face_fields(prediction: Prediction) -> dict[str, Any]:
