@@ -87,7 +87,7 @@ class Server:
         host = self._host
         with suppress(ValueError):
             if ipaddress.ip_address(host).is_unspecified:
-                host = "127.0.0.1"
+                host = "::1" if ":" in host else "127.0.0.1"
         host = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{host}:{self._socket.getsockname()[1]}/?token={self.token}"
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +289,8 @@ def test_the_address_that_is_printed() -> None:
     with Server("0.0.0.0", 0) as server:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{22}", server.address)
         assert not server.is_local
+    with suppress(UserError), Server("::", 0) as server:  # this computer may have no IPv6
+        assert server.address.startswith("http://[::1]:")
     assert Server("localhost", 0).is_local
     assert Server("127.0.0.1", 0).token != server.token
 
