@@ -44,7 +44,7 @@ class Figures:
             self.stages[name] = _mixed(self.stages.get(name, 0.0), milliseconds)
         if self._last is not None:
             self._interval = _mixed(self._interval, now - self._last)
-            self.fps = 1 / self._interval
+            self.fps = 1 / self._interval if self._interval else 0.0  # a coarse clock has not moved yet
         self._last = now
 
     def pause(self) -> None:
