@@ -100,14 +100,11 @@ class PictureFiles:
 
     Args:
         paths: the files.
-        root: see below.
+        root: the folder that all of them are in; their place under it is kept when results are written.
         report: takes the sentences about pictures that are left out.
         first: the number of the first one; None: 0, and these are all. Of a part all may be broken.
 
     Attributes:
-        paths: the files.
-        first: the number of the first one.
-        root: the folder that all of them are in; their place under it is kept when results are written.
         broken: how many could not be read so far.
 
     Raises:
