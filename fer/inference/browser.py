@@ -9,7 +9,6 @@ mode=image: its faces are not followed, and its time is null. Nothing that is se
 
 import asyncio
 import errno
-import hmac
 import io
 import ipaddress
 import json
@@ -149,7 +148,7 @@ def create_app(
         origin = request.headers.get("Origin")  # browsers send it for every WebSocket, other programs need not
         if origin is not None and urlsplit(origin).netloc.lower() != host:
             raise web.HTTPForbidden(text="only this server's own page may connect\n")
-        if not hmac.compare_digest(request.query.get("token", "").encode(), token.encode()):
+        if not secrets.compare_digest(request.query.get("token", "").encode(), token.encode()):
             raise web.HTTPForbidden(text="the token is wrong or missing: open the address that infer.py has printed\n")
         return await handler(request)
 
