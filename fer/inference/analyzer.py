@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from fer.errors import UserError
 from fer.inference.crop import crop_detections
-from fer.inference.detectors import BGRImage, Detector, find_in_still
+from fer.inference.detectors import Detector, find_in_still
+from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Detection, Prediction, by_name
 from fer.inference.smoothing import Smoother
 from fer.inference.sources import Frame, LiveStream, VideoFile
-from fer.inference.tracking import Track, Tracker
+from fer.inference.tracking import Tracker
 
 
 class Classifier(Protocol):
@@ -104,13 +105,9 @@ class FaceAnalyzer:
         self._smoothing = smoothing
         self._min_confidence = min_confidence
         self.timings = {"detect": 0.0, "crop": 0.0, "classify": 0.0}
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets all faces; ids start at 1 again. For use between two videos."""
         self._tracker = Tracker()
         self._smoothers: dict[int, Smoother] = {}
-        self._since_detection = self._detect_every
+        self._since_detection = detect_every
         self._time = -math.inf
 
     def __call__(self, image: BGRImage, time: float | None = None) -> list[Prediction]:
@@ -130,7 +127,7 @@ class FaceAnalyzer:
         """The first half of a call: detector, tracker and crop. Arguments as there."""
         started = clock.perf_counter()
         begins = time is not None and time < self._time
-        tracks: list[Track] | None = None
+        tracks: list[int] | None = None
         detecting = 0.0
         if time is None:
             detections = find_in_still(self._detector, image)
@@ -145,14 +142,15 @@ class FaceAnalyzer:
                 detecting = _milliseconds_since(started)
                 self._since_detection = 0
             self._since_detection += 1
-            tracks = self._tracker.visible
-            detections = [Detection(track.box, track.score) for track in tracks]
+            visible = self._tracker.visible
+            tracks = [track.id for track in visible]
+            detections = [Detection(track.box, track.score) for track in visible]
         started = clock.perf_counter()
         faces = crop_detections(image, detections, self._predictor.size)
         return Sighting(
             faces,
             detections,
-            None if tracks is None else [track.id for track in tracks],
+            tracks,
             self._tracker.ids,
             time,
             begins,

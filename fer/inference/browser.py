@@ -9,7 +9,6 @@ mode=image: its faces are not followed, and its time is null. Nothing that is se
 
 import asyncio
 import errno
-import hmac
 import io
 import ipaddress
 import json
@@ -36,7 +35,7 @@ from fer.inference.sinks import face_fields
 from fer.labels import emotion_color
 
 PAGE = Path(__file__).with_name("page.html")
-MOST_CONNECTIONS = 8
+MOST_CONNECTIONS = 8  # at once; further ones are answered with 503
 MOST_BYTES = 4 * 2**20  # of a message
 MOST_PIXELS = 16 * 10**6  # of a picture: 48 MB when it is decoded
 
@@ -87,7 +86,7 @@ class Server:
         host = self._host
         with suppress(ValueError):
             if ipaddress.ip_address(host).is_unspecified:
-                host = "127.0.0.1"
+                host = "::1" if ":" in host else "127.0.0.1"
         host = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{host}:{self._socket.getsockname()[1]}/?token={self.token}"
 
@@ -122,7 +121,6 @@ def create_app(
     classes: Sequence[str],
     min_confidence: float = 0.0,
     hosts: Sequence[str] = (),
-    most_connections: int = MOST_CONNECTIONS,
 ) -> web.Application:
     """The page and its WebSocket.
 
@@ -132,7 +130,6 @@ def create_app(
         classes: the network's class names, in its order.
         min_confidence: under which the page shows a face as uncertain.
         hosts: names by which the server may be called, besides those of this computer.
-        most_connections: at once; further ones are answered with 503.
     """
     known = {*_LOOPBACK, *(host.lower() for host in hosts)}
     page = _page(classes, min_confidence)
@@ -151,7 +148,7 @@ def create_app(
         origin = request.headers.get("Origin")  # browsers send it for every WebSocket, other programs need not
         if origin is not None and urlsplit(origin).netloc.lower() != host:
             raise web.HTTPForbidden(text="only this server's own page may connect\n")
-        if not hmac.compare_digest(request.query.get("token", "").encode(), token.encode()):
+        if not secrets.compare_digest(request.query.get("token", "").encode(), token.encode()):
             raise web.HTTPForbidden(text="the token is wrong or missing: open the address that infer.py has printed\n")
         return await handler(request)
 
@@ -170,8 +167,8 @@ def create_app(
         return web.Response(text=page.replace("{{nonce}}", nonce), content_type="text/html", headers=headers)
 
     async def connect(request: web.Request) -> web.StreamResponse:
-        if len(connections) >= most_connections:
-            raise web.HTTPServiceUnavailable(text=f"{most_connections} connections are open already\n")
+        if len(connections) >= MOST_CONNECTIONS:
+            raise web.HTTPServiceUnavailable(text=f"{MOST_CONNECTIONS} connections are open already\n")
         still = request.query.get("still") == "1"
         viewer = web.WebSocketResponse(max_msg_size=MOST_BYTES, heartbeat=_SILENCE_SECONDS, compress=False)
         connections.add(viewer)

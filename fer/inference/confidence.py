@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from fer.errors import UserError
 
-AUTO = "auto"
 _ACCURACY = "0.9"  # share of right answers on the validation split that "auto" stands for
 
 
@@ -18,7 +17,7 @@ def minimum_confidence(setting: float | str, thresholds: Mapping[str, float]) ->
     Raises:
         UserError: "auto" for a checkpoint without that threshold.
     """
-    if setting != AUTO:
+    if setting != "auto":
         return float(setting)
     if _ACCURACY not in thresholds:
         raise UserError(

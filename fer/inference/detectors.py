@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -20,10 +20,9 @@ import numpy.typing as npt
 
 from fer.errors import UserError
 from fer.inference.crop import square
+from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Detection
 from fer.weights import YUNET
-
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 NAMES = ("auto", "yunet", "haar", "none")
 
@@ -43,18 +42,8 @@ _HAAR_SMALLEST = 24  # px, the size of the cascade's window
 _HAAR_HALF = 2.5  # neighbours at which its score is 0.5
 
 
-class Detector(Protocol):
-    """Finds faces, for several threads at once.
-
-    Attributes:
-        name: "yunet", "haar", "none", or "own" for a caller's.
-    """
-
-    name: str
-
-    def __call__(self, picture: BGRImage) -> list[Detection]:
-        """The faces of `picture`, uint8 (H, W, 3) in BGR, of any size from 1x1; the surest first."""
-        ...
+# The faces of a picture, uint8 (H, W, 3) in BGR, of any size from 1x1, the surest first; for several threads at once.
+Detector = Callable[[BGRImage], list[Detection]]
 
 
 def create_detector(
@@ -72,7 +61,7 @@ def create_detector(
         UserError: an unknown name, a model that is missing or damaged.
     """
     if name == "none":
-        return WholePicture()
+        return whole_picture
     if name == "haar":
         return Haar(score_threshold, max_side)
     if name in ("auto", "yunet"):
@@ -93,9 +82,9 @@ def as_detector(detector: str | Callable[[BGRImage], Sequence[Detection]]) -> De
     """
     if isinstance(detector, str):
         return create_detector(detector)
-    if isinstance(detector, YuNet | Haar | WholePicture | OwnDetector):
+    if isinstance(detector, YuNet | Haar | OwnDetector):
         return detector
-    return OwnDetector(detector)
+    return whole_picture if detector is whole_picture else OwnDetector(detector)
 
 
 class YuNet:
@@ -109,8 +98,6 @@ class YuNet:
     Raises:
         UserError: the file is missing or not this model.
     """
-
-    name = "yunet"
 
     def __init__(self, path: str | Path, score_threshold: float = 0.7, max_side: int = 640) -> None:
         self._max_side = max_side
@@ -187,8 +174,6 @@ class Haar:
         max_side: see `create_detector`.
     """
 
-    name = "haar"
-
     def __init__(self, score_threshold: float = 0.7, max_side: int = 640) -> None:
         self._score_threshold = score_threshold
         self._max_side = max_side
@@ -214,15 +199,10 @@ class Haar:
         return _surest_first(detections)
 
 
-class WholePicture:
+def whole_picture(picture: BGRImage) -> list[Detection]:
     """For pictures that are face crops: the largest square in the middle, without looking at it."""
-
-    name = "none"
-
-    def __call__(self, picture: BGRImage) -> list[Detection]:
-        """One face, always."""
-        height, width = picture.shape[:2]
-        return [Detection(square(width / 2, height / 2, min(width, height)), None)]
+    height, width = picture.shape[:2]
+    return [Detection(square(width / 2, height / 2, min(width, height)), None)]
 
 
 class OwnDetector:
@@ -234,8 +214,6 @@ class OwnDetector:
     Raises:
         UserError: `function` cannot be called; when called, it answers with something else.
     """
-
-    name = "own"
 
     def __init__(self, function: Callable[[BGRImage], Sequence[Detection]]) -> None:
         if not callable(function):

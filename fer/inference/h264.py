@@ -9,9 +9,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
+from fer.inference.pictures import BGRImage
 
 # An index with every second of video in place of one at the end, so that what a killed process has written plays.
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}

@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from fer.inference.pictures import Picture, to_picture
+from fer.inference.pictures import BGRImage, Picture, to_picture
 from fer.inference.prediction import Prediction
 from fer.labels import GRAY, Color, emotion_color
 
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 WHITE: Color = (255, 255, 255)
 BLACK: Color = (0, 0, 0)
 RED: Color = (239, 71, 58)
@@ -115,7 +114,7 @@ def draw_status(canvas: BGRImage, lines: Sequence[str], recording: bool = False)
     """Writes figures and messages into the lower left corner of `canvas`; a red dot says that a video is recorded."""
     font = _fitting_font(canvas, lines, 0.8)
     height = _block_size(lines, font)[1]
-    _draw_text_block(canvas, lines, font, (0, canvas.shape[0] - height), dot=RED if recording else None)
+    _draw_text_block(canvas, lines, font, (0, canvas.shape[0] - height), recording)
 
 
 def draw_message(canvas: BGRImage, lines: Sequence[str]) -> None:
@@ -152,7 +151,7 @@ def _face(prediction: Prediction, canvas: BGRImage, factor: int) -> _Face:
 def _draw_box(canvas: BGRImage, face: _Face) -> None:
     left, top, right, bottom = face.rect
     line = _line_width(canvas)
-    for color, thickness in (((0, 0, 0), line + 2), (face.color, line)):
+    for color, thickness in ((BLACK, line + 2), (face.color, line)):
         cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), color[::-1], thickness, cv2.LINE_8)
 
 
@@ -326,22 +325,17 @@ def _draw_strip(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> _Rect:
 
 
 def _draw_text_block(
-    canvas: BGRImage,
-    lines: Sequence[str],
-    font: int,
-    corner: tuple[int, int],
-    color: Color = WHITE,
-    dot: Color | None = None,
+    canvas: BGRImage, lines: Sequence[str], font: int, corner: tuple[int, int], dot: bool = False
 ) -> None:
     width, height = _block_size(lines, font)
     row, pad = _row_height(font), _pad(font)
     left, top = corner
     _draw_plate(canvas, (left, top, left + width + (row if dot else 0), top + height))
     for number, line in enumerate(lines):
-        _draw_text(canvas, line, font, (left + pad, top + pad // 2 + number * row), color)
+        _draw_text(canvas, line, font, (left + pad, top + pad // 2 + number * row), WHITE)
     if dot:
         center = (left + width + row // 2 - pad // 2, top + pad // 2 + row // 2)
-        cv2.circle(canvas, center, max(2, row // 3), dot[::-1], cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(canvas, center, max(2, row // 3), RED[::-1], cv2.FILLED, cv2.LINE_AA)
 
 
 def _draw_plate(canvas: BGRImage, rect: _Rect) -> None:
@@ -352,11 +346,11 @@ def _draw_plate(canvas: BGRImage, rect: _Rect) -> None:
 
 
 def _draw_text(canvas: BGRImage, text: str, font: int, corner: tuple[int, int], color: Color) -> None:
-    mask = _text_mask(text, font)
     left, top = corner
-    region = canvas[max(0, top) : top + mask.shape[0], max(0, left) : left + mask.shape[1]]
-    if left < 0 or top < 0 or not region.size:
+    if left < 0 or top < 0:
         return
+    mask = _text_mask(text, font)
+    region = canvas[top : top + mask.shape[0], left : left + mask.shape[1]]
     opacity = mask[: region.shape[0], : region.shape[1], None]
     ink = np.array(color[::-1], np.float32)
     region[:] = (region + (ink - region) * opacity + 0.5).astype(np.uint8)
@@ -367,7 +361,7 @@ def _text_mask(text: str, font: int) -> npt.NDArray[np.float32]:
     """Opacity in [0, 1] of a line of text, one row high."""
     image = Image.new("L", (_text_width(text, font) + 1, _row_height(font)))
     ImageDraw.Draw(image).text((0, _row_height(font) / 2), text, fill=255, font=_font(font), anchor="lm")
-    return (np.asarray(image, np.float32) / 255).astype(np.float32)
+    return np.asarray(image, np.float32) / np.float32(255)
 
 
 @lru_cache(maxsize=1024)

@@ -114,10 +114,9 @@ def _decoded(source: str | Path | io.BytesIO | Image.Image, name: str) -> BGRIma
 
 def _to_bgr(picture: Image.Image) -> BGRImage:
     if picture.mode.startswith("I"):  # 16-bit gray; Pillow would clip it to 8 bits instead of scaling
-        gray = (np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8)
-        return np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), np.uint8)
+        return _from_array(np.asarray(picture).clip(0, 65535).astype(np.uint16))
     if picture.mode == "F":
-        return np.asarray(cv2.cvtColor(_scaled(np.asarray(picture)), cv2.COLOR_GRAY2BGR), np.uint8)
+        return _from_array(_scaled(np.asarray(picture)))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

@@ -77,13 +77,11 @@ def to_frame(predictions: Sequence[Prediction | Sequence[Prediction]]) -> Any:
         import pandas
     except ImportError as error:
         raise UserError("to_frame needs pandas: pip install pandas") from error
-    pictures: list[tuple[dict[str, int], Sequence[Prediction]]] = []
-    for number, one in enumerate(predictions):
-        pictures.append(({}, [one]) if isinstance(one, Prediction) else ({"picture": number}, one))
     rows = []
-    for picture, faces in pictures:
-        for face in faces:
-            row: dict[str, Any] = {**picture, "track": face.track}
+    for number, one in enumerate(predictions):
+        for face in [one] if isinstance(one, Prediction) else one:
+            row: dict[str, Any] = {} if isinstance(one, Prediction) else {"picture": number}
+            row["track"] = face.track
             row |= zip("xywh", face.box or itertools.repeat(None), strict=False)
             row |= {"score": face.score, "emotion": face.label, "confidence": face.confidence}
             row |= {f"probability_{name}": value for name, value in face.probabilities.items()}

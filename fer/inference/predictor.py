@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,8 +20,8 @@ from fer import weights
 from fer.errors import UserError
 from fer.inference.analyzer import FaceAnalyzer, watch
 from fer.inference.crop import crop_detections
-from fer.inference.detectors import BGRImage, as_detector, find_in_still
-from fer.inference.pictures import Picture, to_picture
+from fer.inference.detectors import as_detector, find_in_still
+from fer.inference.pictures import BGRImage, Picture, to_picture
 from fer.inference.prediction import Detection, Prediction, by_name
 from fer.inference.runtimes import ExportedNetwork, choose_runtime, load_exported
 from fer.inference.sources import Frame, PictureFiles, open_source
@@ -136,7 +137,7 @@ class Predictor:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._loaded_with is None:
             raise UserError("only a predictor of Predictor.load can be pickled: as its path and settings")
-        return _load, (self._loaded_with,)
+        return partial(Predictor.load, **self._loaded_with), ()
 
     @overload
     def __call__(self, image: Picture) -> list[Prediction]: ...
@@ -252,10 +253,6 @@ class Predictor:
             return plain
         turned = detection.turned
         return replace(plain, box=detection.box, score=detection.score, turned=turned, uncertain=turned != 0)
-
-
-def _load(settings: dict[str, Any]) -> Predictor:
-    return Predictor.load(**settings)
 
 
 def foreign_spec(model: ForeignSettings, classes: Sequence[str] | None) -> "ForeignSpec | None":

@@ -9,11 +9,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
-import numpy.typing as npt
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -48,8 +47,6 @@ from fer.inference.timeline import Timeline
 from fer.inference.window import Window, WindowProbe
 from fer.settings.infer import InferSettings
 
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
-
 RUNS = Path("outputs")
 
 
@@ -61,10 +58,7 @@ def run(config: InferSettings) -> None:
     """
     messages = Console(stderr=True)
     results = Console()
-
-    def report(text: str) -> None:
-        messages.print(printable(text), style="yellow", markup=False, highlight=False, soft_wrap=True)
-
+    report = partial(_say, messages, style="yellow")
     assert config.mode is not None
     if config.mode == "browser":
         _serve(config, messages, report)
@@ -114,11 +108,9 @@ def run(config: InferSettings) -> None:
             number, count = config.part or (1, 1)
             watch_pictures(source, analyzer, classes, outputs, window, results, messages, header=number == 1)
             if outputs is not None and count > 1:
-                folder, parts = (
-                    shlex.quote(str(outputs.folder)),
-                    re.sub(r"-\d+-of-", "-*-of-", outputs.predictions.name),
-                )
-                _to(messages)(f"When all are there: cat {folder}/{parts} > {folder}/predictions.{config.format}")
+                folder = shlex.quote(str(outputs.folder))
+                parts = re.sub(r"-\d+-of-", "-*-of-", outputs.predictions.name)
+                _say(messages, f"When all are there: cat {folder}/{parts} > {folder}/predictions.{config.format}")
         else:
             mirrors = _mirrors(config, source)
             watch_video(source, analyzer, classes, outputs, window, results, messages, mirrors)
@@ -127,7 +119,7 @@ def run(config: InferSettings) -> None:
 def find_checkpoint(ckpt: str | None) -> Path:
     """The checkpoint to use: the named one, else that of the package, else the newest run's best one.
 
-    `ckpt` names a file, a run's folder, or or a network of the package, whose default has all 7 classes.
+    `ckpt` names a file, a run's folder, or a network of the package, whose default has all 7 classes.
 
     Raises:
         UserError: there is none.
@@ -144,13 +136,15 @@ def find_checkpoint(ckpt: str | None) -> Path:
             )
         return path
     packaged = weights.packaged(weights.DEFAULT)
-    trained = sorted(RUNS.glob("**/best.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    if packaged is None and not trained:
+    if packaged is not None:
+        return packaged
+    newest = max(RUNS.glob("**/best.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
         raise UserError(
             f"there is no trained network, neither with the package nor under {RUNS}/: train one with "
             "`python train.py` (or, for a trial, `python train.py data=synthetic`), or give ckpt="
         )
-    return packaged or trained[0]
+    return newest
 
 
 def watch_pictures(
@@ -174,7 +168,7 @@ def watch_pictures(
     seen = empty = 0
     with ExitStack() as stack:
         log = stack.enter_context(PredictionLog(outputs.predictions, classes, header)) if outputs else None
-        screen = stack.enter_context(Screen(window, outputs, source, _to(messages))) if window else None
+        screen = stack.enter_context(Screen(window, outputs, source, partial(_say, messages))) if window else None
         progress = stack.enter_context(_progress(messages, hidden=source.length == 1))
         task = progress.add_task(source.name, total=source.length)
         for frame in source:
@@ -189,7 +183,7 @@ def watch_pictures(
                 write_picture(path, annotate(frame.image, predictions))
             else:
                 text = ", ".join(_in_words(prediction) for prediction in predictions) or "no face"
-                results.print(f"{printable(frame.source)}: {text}", markup=False, highlight=False, soft_wrap=True)
+                _say(results, f"{frame.source}: {text}")
             progress.update(task, completed=frame.index - source.first + 1)
             if screen is not None and not screen.show_and_wait(frame, annotate(frame.image, predictions)):
                 break
@@ -231,7 +225,8 @@ def watch_video(
                 video = stack.enter_context(VideoSink(outputs.video, source.fps))
             screen = None
             if window is not None:
-                screen = stack.enter_context(Screen(window, outputs, source, _to(messages), pace=video is None))
+                told = partial(_say, messages)
+                screen = stack.enter_context(Screen(window, outputs, source, told, pace=video is None))
             progress = stack.enter_context(_progress(messages, endless=source.length is None))
             task = progress.add_task(source.name, total=source.length)
             analyzed = stack.enter_context(closing(watch(source, analyzer)))
@@ -260,7 +255,7 @@ def watch_video(
                 if not source.live:
                     raise
         if frames:
-            results.print(f"{printable(source.name)}: {frames} frames", markup=False, highlight=False, soft_wrap=True)
+            _say(results, f"{source.name}: {frames} frames")
             results.print(timeline.table())
         if frames and outputs is not None and outputs.timeline is not None and outputs.summary is not None:
             write_file(outputs.summary, timeline.to_csv().encode())
@@ -305,7 +300,7 @@ def _mirrors(config: InferSettings, source: Source) -> bool:
 def _window_is_wanted(config: InferSettings) -> bool:
     if config.window == "auto":
         return config.mode != "image" or config.output is None
-    return bool(config.window)
+    return config.window
 
 
 def _remedy(config: InferSettings) -> str:
@@ -344,7 +339,7 @@ def _load(
     )
     classes = predictor.classes
     min_confidence = minimum_confidence(config.min_confidence, predictor.thresholds)
-    messages.print(f"Checkpoint {ckpt}: {', '.join(classes)}", markup=False, highlight=False, soft_wrap=True)
+    _say(messages, f"Checkpoint {ckpt}: {', '.join(classes)}")
 
     def new_analyzer() -> FaceAnalyzer:
         return FaceAnalyzer(predictor, detector, config.detect_every, config.smoothing, min_confidence)
@@ -380,9 +375,9 @@ def _progress(console: Console, hidden: bool = False, endless: bool = False) -> 
     )
 
 
-def _to(console: Console) -> Callable[[str], None]:
-    """What prints a sentence there."""
-    return lambda text: console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    """Prints a sentence as it is: a path in it may look like markup."""
+    console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(source: Source, figures: Figures, predictions: Sequence[Prediction]) -> str:
@@ -399,7 +394,7 @@ def _in_words(prediction: Prediction) -> str:
 
 def _print_counts(console: Console, counts: Mapping[str, int], seen: int, empty: int, broken: int) -> None:
     left_out = f", {broken} could not be read" if broken else ""
-    console.print(f"{seen} pictures, {sum(counts.values())} faces, {empty} without a face{left_out}", highlight=False)
+    _say(console, f"{seen} pictures, {sum(counts.values())} faces, {empty} without a face{left_out}")
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for name in counts:
         table.add_column(name, justify="right")
@@ -410,4 +405,4 @@ def _print_counts(console: Console, counts: Mapping[str, int], seen: int, empty:
 def _print_places(console: Console, paths: Sequence[Path | None]) -> None:
     there = [str(path) for path in paths if path is not None and path.exists()]
     if there:
-        console.print(f"Written: {', '.join(there)}", markup=False, highlight=False, soft_wrap=True)
+        _say(console, f"Written: {', '.join(there)}")

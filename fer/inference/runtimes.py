@@ -87,21 +87,6 @@ def load_exported(path: str | Path, threads: int = 1) -> ExportedNetwork:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist; fer-export ckpt=FILE writes such files")
-    return _load_onnxruntime(path, threads)
-
-
-def import_onnxruntime() -> Any:
-    """The module `onnxruntime`, kept from reporting its use to its maker over the network, as it does since 1.29.
-
-    Only before its first import; a user who wants it to report sets ORT_DISABLE_TELEMETRY=0.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    return onnxruntime
-
-
-def _load_onnxruntime(path: Path, threads: int) -> ExportedNetwork:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -126,6 +111,17 @@ def _load_onnxruntime(path: Path, threads: int) -> ExportedNetwork:
         return result
 
     return ExportedNetwork(*description, run)
+
+
+def import_onnxruntime() -> Any:
+    """The module `onnxruntime`, kept from reporting its use to its maker over the network, as it does since 1.29.
+
+    Only before its first import; a user who wants it to report sets ORT_DISABLE_TELEMETRY=0.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
 
 
 def _described(

@@ -7,15 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
-
 from fer.inference.overlay import draw_message, draw_status
+from fer.inference.pictures import BGRImage
 from fer.inference.sinks import Outputs, VideoSink, make_folder, video_suffix, write_picture
 from fer.inference.sources import Frame, Report, Source
 from fer.inference.window import HELP, Action, Window
-
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 SNAPSHOTS = Path("outputs/infer")  # snapshots and recordings of a run without output=
 
@@ -48,7 +44,7 @@ class Figures:
             self.stages[name] = _mixed(self.stages.get(name, 0.0), milliseconds)
         if self._last is not None:
             self._interval = _mixed(self._interval, now - self._last)
-            self.fps = 1 / self._interval
+            self.fps = 1 / self._interval if self._interval else 0.0  # a coarse clock has not moved yet
         self._last = now
 
     def pause(self) -> None:

@@ -15,14 +15,13 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 try:
     import fcntl
@@ -32,9 +31,8 @@ except ImportError:  # Windows has none
 from fer.errors import UserError
 from fer.files import cell, write_whole
 from fer.inference.h264 import H264Writer, has_h264
+from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Prediction
-
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 # Without the extra `video`: MPEG-4 part 2 and MJPEG are what OpenCV's wheels can encode fast on every system (H.264 is
 # not in them), and every desktop player opens them; VP9 takes 80 times as long.
@@ -44,7 +42,6 @@ VIDEO_OUTPUTS = tuple(_CODECS)
 # last one or two seconds do.
 LOST_WHEN_KILLED = (".mp4", ".mov")
 PICTURE_OUTPUTS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-FORMATS = ("jsonl", "csv")
 
 # A disk that is full to the last byte leaves no room for a video's index, without which no player opens it.
 _RESERVE = 4 << 20
@@ -60,8 +57,7 @@ class Outputs:
         folder: every file is in it or under it.
         predictions: the JSON lines or the table.
         video: the annotated video, of a video or a camera.
-        pictures: the folder for annotated pictures.
-        picture: the annotated picture, when the user named it.
+        picture: the annotated picture, when the user named it; else annotated pictures go to `folder`.
         timeline: the plot over time, of a video or a camera.
         summary: the table of emotions' shares.
     """
@@ -69,7 +65,6 @@ class Outputs:
     folder: Path
     predictions: Path
     video: Path | None = None
-    pictures: Path | None = None
     picture: Path | None = None
     timeline: Path | None = None
     summary: Path | None = None
@@ -82,7 +77,7 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tup
         output: a folder, made when it is missing, or the name of the annotated video (picture) itself.
         mode: "image", "video" or "webcam".
         name: the stem of the annotated video in a folder.
-        table_format: of the predictions, one of `FORMATS`.
+        table_format: of the predictions, "jsonl" or "csv".
         part: number and count, where a run sees a part of the pictures only. The predictions' names sort as the parts.
 
     Raises:
@@ -91,9 +86,9 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tup
     path = Path(output).expanduser()
     suffix = path.suffix.lower()
     allowed = PICTURE_OUTPUTS if mode == "image" else VIDEO_OUTPUTS
-    if suffix in allowed and not path.is_dir() and part is not None:
-        raise UserError(f"output={output}: the parts of a shard go to one folder; name that")
     if suffix in allowed and not path.is_dir():
+        if part is not None:
+            raise UserError(f"output={output}: the parts of a shard go to one folder; name that")
         folder, prefix = path.parent, f"{path.stem}."
         named, predictions = path, path.with_name(f"{path.stem}.{table_format}")
     elif path.is_file() or suffix in (*VIDEO_OUTPUTS, *PICTURE_OUTPUTS, ".webm", ".gif", ".wmv", ".flv", ".m4v"):
@@ -104,7 +99,7 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tup
         which = "" if part is None else "-{:0{digits}}-of-{:0{digits}}".format(*part, digits=max(4, len(str(part[1]))))
         predictions = path / f"predictions{which}.{table_format}"
     if mode == "image":
-        return Outputs(folder, predictions, pictures=None if named else folder, picture=named)
+        return Outputs(folder, predictions, picture=named)
     return Outputs(
         folder,
         predictions,
@@ -229,8 +224,8 @@ class PredictionLog:
 
     def write(self, source: str, frame: int, time: float | None, predictions: Sequence[Prediction]) -> None:
         """Appends the faces of one frame."""
-        line = self._csv_line if self._as_table else _json_line
-        self._append("".join(line(source, frame, time, prediction) for prediction in predictions))
+        place = {"source": source, "frame": frame, "time": _rounded(time)}
+        self._append("".join(self._line({**place, **face_fields(prediction)}) for prediction in predictions))
         self._lines += len(predictions)
 
     def _append(self, text: str) -> None:
@@ -243,17 +238,12 @@ class PredictionLog:
             raise _unwritable(self.path, error) from error
         self._size += len(data)
 
-    def _csv_line(self, source: str, frame: int, time: float | None, prediction: Prediction) -> str:
-        box = prediction.box or (None,) * 4
-        smoothed = prediction.smoothed or prediction.probabilities
-        return _csv_line(
-            [
-                *(cell(source), frame, _rounded(time), prediction.track, *(_rounded(side, 1) for side in box)),
-                *(_rounded(prediction.score), prediction.label, _rounded(prediction.confidence)),
-                *(_rounded(prediction.probabilities[name]) for name in self._classes),
-                *(_rounded(smoothed[name]) for name in self._classes),
-            ]
-        )
+    def _line(self, row: Mapping[str, Any]) -> str:
+        if not self._as_table:
+            return json.dumps(row, ensure_ascii=False) + "\n"
+        place = [cell(row["source"]), row["frame"], row["time"], row["track"], *(row["box"] or [None] * 4)]
+        shares = [row[kind][name] for kind in ("probabilities", "smoothed") for name in self._classes]
+        return _csv_line([*place, row["score"], row["emotion"], row["confidence"], *shares])
 
 
 class VideoSink:
@@ -416,9 +406,8 @@ def _open_partial(path: Path) -> tuple[Path, io.FileIO]:
     host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:20]
     mark = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
     partial = path.with_name(f"{path.stem[:40]}.partial-{mark}{path.suffix}")  # no longer than file systems allow
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
-        return partial, io.FileIO(os.open(partial, flags, 0o666), "wb")
+        return partial, partial.open("xb", buffering=0)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -445,11 +434,6 @@ def _fitted(image: BGRImage, size: tuple[int, int]) -> BGRImage:
     left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
     frame[top : top + inner[1], left : left + inner[0]] = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
     return frame
-
-
-def _json_line(source: str, frame: int, time: float | None, prediction: Prediction) -> str:
-    line = {"source": source, "frame": frame, "time": _rounded(time), **face_fields(prediction)}
-    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def face_fields(prediction: Prediction) -> dict[str, Any]:

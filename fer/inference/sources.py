@@ -9,26 +9,31 @@ import glob
 import itertools
 import os
 import re
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from fer.errors import UserError
-from fer.inference.pictures import HEIF_SUFFIXES, PICTURE_SUFFIXES, is_animated, read_picture, readable_suffixes
+from fer.inference.pictures import (
+    HEIF_SUFFIXES,
+    PICTURE_SUFFIXES,
+    BGRImage,
+    is_animated,
+    read_picture,
+    readable_suffixes,
+)
 
 # OpenCV's FFmpeg writes its own messages to the terminal, and asks for its level once, when it is first used.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 Report = Callable[[str], None]  # takes one sentence for the person at the keyboard
 
 # fmt: off
@@ -95,14 +100,11 @@ class PictureFiles:
 
     Args:
         paths: the files.
-        root: see below.
+        root: the folder that all of them are in; their place under it is kept when results are written.
         report: takes the sentences about pictures that are left out.
         first: the number of the first one; None: 0, and these are all. Of a part all may be broken.
 
     Attributes:
-        paths: the files.
-        first: the number of the first one.
-        root: the folder that all of them are in; their place under it is kept when results are written.
         broken: how many could not be read so far.
 
     Raises:
@@ -297,9 +299,7 @@ class LiveStream:
         self._reader.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         # A reader that waits for a silent camera ends by itself later; nobody should wait for it.
         self._reader.join(timeout=1.0)
@@ -470,18 +470,14 @@ def hide_password(url: str) -> str:
     user, colon, after = rest.partition(":")
     if colon and "/" not in user and "@" not in user and "@" in after and not re.match(r"\d+(/|\?|$)", after):
         rest = f"{user}:***@{after.rpartition('@')[2]}"
-    return (
-        scheme
-        + separator
-        + re.sub(r"(?i)([?&;][^=&;]*(?:token|key|pass|pwd|secret|auth|sig)[^=&;]*=)[^&;#]*", r"\1***", rest)
-    )
+    rest = re.sub(r"(?i)([?&;][^=&;]*(?:token|key|pass|pwd|secret|auth|sig)[^=&;]*=)[^&;#]*", r"\1***", rest)
+    return scheme + separator + rest
 
 
 def _open_pictures(sources: Sequence[str], report: Report, recursive: bool, leave_out: Path | None) -> PictureFiles:
     found = [_find_pictures(source, report, recursive, leave_out) for source in sources]
     if len(found) == 1:
-        (paths, root), *_ = found
-        return PictureFiles(paths, root, report)
+        return PictureFiles(*found[0], report)
     unique: dict[Path, Path] = {}
     for paths, _ in found:
         for path in paths:
@@ -518,8 +514,9 @@ def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path
         files = sorted((file for file in found if _is_wanted(file, leave_out)), key=_natural_order)
     except OSError as error:
         raise UserError(f"source={source} cannot be searched: {error.strerror}") from error
-    paths = [file for file in files if file.suffix.lower() in readable_suffixes()]
-    others = Counter(file.suffix.lower() for file in files if file.suffix.lower() not in readable_suffixes())
+    readable = readable_suffixes()
+    paths = [file for file in files if file.suffix.lower() in readable]
+    others = Counter(file.suffix.lower() for file in files if file.suffix.lower() not in readable)
     if others:
         report(f"{source}: left out {sum(others.values())} files that are no pictures it can read: {_in_kinds(others)}")
     if not paths:
@@ -596,7 +593,7 @@ def _open_camera(source: str, report: Report) -> LiveStream:
         )
     name = f"camera {source}"
     device = Path(f"/dev/video{source}" if source.isdecimal() else source)
-    if os.name == "posix" and Path("/dev").is_dir() and os.uname().sysname == "Linux" and not device.exists():
+    if sys.platform == "linux" and not device.exists():
         others = sorted(Path("/dev").glob("video*"), key=_natural_order)
         there = f"there are {', '.join(map(str, others))}" if others else "this computer shows no camera at all"
         raise UserError(f"there is no {name} ({device}); {there}")

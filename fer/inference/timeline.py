@@ -15,10 +15,9 @@ from rich import box
 from rich.table import Table
 
 from fer.files import printable
+from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Box, Prediction
 from fer.labels import emotion_color
-
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 _MOST_SPANS = 2000  # more than a plot has pixels
 _PLOTTED_TRACKS = 8

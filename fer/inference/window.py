@@ -6,12 +6,10 @@ import sys
 from typing import Literal, Self
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
 from fer.errors import UserError
+from fer.inference.pictures import BGRImage
 
-BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 Action = Literal["quit", "pause", "snapshot", "record", "help", "other"]
 
 HELP = ("q or Esc: quit", "space: pause or go on", "s: save a snapshot", "r: record, or stop", "h: show these keys")

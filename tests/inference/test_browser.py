@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,6 @@ class BrightIsHappy:
 
 
 class Whole:
-    name = "whole"
-
     def __call__(self, picture: np.ndarray) -> list[Detection]:
         return [Detection((0, 0, *picture.shape[1::-1]), 0.9)]
 
@@ -184,7 +182,9 @@ def test_a_message_that_is_too_long_ends_the_connection(monkeypatch: pytest.Monk
     serving(test)
 
 
-def test_too_many_connections() -> None:
+def test_too_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer.inference.browser.MOST_CONNECTIONS", 2)
+
     async def test(client: Client) -> None:
         async with client.ws_connect(ask()):
             async with client.ws_connect(ask()) as second:
@@ -196,7 +196,7 @@ def test_too_many_connections() -> None:
             async with client.ws_connect(ask()) as third:  # a place is free again
                 assert (await exchange(third, jpeg()))["faces"]
 
-    serving(test, most_connections=2)
+    serving(test)
 
 
 # --- who may connect --------------------------------------------------------------------------------------------------
@@ -289,6 +289,8 @@ def test_the_address_that_is_printed() -> None:
     with Server("0.0.0.0", 0) as server:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{22}", server.address)
         assert not server.is_local
+    with suppress(UserError), Server("::", 0) as server:  # this computer may have no IPv6
+        assert server.address.startswith("http://[::1]:")
     assert Server("localhost", 0).is_local
     assert Server("127.0.0.1", 0).token != server.token
 

@@ -11,7 +11,7 @@ import pytest
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.inference.crop import crop_detections
-from fer.inference.detectors import create_detector, find_in_still
+from fer.inference.detectors import YuNet, create_detector, find_in_still
 from fer.inference.tracking import iou
 from fer.weights import YUNET
 
@@ -177,7 +177,7 @@ def test_the_threshold_leaves_out_the_unsure(crowd, name):
 
 def test_auto_is_the_yunet_of_the_package(crowd):
     detector = create_detector()
-    assert detector.name == "yunet"
+    assert isinstance(detector, YuNet)
     assert detector(crowd[0]) == create_detector("yunet")(crowd[0])
     assert "MIT License" in (YUNET.parent / "LICENSE.opencv_zoo.MIT").read_text()
 
@@ -201,4 +201,4 @@ def test_a_model_is_read_from_a_path_with_any_letters(tmp_path):
     path = tmp_path / "модель" / "yunet.onnx"
     path.parent.mkdir()
     path.write_bytes(YUNET.read_bytes())
-    assert create_detector("yunet", path=str(path)).name == "yunet"
+    assert isinstance(create_detector("yunet", path=str(path)), YuNet)

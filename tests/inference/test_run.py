@@ -484,6 +484,14 @@ def test_figures_are_running_averages():
     assert 1.0 < figures.stages["detect"] < 3.0
 
 
+def test_figures_bear_a_clock_that_stands_still(monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 5.0)  # Windows' moves every 16 ms
+    figures = Figures()
+    for number in range(2):
+        figures.update(Frame(np.zeros((2, 2, 3), np.uint8), number, 0.0, "clip", 5.0), {})
+    assert figures.fps == 0
+
+
 # --- checkpoints and mistakes -----------------------------------------------------------------------------------------
 
 

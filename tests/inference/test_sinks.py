@@ -333,12 +333,12 @@ def test_where_results_go(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = Path("out")
     assert plan_outputs("out", "video", "clip", "jsonl") == Outputs(
-        out, out / "predictions.jsonl", out / "clip.mkv", None, None, out / "timeline.png", out / "summary.csv"
+        out, out / "predictions.jsonl", out / "clip.mkv", None, out / "timeline.png", out / "summary.csv"
     )
     assert plan_outputs("out/x.AVI", "video", "clip", "csv") == Outputs(
-        out, out / "x.csv", out / "x.AVI", None, None, out / "x.timeline.png", out / "x.summary.csv"
+        out, out / "x.csv", out / "x.AVI", None, out / "x.timeline.png", out / "x.summary.csv"
     )
-    assert plan_outputs("out", "image", "photos", "jsonl") == Outputs(out, out / "predictions.jsonl", pictures=out)
+    assert plan_outputs("out", "image", "photos", "jsonl") == Outputs(out, out / "predictions.jsonl")
     assert plan_outputs("x.png", "image", "a", "csv") == Outputs(Path(), Path("x.csv"), picture=Path("x.png"))
     assert plan_outputs("run.1", "webcam", "camera", "csv").folder == Path("run.1")  # a dot is no suffix
 
