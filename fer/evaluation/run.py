@@ -520,10 +520,14 @@ def _figures(
             headline,
         )
     figures["roc"] = plots.roc_curves(
-        outcome.probabilities, outcome.targets, classes, metrics["operating_points"]["classes"], f"{split}: ROC"
+        outcome.probabilities,
+        outcome.targets,
+        metrics["per_class"],
+        metrics["operating_points"]["classes"],
+        f"{split}: ROC",
     )
     figures["precision_recall"] = plots.precision_recall_curves(
-        outcome.probabilities, outcome.targets, classes, f"{split}: precision and recall"
+        outcome.probabilities, outcome.targets, metrics["per_class"], f"{split}: precision and recall"
     )
     figures["reliability"] = plots.reliability(
         outcome.uncalibrated.numpy(),
@@ -576,11 +580,10 @@ def _robustness_figures(
         name: torch.cat([face, *(corrupt(face, name, severity) for severity in SEVERITIES)])[:, 0].numpy()
         for name in CORRUPTIONS
     }
-    curves = {"ensemble" if len(members) > 1 else _short(members[0].path): robustness["corruptions"]}
+    name = "ensemble" if len(members) > 1 else _short(members[0].path)
+    curves = {name: {corruption: found["accuracy"] for corruption, found in robustness["corruptions"].items()}}
     for number, (member, own) in enumerate(zip(members, robustness.get("members", []), strict=False), start=1):
-        curves[f"{number}: {_short(member.path)}"] = {
-            name: {"accuracy": accuracies} for name, accuracies in own["corruptions"].items()
-        }
+        curves[f"{number}: {_short(member.path)}"] = own["corruptions"]
     clean, mean = robustness["clean_accuracy"], robustness["mean_accuracy"]
     title = f"{split}: accuracy {clean:.3f} clean, {mean:.3f} in the mean over corruptions"
     return {
