@@ -448,7 +448,7 @@ def _training_pictures(members: Sequence[_Member]) -> dict[str, bytes]:
     for name in html.TRAINING:
         file = run / rundir.PLOTS / f"{name}.png"
         # A run may come from a stranger, and a picture that cannot be read costs nothing but itself.
-        with contextlib.suppress(OSError, Image.DecompressionBombError):
+        with contextlib.suppress(OSError, ValueError, Image.DecompressionBombError):
             if file.stat().st_size <= _LARGEST_PICTURE:
                 with Image.open(file, formats=["PNG"]) as image:
                     found[name] = _webp(image)
