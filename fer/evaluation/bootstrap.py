@@ -4,6 +4,7 @@ Every resample draws as many images as there are, with replacement. Knows nothin
 Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993 (percentile interval).
 """
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ Array = npt.NDArray[np.float64]
 Weight = TypeVar("Weight", np.float32, np.float64)  # of an image: how often it counts
 
 RESAMPLES = 2000
+_ENDS = (2.5, 97.5)  # of a 95 % interval
 _CELLS = 4_000_000  # resamples times images that are held at once
 
 
@@ -55,16 +57,18 @@ def bootstrap(
         a class without images.
     """
     count = len(targets)
-    rng = np.random.default_rng(seed)
     sums = _summands(probabilities, targets, np.float32)
-    block = max(1, _CELLS // count)
-    parts = []
+    blocks = draw(count, resamples, max(1, _CELLS // count), np.random.default_rng(seed))
+    parts = [_metrics(weights, sums, probabilities, targets) for weights in blocks]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def draw(count: int, resamples: int, block: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.float32]]:
+    """How often each of `count` images is drawn in each resample: (`block`, count) at once, the last block the rest."""
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         drawn = rng.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float32)
-        parts.append(_metrics(weights, sums, probabilities, targets))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        yield np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float32)
 
 
 def interval95(probabilities: Array, targets: npt.NDArray[np.int64], seed: int = 0) -> dict[str, Any]:
@@ -75,15 +79,12 @@ def interval95(probabilities: Array, targets: npt.NDArray[np.int64], seed: int =
     """
     result: dict[str, Any] = {"per_class": {}}
     for name, values in bootstrap(probabilities, targets, seed=seed).items():
-        known = ~np.isnan(values).all(axis=0)
-        pairs = np.full((*values.shape[1:], 2), np.nan)
-        if known.any():
-            pairs[known] = np.nanpercentile(values[:, known] if values.ndim > 1 else values, [2.5, 97.5], axis=0).T
         if values.ndim == 1:
-            result[name] = pairs.tolist()
+            result[name] = np.percentile(values, _ENDS).tolist()
         else:
             result["per_class"][name.removeprefix("per_class/")] = [
-                None if np.isnan(pair).any() else pair.tolist() for pair in pairs
+                None if np.isnan(of_class).all() else np.nanpercentile(of_class, _ENDS).tolist()
+                for of_class in values.T
             ]
     return result
 

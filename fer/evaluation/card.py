@@ -27,8 +27,7 @@ a face may smile without joy, and nobody's face tells reliably what they feel.
 _DATA = """\
 FER2013's pictures come from a web search for words of emotion. Their rights are not cleared and the people on them were
 not asked; the data set was published for research. Labels are noisy: people agree on about two of three faces. Posed
-expressions are over-represented, and nothing is known about the balance of age, sex or skin colour.
-"""
+expressions are over-represented, and nothing is known about the balance of age, sex or skin colour."""
 
 
 def card(metrics: Mapping[str, Any]) -> str:
@@ -41,75 +40,51 @@ def card(metrics: Mapping[str, Any]) -> str:
     split = metrics["reported_split"]
     found = metrics[split]
     name = " + ".join(Path(checkpoint["path"]).stem for checkpoint in metrics["checkpoints"])
-    return "\n".join(
-        [
-            _front_matter(metrics, name),
-            f"# {_text(name)}",
-            "",
-            f"Says which of {len(metrics['classes'])} expressions a gray 48x48 face shows: "
-            f"{', '.join(map(_text, metrics['classes']))}. {_networks(metrics)}",
-            "",
-            _USE,
-            "## Training",
-            "",
-            _training(metrics),
-            "",
-            "## Data",
-            "",
-            _data(metrics, split),
-            "",
-            _DATA,
-            "## Metrics",
-            "",
-            _metrics(metrics, split),
-            "",
-            "## Calibration and minimum confidence",
-            "",
-            _calibration(metrics, split),
-            "",
-            "## Robustness",
-            "",
-            _robustness(metrics.get("robustness")),
-            "",
-            "## Groups of people",
-            "",
-            _groups(found.get("groups")),
-            "",
-            "## Limits",
-            "",
-            _limits(metrics, split),
-            "",
-        ]
-    )
+    head = [
+        _front_matter(metrics, name),
+        f"# {_text(name)}\n",
+        f"Says which of {len(metrics['classes'])} expressions a gray 48x48 face shows: "
+        f"{', '.join(map(_text, metrics['classes']))}. {_networks(metrics)}\n",
+        _USE,
+    ]
+    sections = {
+        "Training": _training(metrics),
+        "Data": f"{_data(metrics, split)}\n\n{_DATA}",
+        "Metrics": _metrics(metrics, split),
+        "Calibration and minimum confidence": _calibration(metrics, split),
+        "Robustness": _robustness(metrics.get("robustness")),
+        "Groups of people": _groups(found.get("groups")),
+        "Limits": _limits(metrics, split),
+    }
+    return "\n".join([*head, *(f"## {heading}\n\n{text}\n" for heading, text in sections.items())])
 
 
 def _front_matter(metrics: Mapping[str, Any], name: str) -> str:
-    """YAML; strings and numbers are written as JSON, which is YAML."""
-    found = metrics[metrics["reported_split"]]
-    values = [
-        f"          - type: {key}\n            name: {title}\n            value: {found[key]:.4f}"
-        for key, title in (("accuracy", "Accuracy"), ("f1", "Macro F1"))
-    ]
-    return "\n".join(
-        [
-            "---",
-            "license: mit",
-            "library_name: fer-lightning",
-            "pipeline_tag: image-classification",
-            "tags: [facial-expression-recognition, emotion, fer2013]",
-            "metrics: [accuracy, f1]",
-            "model-index:",
-            f"  - name: {json.dumps(name)}",
-            "    results:",
-            "      - task: {type: image-classification, name: facial expression recognition}",
-            f"        dataset: {{type: {json.dumps(Path(metrics['data']).stem)}, name: {json.dumps(_source(metrics))}, "
-            f"split: {json.dumps(metrics['reported_split'])}}}",
-            "        metrics:",
-            *values,
-            "---",
-            "",
-        ]
-    )
+    """YAML; strings are written as JSON, which is YAML."""
+    split = metrics["reported_split"]
+    found = metrics[split]
+    kind, source, rows = map(json.dumps, (Path(metrics["data"]).stem, _source(metrics), split))
+    return f"""\
+---
+license: mit
+library_name: fer-lightning
+pipeline_tag: image-classification
+tags: [facial-expression-recognition, emotion, fer2013]
+metrics: [accuracy, f1]
+model-index:
+  - name: {json.dumps(name)}
+    results:
+      - task: {{type: image-classification, name: facial expression recognition}}
+        dataset: {{type: {kind}, name: {source}, split: {rows}}}
+        metrics:
+          - type: accuracy
+            name: Accuracy
+            value: {found["accuracy"]:.4f}
+          - type: f1
+            name: Macro F1
+            value: {found["f1"]:.4f}
+---
+"""
 
 
 def _networks(metrics: Mapping[str, Any]) -> str:

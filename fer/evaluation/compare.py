@@ -8,13 +8,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from fer.evaluation.bootstrap import draw
 
 RESAMPLES = 4000
 _BLOCK = 250  # resamples that are held at once
@@ -44,12 +42,6 @@ class Answers:
         correct: npt.NDArray[np.bool_] = self.predicted == self.targets
         return correct
 
-    def tensors(self) -> "tuple[Tensor, Tensor]":
-        """Targets (N,) and probabilities (N, C) for `fer.evaluation.metrics`."""
-        import torch
-
-        return torch.from_numpy(self.targets), torch.from_numpy(self.probabilities)
-
     @staticmethod
     def join(parts: "Sequence[Answers]") -> "Answers":
         """The answers about several sets of images, such as folds."""
@@ -69,21 +61,19 @@ class Comparison:
     """Row A against row B on one split.
 
     Attributes:
-        split: "val" or "test".
+        sentence: all of it in words.
         difference: of the mean accuracies, A minus B; None when they were not judged on the same images.
         low, high: its 95 % interval.
         p_value: of McNemar's exact test for two single runs; None for several.
-        noise: whether nothing speaks against both being equally good.
-        sentence: all of it in words.
+        noise: whether nothing speaks against both being equally good; None as `difference`.
     """
 
-    split: str
-    difference: float | None
-    low: float | None
-    high: float | None
-    p_value: float | None
-    noise: bool | None
     sentence: str
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    noise: bool | None = None
 
 
 def read_answers(file: Path, split: str) -> Answers:
@@ -113,12 +103,10 @@ def compare(split: str, name_a: str, a: Sequence[Answers], name_b: str, b: Seque
         name_a, name_b: for the sentence.
         a, b: one entry per run.
     """
-    first = a[0]
-    if any(not np.array_equal(other.ids, first.ids) or _other_targets(other, first) for other in [*a[1:], *b]):
-        words = (
+    if not all(_same_images(other, a[0]) for other in [*a[1:], *b]):
+        return Comparison(
             f"{split}: {name_a} and {name_b} cannot be compared, they were not judged on the same images and classes."
         )
-        return Comparison(split, None, None, None, None, None, words)
     right_a, right_b = (np.stack([answers.right for answers in side]) for side in (a, b))
     difference = float(right_a.mean() - right_b.mean())
     low, high = _interval(right_a, right_b)
@@ -136,23 +124,19 @@ def compare(split: str, name_a: str, a: Sequence[Answers], name_b: str, b: Seque
         words += " and runs)"
         noise = low <= 0 <= high
     verdict = "The difference is noise." if noise else "The difference is more than noise."
-    return Comparison(split, difference, low, high, p_value, noise, f"{words}. {verdict}")
+    return Comparison(f"{words}. {verdict}", difference, low, high, p_value, noise)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided exact p-value that two classifiers are equally good.
-
-    Args:
-        only_a: images that only the first has right.
-        only_b: images that only the second has right.
-    """
+    """Two-sided exact p-value that two classifiers are equally good, by the images that only one of them has right."""
     count = only_a + only_b
     tail = sum(math.comb(count, k) for k in range(min(only_a, only_b) + 1))
     return float(min(1.0, 2 * tail / 2**count))
 
 
-def _other_targets(one: Answers, two: Answers) -> bool:
-    return one.classes != two.classes or not np.array_equal(one.targets, two.targets)
+def _same_images(one: Answers, two: Answers) -> bool:
+    same = np.array_equal(one.ids, two.ids) and np.array_equal(one.targets, two.targets)
+    return same and one.classes == two.classes
 
 
 def _interval(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -160,15 +144,12 @@ def _interval(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) ->
     rng = np.random.default_rng(0)
     count = right_a.shape[1]
     differences = []
-    for start in range(0, RESAMPLES, _BLOCK):
-        size = min(_BLOCK, RESAMPLES - start)
-        drawn = rng.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float32)
+    for weights in draw(count, RESAMPLES, _BLOCK, rng):
         means = []
         for right in (right_a, right_b):
-            accuracy = weights @ right.T.astype(np.float32) / count  # (size, runs), all on the same drawn images
+            accuracy = weights @ right.T.astype(np.float32) / count  # (_BLOCK, runs), all on the same drawn images
             runs = len(right)
-            drawn_runs = rng.multinomial(runs, np.full(runs, 1 / runs), size) / runs
+            drawn_runs = rng.multinomial(runs, np.full(runs, 1 / runs), len(weights)) / runs
             centre = accuracy.mean(axis=1)
             # Drawing n of n runs shows only (n - 1) / n of their variance.
             inflate = math.sqrt(runs / (runs - 1)) if runs > 1 else 0.0

@@ -23,7 +23,6 @@ def measure_groups(
 
     Args:
         predicted, targets: (N,), positions in `classes`.
-        classes: names.
         groupings: by name, the group of each row, (N,); "" is none.
 
     Returns:

@@ -122,15 +122,6 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     colors: Mapping[str, str] = field(default_factory=dict)
-    kind: str = "table"
-
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    text: str
-    kind: str = "text"
 
 
 @dataclass(frozen=True)
@@ -140,10 +131,9 @@ class Picture:
     heading: str
     caption: str
     webp: str  # base64
-    kind: str = "picture"
 
 
-Block = Table | Text | Picture
+Block = Table | Picture | str  # a text is a paragraph
 
 
 @dataclass(frozen=True)
@@ -191,7 +181,7 @@ def _sections(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Itera
         ]
 
     yield Section("Training", [_picture(pictures[name], name) for name in TRAINING if name in pictures])
-    yield Section("Numbers", [Text(_summary(report)), *_numbers(report, split)])
+    yield Section("Numbers", [_summary(report), *_numbers(report, split)])
     yield Section("By class", [*_per_class(found["per_class"]), *drawn("per_class", "confusion_matrix")])
     yield Section(
         "Operating points", [*_operating_points(found["operating_points"], split), *drawn("roc", "precision_recall")]
@@ -243,12 +233,13 @@ def _numbers(report: Mapping[str, Any], split: str) -> list[Block]:
         columns.append((f"{split} cleaned", report[split]["cleaned"]))
     if "accuracy" in report[split]["without_copies"]:
         columns.append((f"{split} without copies", report[split]["without_copies"]))
-    columns += [(name, report[name]) for name in ("val",) if name in report and name != split]
+    if split != "val" and "val" in report:
+        columns.append(("val", report["val"]))
     rows = [["images", *(f"{metrics['images']:,}" for _, metrics in columns)]]
     for key, name in METRICS.items():
         rows.append([name, *(_number(metrics[key], metrics["interval95"].get(key)) for _, metrics in columns)])
     note = f"In brackets: 95 % intervals, bootstrap over images. {about_labels(report)}"
-    return [Table(["", *(name for name, _ in columns)], rows), Text(note)]
+    return [Table(["", *(name for name, _ in columns)], rows), note]
 
 
 def _colors(names: Iterable[str]) -> dict[str, str]:
@@ -263,7 +254,7 @@ def _per_class(per_class: Mapping[str, Any]) -> list[Block]:
         for name, metrics in ordered.items()
     ]
     header = ["class", "images", "recall", "precision", "F1", "AUROC", "average precision"]
-    return [Table(header, rows, _colors(per_class)), Text("The class that is recognised least comes first.")]
+    return [Table(header, rows, _colors(per_class)), "The class that is recognised least comes first."]
 
 
 def weakest_first(per_class: Mapping[str, Any]) -> dict[str, Any]:
@@ -283,10 +274,9 @@ def _operating_points(points: Mapping[str, Any], split: str) -> list[Block]:
             shares = (_number(judged[key], digits=3) for key in (goal, "true_positive_rate", "false_positive_rate"))
             row += [_number(judged["threshold"], digits=3), f"{judged['called']:,}", *shares]
         rows.append(row)
-    header = ["class"]
-    for goal in ("precision", "F1"):
-        header += [f"at {'90 % precision' if goal == 'precision' else 'best F1'}: threshold", "called"]
-        header += [goal, "true positive rate", "false positive rate"]
+    rates = ("true positive rate", "false positive rate")
+    header = ["class", "at 90 % precision: threshold", "called", "precision", *rates]
+    header += ["at best F1: threshold", "called", "F1", *rates]
     chosen_on = points["chosen_on"]
     own = chosen_on == split
     note = (
@@ -295,7 +285,7 @@ def _operating_points(points: Mapping[str, Any], split: str) -> list[Block]:
         f"{', so the figures lean to the good side' if own else f' and judged on {split}'}. True positive rate: the "
         "share of the class that is called so; false positive rate: the share of all other faces that is called so."
     )
-    return [Table(header, rows, _colors(points["classes"])), Text(note)]
+    return [Table(header, rows, _colors(points["classes"])), note]
 
 
 def _members(metrics: Mapping[str, Any]) -> list[Block]:
@@ -309,7 +299,7 @@ def _members(metrics: Mapping[str, Any]) -> list[Block]:
         f"Not all members agree on {disagreement['any']:.1%} of the images; two members differ on "
         f"{disagreement['mean_of_pairs']:.1%} on average; at least one is right on {disagreement['one_right']:.1%}."
     )
-    return [Table(["", "accuracy", "F1, macro", "NLL", "ECE"], rows), Text(note)]
+    return [Table(["", "accuracy", "F1, macro", "NLL", "ECE"], rows), note]
 
 
 def _groups(name: str, grouping: Mapping[str, Any]) -> list[Block]:
@@ -335,7 +325,7 @@ def _groups(name: str, grouping: Mapping[str, Any]) -> list[Block]:
     if grouping["without"]:
         text += f"{grouping['without']:,} rows are in no group."
     table = Table([f"by {name}", "images", "accuracy", *(f"recall, {label}" for label in classes)], rows)
-    return [table, *([Text(text)] if text else [])]
+    return [table, *([text] if text else [])]
 
 
 def _abstention(metrics: Mapping[str, Any], split: str) -> list[Block]:
@@ -357,7 +347,7 @@ def _abstention(metrics: Mapping[str, Any], split: str) -> list[Block]:
         f"Minimum confidences are {where}. Area under the risk-coverage curve: {found['area']:.4f}, 0 for a network "
         "without mistakes."
     )
-    return [Table(["wanted", "minimum confidence", "right", "answered"], rows), Text(note)]
+    return [Table(["wanted", "minimum confidence", "right", "answered"], rows), note]
 
 
 def _robustness(robustness: Mapping[str, Any]) -> list[Block]:
@@ -380,7 +370,7 @@ def _robustness(robustness: Mapping[str, Any]) -> list[Block]:
             f" Mean corruption error: {robustness['mce']:.3f}; the network of experiment=cnn_7class has 1, and one "
             "that errs half as often on corrupted faces 0.5."
         )
-    return [Table(header, rows), Text(note)]
+    return [Table(header, rows), note]
 
 
 def _labels(report: Mapping[str, Any]) -> str:
@@ -404,7 +394,6 @@ def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("network", f"{checkpoint['network']}, epoch {checkpoint['epoch']}, {checkpoint['weights']} weights"),
             ("temperature", f"{checkpoint['temperature']:.4f}"),
         ]
-    exclude = report["exclude"]
     rows += [
         ("test-time augmentation", report["tta"]),
         ("data", f"{report['data']}, {report['division']}"),
@@ -414,6 +403,6 @@ def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())),
         ("commit", report["commit"] or "-"),
     ]
-    if exclude is not None:
+    if (exclude := report["exclude"]) is not None:
         rows.append(("exclude", f"{exclude['list']}, {', '.join(exclude['reasons'])}: {exclude['action']}"))
     return rows

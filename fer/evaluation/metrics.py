@@ -74,9 +74,8 @@ def choose_thresholds(
         thresholds, share_called, wrong = risk_coverage(probabilities[:, index].double().numpy(), positive)
         called = (share_called * len(positive)).round()
         f1 = 2 * called * (1 - wrong) / (called + positive.sum())
-        precise = np.flatnonzero(
-            (wrong <= WRONG_AT_90) & (called >= FEWEST_CALLS)
-        )  # thresholds fall, so the last one finds the most
+        # Thresholds fall, so the last one finds the most.
+        precise = np.flatnonzero((wrong <= WRONG_AT_90) & (called >= FEWEST_CALLS))
         chosen[name] = {
             "precision_90": float(thresholds[precise[-1]]) if len(precise) else None,
             "best_f1": float(thresholds[f1.argmax()]) if positive.any() else None,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
 from fer import abstention
-from fer.calibration import ECE_BINS
+from fer.calibration import ECE_BINS, calibration_error
 from fer.labels import emotion_color
 
 # Names of files and classes are drawn as they are: a dollar sign in one is no formula.
@@ -40,7 +40,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], ti
     counts = np.asarray(matrix)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 0.62 * len(classes) + 1.7
-    figure = Figure(figsize=(2 * side + 1.2, side + 0.5), dpi=_DPI, layout="constrained")
+    figure = _figure(2 * side + 1.2, side + 0.5, title)
     for axis, text, what in zip(
         figure.subplots(1, 2),
         ([[f"{value:,}" for value in row] for row in counts], [[f"{value:.0%}" for value in row] for row in share]),
@@ -57,30 +57,27 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], ti
         axis.set_title(what, fontsize=10)
     figure.axes[0].set_ylabel("label")
     figure.colorbar(image, ax=figure.axes, shrink=0.8, format=PercentFormatter(1), label="share of the label's images")
-    figure.suptitle(title, fontsize=11)
     return figure
 
 
 def roc_curves(
-    probabilities: Tensor, targets: Tensor, classes: Sequence[str], points: Mapping[str, Any], title: str
+    probabilities: Tensor, targets: Tensor, per_class: Mapping[str, Any], points: Mapping[str, Any], title: str
 ) -> Figure:
     """Each class against the rest: how many of its images are found, at how many false alarms.
 
     Args:
         probabilities: float (N, C).
         targets: int64 (N,).
-        classes: names in the order of the columns.
+        per_class: as in metrics.json, in the order of the columns.
         points: by class what is marked on its curve, as `fer.evaluation.metrics.judge_thresholds` returns it.
-        title: of the picture.
     """
     figure, axis = _square(title)
     axis.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":")
-    for index, name in enumerate(classes):
-        positive = (targets == index).long()
-        if 0 < positive.sum() < len(targets):
-            false, true, _ = binary_roc(probabilities[:, index], positive)
-            area = np.trapezoid(true.numpy(), false.numpy())
-            axis.plot(false, true, color=_colour(name), path_effects=_EDGE, label=f"{name} {area:.3f}")
+    for index, (name, metrics) in enumerate(per_class.items()):
+        if metrics["auroc"] is not None:
+            false, true, _ = binary_roc(probabilities[:, index], (targets == index).long())
+            label = f"{name} {metrics['auroc']:.3f}"
+            axis.plot(false, true, color=_colour(name), path_effects=_EDGE, label=label)
             for kind, (marker, _) in _POINTS.items():
                 if (point := points[name][kind]) is not None:
                     place = point["false_positive_rate"], point["true_positive_rate"]
@@ -93,20 +90,18 @@ def roc_curves(
     return figure
 
 
-def precision_recall_curves(probabilities: Tensor, targets: Tensor, classes: Sequence[str], title: str) -> Figure:
+def precision_recall_curves(probabilities: Tensor, targets: Tensor, per_class: Mapping[str, Any], title: str) -> Figure:
     """Each class against the rest; dotted is what guessing reaches, the share of the class.
 
     Args: as for `roc_curves`, without points.
     """
     figure, axis = _square(title)
-    for index, name in enumerate(classes):
-        positive = (targets == index).long()
-        if 0 < positive.sum() < len(targets):
-            precision, recall, _ = binary_precision_recall_curve(probabilities[:, index], positive)
-            average = float(-((recall[1:] - recall[:-1]) * precision[:-1]).sum())
-            colour = _colour(name)
-            axis.step(recall, precision, color=colour, where="pre", path_effects=_EDGE, label=f"{name} {average:.3f}")
-            axis.axhline(float(positive.double().mean()), color=colour, linewidth=1.2, linestyle=":")
+    for index, (name, metrics) in enumerate(per_class.items()):
+        if metrics["average_precision"] is not None:
+            precision, recall, _ = binary_precision_recall_curve(probabilities[:, index], (targets == index).long())
+            colour, label = _colour(name), f"{name} {metrics['average_precision']:.3f}"
+            axis.step(recall, precision, color=colour, where="pre", path_effects=_EDGE, label=label)
+            axis.axhline(metrics["images"] / len(targets), color=colour, linewidth=1.2, linestyle=":")
     axis.set_xlabel("recall")
     axis.set_ylabel("precision")
     figure.legend(title="average precision", loc="outside right center", frameon=False)
@@ -120,28 +115,26 @@ def reliability(before: Array, after: Array, targets: Labels, temperature: str, 
         before, after: float (N, C), probabilities.
         targets: int64 (N,).
         temperature: as text.
-        title: of the picture.
     """
-    figure = Figure(figsize=(9.6, 5.6), dpi=_DPI, layout="constrained")
+    figure = _figure(9.6, 5.6, title)
     axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=[4, 1])
     for column, (probabilities, name) in enumerate(
         ((before, "before, temperature 1"), (after, f"after, temperature {temperature}"))
     ):
         top, bottom = axes[0, column], axes[1, column]
-        confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+        confidence, right = abstention.answers(probabilities, targets)
         inner_edges = np.linspace(0, 1, ECE_BINS + 1)[1:-1]
         place = np.digitize(confidence, inner_edges)
         count = np.bincount(place, minlength=ECE_BINS)
         some = count > 0
         accuracy = np.bincount(place, right, ECE_BINS)[some] / count[some]
         mean = np.bincount(place, confidence, ECE_BINS)[some] / count[some]
-        ece = float((np.abs(accuracy - mean) * count[some]).sum() / len(targets))
         centres = (np.arange(ECE_BINS) + 0.5) / ECE_BINS
         top.bar(centres[some], accuracy, 0.9 / ECE_BINS, color="tab:blue", alpha=0.75, label="accuracy")
         top.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":")
         top.plot(mean, accuracy, ".", color="black", markersize=5, label="mean confidence of the bin")
         top.set_ylim(0, 1)
-        top.set_title(f"{name}: ECE {ece:.3f}", fontsize=10)
+        top.set_title(f"{name}: ECE {calibration_error(confidence, right):.3f}", fontsize=10)
         bottom.bar(centres, count / len(targets), 0.9 / ECE_BINS, color="tab:gray")
         bottom.set_xlim(0, 1)
         bottom.set_xlabel("confidence")
@@ -149,7 +142,6 @@ def reliability(before: Array, after: Array, targets: Labels, temperature: str, 
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("images")
     axes[0, 0].legend(frameon=False, loc="upper left", fontsize=9)
-    figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -160,10 +152,9 @@ def risk_coverage(confidence: Array, right: npt.NDArray[np.bool_], thresholds: M
         confidence: float (N,).
         right: (N,).
         thresholds: as in metrics.json: by share of right answers, None or "confidence", "accuracy" and "coverage".
-        title: of the picture.
     """
     confidences, coverage, risk = abstention.risk_coverage(confidence, right)
-    figure = Figure(figsize=(9.6, 4.4), dpi=_DPI, layout="constrained")
+    figure = _figure(9.6, 4.4, title)
     left, axis = figure.subplots(1, 2)
     left.plot(coverage, risk, color="tab:blue", linewidth=1.3)
     best = np.maximum(0, 1 - right.mean() / np.maximum(coverage, 1e-9))
@@ -176,14 +167,9 @@ def risk_coverage(confidence: Array, right: npt.NDArray[np.bool_], thresholds: M
     axis.legend(frameon=False, loc="lower left", fontsize=9)
     for wanted, found in thresholds.items():
         if found is not None and found["accuracy"] is not None:
-            left.plot(found["coverage"], 1 - found["accuracy"], "x", color="black")
-            left.annotate(
-                f"{float(wanted):.0%} right",
-                (found["coverage"], 1 - found["accuracy"]),
-                (5, -9),
-                textcoords="offset points",
-                fontsize=8,
-            )
+            place = found["coverage"], 1 - found["accuracy"]
+            left.plot(*place, "x", color="black")
+            left.annotate(f"{float(wanted):.0%} right", place, (5, -9), textcoords="offset points", fontsize=8)
             axis.plot(found["confidence"], found["accuracy"], "x", color="black")
             axis.plot(found["confidence"], found["coverage"], "x", color="black")
     for each in (left, axis):
@@ -193,7 +179,6 @@ def risk_coverage(confidence: Array, right: npt.NDArray[np.bool_], thresholds: M
         each.yaxis.set_major_formatter(PercentFormatter(1))
     left.set_ylim(0, max(0.05, 1.1 * float(risk.max())))
     axis.set_ylim(0, 1.02)
-    figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -202,9 +187,8 @@ def per_class_bars(per_class: Mapping[str, Any], title: str) -> Figure:
 
     Args:
         per_class: as in metrics.json.
-        title: of the picture.
     """
-    figure = Figure(figsize=(1.2 * len(per_class) + 1.6, 4.2), dpi=_DPI, layout="constrained")
+    figure = _figure(1.2 * len(per_class) + 1.6, 4.2, title)
     axis = figure.subplots()
     colours = [_colour(name) for name in per_class]
     hatches = {"precision": "////", "recall": "", "f1": "...."}
@@ -233,7 +217,6 @@ def per_class_bars(per_class: Mapping[str, Any], title: str) -> Figure:
         for name, hatch in hatches.items()
     ]
     figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -243,25 +226,22 @@ def group_bars(groupings: Mapping[str, Any], accuracy: float, title: str) -> Fig
     Args:
         groupings: as in metrics.json.
         accuracy: of all rows.
-        title: of the picture.
     """
-    names, colours, rows = [], [], []
-    for grouping, found in groupings.items():
-        for group, own in found["groups"].items():
-            if own["images"]:
-                names.append(f"{grouping}: {group}\n{own['images']:,} images")
-                colours.append("tab:gray" if group in found["few"] else "tab:blue")
-                rows.append((own["accuracy"], *own["interval95"]))
-    figure = Figure(figsize=(8, 0.5 * len(rows) + 1.4), dpi=_DPI, layout="constrained")
+    rows = [
+        (f"{grouping}: {group}\n{own['images']:,} images", "tab:gray" if group in found["few"] else "tab:blue", own)
+        for grouping, found in groupings.items()
+        for group, own in found["groups"].items()
+    ]
+    figure = _figure(8, 0.5 * len(rows) + 1.4, title)
     axis = figure.subplots()
-    for position, (colour, (value, low, high)) in enumerate(zip(colours, rows, strict=True)):
+    for position, (_, colour, own) in enumerate(rows):
+        value, (low, high) = own["accuracy"], own["interval95"]
         axis.errorbar(value, position, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)
     axis.axvline(accuracy, color="gray", linewidth=0.8, linestyle=":")
-    axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)  # names are of the user
-    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.xaxis.set_major_formatter(PercentFormatter(1))
     axis.grid(axis="x", alpha=0.3)
-    figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -275,7 +255,6 @@ def gallery(
         targets: int64 (N,).
         probabilities: float (N, C).
         classes: names in the order of the columns.
-        title: of the picture.
         names: the rows' names, written below the faces.
     """
     rows = max(1, -(-len(images) // _GALLERY_COLUMNS))
@@ -285,7 +264,7 @@ def gallery(
         text, colour = _caption(probabilities[position], int(targets[position]), classes)
         if colour == _WRONG:
             text += f"\nlabel: {classes[targets[position]]}"
-        sheet.add(row, column, np.repeat(image[..., None] / 255, 3, axis=2), text, colour)
+        sheet.add(row, column, image[..., None] / 255, text, colour)
         if names:
             sheet.write_below(row, column, names[position])
     return sheet.figure(title)
@@ -307,7 +286,6 @@ def grad_cam_maps(
         targets: int64 (N,).
         probabilities: float (N, C).
         classes: names in the order of the columns.
-        title: of the picture.
     """
     columns = int(np.bincount(targets).max())
     sheet = _Sheet(columns, len(classes), (images.shape[1], 2 * images.shape[2] + 2), above=7, left=26)
@@ -334,41 +312,41 @@ class _Sheet:
     def __init__(
         self, columns: int, rows: int, shape: tuple[int, int], above: int, below: int = 0, left: int = 0
     ) -> None:
-        self.height, self.width = shape
-        self.step_y, self.step_x = self.height + above + below + 2, self.width + 4
-        self.above, self.left = above + _TITLE, left + 2
-        self.canvas = np.ones((rows * self.step_y + _TITLE, columns * self.step_x + left, 3))
-        self.texts: list[tuple[float, float, str, dict[str, Any]]] = []
+        self._height, self._width = shape
+        self._step_y, self._step_x = self._height + above + below + 2, self._width + 4
+        self._above, self._left = above + _TITLE, left + 2
+        self._canvas = np.ones((rows * self._step_y + _TITLE, columns * self._step_x + left, 3))
+        height, width = self._canvas.shape[:2]
+        self._figure = Figure(figsize=(3 * width / _DPI, 3 * height / _DPI), dpi=_DPI)  # 3 printed pixels to a pixel
+        self._axis = self._figure.add_axes((0, 0, 1, 1))
+        self._axis.axis("off")
+
+    def _corner(self, row: int, column: int) -> tuple[int, int]:
+        return row * self._step_y + self._above, column * self._step_x + self._left
 
     def add(self, row: int, column: int, pixels: Array, caption: str, colour: str) -> None:
-        """Places a picture, float (height, width, 3), under its caption."""
-        top, left = row * self.step_y + self.above, column * self.step_x + self.left
-        self.canvas[top : top + self.height, left : left + self.width] = pixels
-        style = {"ha": "center", "va": "bottom", "color": colour, "fontsize": 8.5, "linespacing": 1.0}
-        self.texts.append((left + self.width / 2, top - 1.5, caption, style))
+        """Places a picture, float (height, width, 3) or (height, width, 1), under its caption."""
+        top, left = self._corner(row, column)
+        self._canvas[top : top + self._height, left : left + self._width] = pixels
+        at = left + self._width / 2, top - 1.5
+        self._axis.text(*at, caption, ha="center", va="bottom", color=colour, fontsize=8.5, linespacing=1.0)
 
     def write_below(self, row: int, column: int, text: str) -> None:
         """Small print under a picture."""
-        top, left = row * self.step_y + self.above, column * self.step_x + self.left
-        style = {"ha": "center", "va": "top", "fontsize": 6.5}
-        self.texts.append((left + self.width / 2, top + self.height + 0.5, text, style))
+        top, left = self._corner(row, column)
+        self._axis.text(left + self._width / 2, top + self._height + 0.5, text, ha="center", va="top", fontsize=6.5)
 
     def write_left(self, row: int, text: str) -> None:
         """The name of a row."""
-        style = {"ha": "right", "va": "center", "fontsize": 10}
-        self.texts.append((self.left - 3, row * self.step_y + self.above + self.height / 2, text, style))
+        top, left = self._corner(row, 0)
+        self._axis.text(left - 3, top + self._height / 2, text, ha="right", va="center", fontsize=10)
 
     def figure(self, title: str) -> Figure:
-        """The sheet, three printed pixels to a pixel."""
-        height, width = self.canvas.shape[:2]
-        figure = Figure(figsize=(3 * width / _DPI, 3 * height / _DPI), dpi=_DPI)
-        axis = figure.add_axes((0, 0, 1, 1))
-        axis.axis("off")
-        axis.imshow(self.canvas, extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
-        for x, y, text, style in self.texts:
-            axis.text(x, y, text, **style)
-        axis.text(width / 2, 3, title, ha="center", va="top", fontsize=11)
-        return figure
+        """The sheet."""
+        height, width = self._canvas.shape[:2]
+        self._axis.imshow(self._canvas, extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
+        self._axis.text(width / 2, 3, title, ha="center", va="top", fontsize=11)
+        return self._figure
 
 
 def ensemble(accuracies: Sequence[tuple[str, float, Sequence[float]]], disagreement: Array, title: str) -> Figure:
@@ -377,11 +355,10 @@ def ensemble(accuracies: Sequence[tuple[str, float, Sequence[float]]], disagreem
     Args:
         accuracies: name, accuracy and 95 % interval; the ensemble first.
         disagreement: (M, M), share of images on which two members predict different classes.
-        title: of the picture.
     """
     members = len(disagreement)
     height = 0.45 * max(members + 1, 4) + 1.4
-    figure = Figure(figsize=(height + 6.5, height), dpi=_DPI, layout="constrained")
+    figure = _figure(height + 6.5, height, title)
     left, right = figure.subplots(1, 2, width_ratios=[6, height])
     for position, (_, value, (low, high)) in enumerate(accuracies):
         colour = "tab:orange" if position == 0 else "tab:blue"
@@ -401,13 +378,12 @@ def ensemble(accuracies: Sequence[tuple[str, float, Sequence[float]]], disagreem
     right.set_yticks(range(members), range(1, members + 1))
     right.set_title("pairs of members that disagree", fontsize=10)
     figure.colorbar(image, ax=right, shrink=0.8, format=PercentFormatter(1))
-    figure.suptitle(title, fontsize=11)
     return figure
 
 
 def corruption_curves(
     robustness: Mapping[str, Any],
-    curves: Mapping[str, Mapping[str, Any]],
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
     examples: Mapping[str, Images],
     title: str,
 ) -> Figure:
@@ -415,19 +391,18 @@ def corruption_curves(
 
     Args:
         robustness: as in metrics.json.
-        curves: for each network, by its name, "accuracy" (5 numbers) by corruption.
+        curves: for each network, by its name, five accuracies by corruption.
         examples: by corruption, uint8 (6, S, S): a clean face, and the same at each severity.
-        title: of the picture.
     """
     corruptions = robustness["corruptions"]
     columns = 6
     rows = -(-(len(corruptions) + 1) // columns)
-    figure = Figure(figsize=(2.5 * columns, 2.9 * rows + 0.6), dpi=_DPI, layout="constrained")
+    figure = _figure(2.5 * columns, 2.9 * rows + 0.6, title)
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for axis, name in zip(axes, ["mean", *corruptions], strict=False):
         axis.axhline(robustness["clean_accuracy"], color="gray", linewidth=0.8, linestyle=":")
         for index, (label, found) in enumerate(curves.items()):
-            values = found[name]["accuracy"] if name != "mean" else _mean_by_severity(found)
+            values = np.mean(list(found.values()), axis=0) if name == "mean" else found[name]
             colour = "black" if index == 0 else _COLOURS[(index - 1) % 10]
             axis.plot(range(1, 6), values, ".-", color=colour, linewidth=1.4, label=label if name == "mean" else None)
         axis.set_title("mean of all" if name == "mean" else name.replace("_", " "), fontsize=10)
@@ -435,18 +410,17 @@ def corruption_curves(
         axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
         axis.yaxis.set_major_formatter(PercentFormatter(1))
         axis.grid(alpha=0.3)
-        amounts = range(1, 6) if name == "mean" else corruptions[name]["severities"]
-        axis.set_xticks(range(1, 6), [f"{amount:g}" for amount in amounts], fontsize=8)
-        if name != "mean":
-            axis.set_xlabel(corruptions[name]["unit"], fontsize=7)
+        if name == "mean":
+            amounts, unit = range(1, 6), "severity"
+        else:
+            amounts, unit = corruptions[name]["severities"], corruptions[name]["unit"]
             inset = axis.inset_axes((0.02, 0.01, 0.96, 0.31))
             inset.imshow(np.hstack(list(examples[name][[1, 3, 5]])), cmap="gray", vmin=0, vmax=255)
             inset.axis("off")
-        else:
-            axis.set_xlabel("severity", fontsize=7)
+        axis.set_xticks(range(1, 6), [f"{amount:g}" for amount in amounts], fontsize=8)
+        axis.set_xlabel(unit, fontsize=7)
     for axis in axes[len(corruptions) + 1 :]:
         axis.axis("off")
-    figure.suptitle(title, fontsize=11)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
@@ -457,14 +431,13 @@ def corruption_sheet(corruptions: Mapping[str, Any], examples: Mapping[str, Imag
     Args:
         corruptions: by name, with "unit" and "severities", as in metrics.json.
         examples: by corruption, uint8 (6, S, S).
-        title: of the picture.
     """
     columns = 2
     height, width = next(iter(examples.values())).shape[1:]
     sheet = _Sheet(columns, -(-len(examples) // columns), (height, 6 * (width + 2)), above=13)
     for position, (name, faces) in enumerate(examples.items()):
         framed = np.pad(faces, ((0, 0), (0, 0), (1, 1)), constant_values=255) / 255
-        pixels = np.repeat(np.hstack(list(framed))[..., None], 3, axis=2)
+        pixels = np.hstack(list(framed))[..., None]
         amounts = ", ".join(f"{amount:g}" for amount in corruptions[name]["severities"])
         caption = f"{name.replace('_', ' ')}: {corruptions[name]['unit']}\nclean, {amounts}"
         sheet.add(*divmod(position, columns), pixels, caption, "black")
@@ -475,9 +448,11 @@ def _colour(name: str) -> tuple[float, ...]:
     return tuple(part / 255 for part in emotion_color(name))
 
 
-def _mean_by_severity(found: Mapping[str, Any]) -> Array:
-    means: Array = np.mean([values["accuracy"] for values in found.values()], axis=0)
-    return means
+def _figure(width: float, height: float, title: str) -> Figure:
+    """In inches."""
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    return figure
 
 
 def _square(title: str) -> tuple[Figure, Axes]:

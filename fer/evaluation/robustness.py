@@ -66,7 +66,6 @@ def measure_robustness(
     members: list[dict[str, Any]] = [{"clean_accuracy": _accuracy(own, targets), "corruptions": {}} for own in clean]
     for name, corruption in CORRUPTIONS.items():
         found: dict[str, list[float]] = {"accuracy": [], "f1": [], "ece": [], "changed": []}
-        by_member: list[list[float]] = [[] for _ in members]
         for severity in SEVERITIES:
             of_members = answer(corrupt(faces, name, severity))
             probabilities = _mean(of_members)
@@ -76,16 +75,14 @@ def measure_robustness(
             found["f1"].append(float(scores["f1"]))
             found["ece"].append(calibration_error(*answers(given, true)))
             found["changed"].append(float((probabilities.argmax(dim=1) != usual).double().mean()))
-            for accuracies, own in zip(by_member, of_members, strict=True):
-                accuracies.append(_accuracy(own, targets))
+            for member, own in zip(members, of_members, strict=True):
+                member["corruptions"].setdefault(name, []).append(_accuracy(own, targets))
         corruptions[name] = {
             "unit": corruption.unit,
             "severities": list(corruption.amounts),
             **found,
             "n": len(targets),
         }
-        for member, accuracies in zip(members, by_member, strict=True):
-            member["corruptions"][name] = accuracies
         log.info("%-19s %s", name, "  ".join(f"{value:.1%}" for value in found["accuracy"]))
     for member in members:
         member["mean_accuracy"] = float(np.mean(list(member["corruptions"].values())))
@@ -113,10 +110,8 @@ def mean_corruption_error(robustness: Mapping[str, Any], faces: Tensor, classes:
         None unless classes, faces and corruptions are those of the reference: the seven, PublicTest, and today's.
     """
     reference = json.loads(_REFERENCE.read_text(encoding="utf-8"))
-    same = (list(classes), digest_of(faces), robustness["digest"]) == tuple(
-        reference[key] for key in ("classes", "faces", "digest")
-    )
-    if not same:
+    known = {"classes": list(classes), "faces": digest_of(faces), "digest": robustness["digest"]}
+    if any(reference[key] != value for key, value in known.items()):
         return None
     errors = [
         sum(1 - value for value in robustness["corruptions"][name]["accuracy"]) / sum(1 - value for value in accuracy)

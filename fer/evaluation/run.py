@@ -57,12 +57,13 @@ _LARGEST_PICTURE = 2_000_000  # bytes of a picture that is taken from the traini
 
 @dataclass
 class _Member:
-    """One trained network of a report."""
+    """One trained network of a report, and the settings of the run that it lies in, if it lies in one."""
 
     path: Path
     content: dict[str, Any]
     network: EmotionNetwork
     temperature: float
+    saved: TrainSettings | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ class _Outcome:
     targets: Tensor
     probabilities: Tensor
     uncalibrated: Tensor
-    of_members: list[Tensor]
     metrics: dict[str, Any]
 
 
@@ -170,13 +170,11 @@ def evaluate(
         for name, figure in figures.items():
             png = _png(figure)
             write_whole(run_dir / rundir.PLOTS / f"{name}_{split}.png", png)
-            image = Image.open(io.BytesIO(png)).convert("RGB")
-            pictures[f"{name}_{split}"] = _webp(image)
+            pictures[f"{name}_{split}"] = _webp(Image.open(io.BytesIO(png)))
             if logger is not None:
-                logger.experiment.add_image(f"{split}/{name}", np.asarray(image), step, dataformats="HWC")
-    text = yaml.safe_dump(settings.plain() | {"name": settings.run_name}, sort_keys=False, allow_unicode=True)
-    if secret:
-        text = rundir.PRIVATE
+                logger.log_picture(f"{split}/{name}", png, step)
+    plain = settings.plain() | {"name": settings.run_name}
+    text = rundir.PRIVATE if secret else yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     page = html.render(report, pictures | _training_pictures(members), text, _title(members))
     write_whole(run_dir / rundir.REPORT, page.encode())
     if logger is not None:
@@ -190,7 +188,9 @@ def _load(paths: Sequence[Path], tta: str) -> list[_Member]:
     for path in paths:
         content = read_checkpoint(path)
         network = load_network(path)
-        members.append(_Member(path, content, network, network.spec.temperature_of(tta)))
+        run = rundir.of_checkpoint(path)
+        saved = None if run is None else rundir.load(run)
+        members.append(_Member(path, content, network, network.spec.temperature_of(tta), saved))
         expected, found = members[0].network.spec.classes, network.spec.classes
         if found != expected:
             raise UserError(
@@ -206,7 +206,7 @@ def _check_classes(settings: TrainSettings, members: Sequence[_Member], datamodu
     asked = settings.data.class_names
     # The default may not have been asked for at all: a checkpoint outside a run brings no settings.
     default = TrainSettings().data.class_names
-    if asked != classes and not (asked == default and rundir.of_checkpoint(path) is None):
+    if asked != classes and not (asked == default and members[0].saved is None):
         raise UserError(
             f"{path} tells {', '.join(classes)} apart, but data.classes asks for {', '.join(asked)}; "
             "leave data.classes out"
@@ -244,11 +244,12 @@ def _splits(settings: TrainSettings, members: Sequence[_Member], datamodule: FER
     """The splits to report on: those that have rows and that no member was trained on."""
     wanted = [VAL] if settings.test_split == "val" else [VAL, TEST]
     present = [split for split in wanted if (datamodule.faces.splits == split).any()]
-    usable = [split for split in present if not _trained_on(settings, members, datamodule, split)]
     if not present:
         raise UserError(
             f"{datamodule.source} has no {' or '.join(SPLIT_NAMES[split] for split in wanted)} split to report on"
         )
+    trained = _ids_of_training(settings, members)
+    usable = [split for split in present if not np.isin(datamodule.rows(split).ids, trained).any()]
     if not usable:
         raise UserError(
             "there is nothing to report on: every split holds rows that a checkpoint was trained on; "
@@ -259,27 +260,22 @@ def _splits(settings: TrainSettings, members: Sequence[_Member], datamodule: FER
     return usable
 
 
-def _trained_on(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule, split: int) -> bool:
-    """Whether a member's own run trained on rows of this split, as the members of a cross-validation did."""
-    asked = datamodule.rows(split)
+def _ids_of_training(settings: TrainSettings, members: Sequence[_Member]) -> npt.NDArray[np.str_]:
+    """The rows that members' own runs trained on where these divided the data otherwise, as in a cross-validation."""
     keys = {"path", "classes", "split", "val_fraction", "test_fraction", "folds", "fold", "split_seed", "synthetic"}
     seen = [settings.data.model_dump(include=keys)]
-    for member in members:
-        run = rundir.of_checkpoint(member.path)
-        if run is None:
+    ids = [np.array([], np.str_)]
+    for saved in (member.saved for member in members):
+        if saved is None or saved.data.path != settings.data.path:
             continue
-        saved = rundir.load(run)
+        same_faces = settings.data.path is not None or saved.data.split_seed == settings.data.split_seed
         division = saved.data.model_dump(include=keys)
-        if division in seen or saved.data.path != settings.data.path:
-            continue
-        seen.append(division)
-        other = _data_to_judge_by(saved)
-        other.setup()
-        trained = other.rows(TRAIN)
-        same_source = settings.data.path is not None or saved.data.split_seed == settings.data.split_seed
-        if same_source and np.isin(asked.ids, trained.ids).any():
-            return True
-    return False
+        if same_faces and division not in seen:
+            seen.append(division)
+            other = _data_to_judge_by(saved)
+            other.setup()
+            ids.append(other.rows(TRAIN).ids)
+    return np.concatenate(ids)
 
 
 def _measure(
@@ -328,13 +324,13 @@ def _measure(
         ]
         metrics["disagreement"] = _disagreement(of_members, targets)
     uncalibrated = torch.stack([found.probabilities(1.0) for found in predictions]).mean(dim=0)
-    return _Outcome(split, targets, probabilities, uncalibrated, of_members, metrics)
+    return _Outcome(split, targets, probabilities, uncalibrated, metrics)
 
 
 def _robustness(
     settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule, outcome: _Outcome
 ) -> dict[str, Any]:
-    """`measure_robustness` on the reported split."""
+    """`measure_robustness` on the reported split, and the mean corruption error."""
     faces, targets = datamodule.tensors(outcome.split)
     found = measure_robustness(
         [(member.network, member.temperature) for member in members],
@@ -366,7 +362,7 @@ def _headline(probabilities: Tensor, targets: Tensor, classes: tuple[str, ...]) 
 
 def _disagreement(of_members: Sequence[Tensor], targets: Tensor) -> dict[str, Any]:
     """Shares of images on which members predict different classes, and on which at least one is right."""
-    predicted = torch.stack([probabilities.argmax(dim=1) for probabilities in of_members])
+    predicted = torch.stack(list(of_members)).argmax(dim=2)
     pairs = (predicted[:, None] != predicted[None]).double().mean(dim=2)
     members = len(of_members)
     return {
@@ -409,9 +405,8 @@ def _trained_labels(members: Sequence[_Member]) -> str | None:
     """
     found = []
     for member in members:
-        run = rundir.of_checkpoint(member.path)
-        if run is not None:
-            found.append(FER2013DataModule(rundir.load(run).data).describe_labels()["train"])
+        if member.saved is not None:
+            found.append(FER2013DataModule(member.saved.data).describe_labels()["train"])
         else:
             labels = provenance(member.content).get("labels")
             if not isinstance(labels, str):
@@ -428,26 +423,20 @@ def _training_data(members: Sequence[_Member], datamodule: FER2013DataModule) ->
         "beside", what they began from or learnt from besides, None where a member lies in no run.
     """
     at_hand = datamodule.digest()
-    same = all(_made_from(member.content) == at_hand for member in members)
-    runs = [rundir.of_checkpoint(member.path) for member in members]
-    beside: list[str] | None = []
-    for run in runs:
-        if run is None or beside is None:
-            beside = None
-            continue
-        saved = rundir.load(run)
+    same = all(provenance(member.content).get("data") == at_hand for member in members)
+    runs = [member.saved for member in members if member.saved is not None]
+    beside: list[str] = []
+    for saved in runs:
         found = {
             "weights of ImageNet": saved.model.pretrained,
             f"the weights of {saved.model.weights}": saved.model.weights,
             "the answers of teachers": saved.teacher,
         }
         beside += [what for what, given in found.items() if given and what not in beside]
-    return {"counts": datamodule.class_counts().get("train") if same else None, "beside": beside}
-
-
-def _made_from(content: dict[str, Any]) -> object:
-    """The digest of the data that a checkpoint says it was made from."""
-    return provenance(content).get("data")
+    return {
+        "counts": datamodule.class_counts().get("train") if same else None,
+        "beside": beside if len(runs) == len(members) else None,
+    }
 
 
 def _training_pictures(members: Sequence[_Member]) -> dict[str, bytes]:
@@ -459,17 +448,17 @@ def _training_pictures(members: Sequence[_Member]) -> dict[str, bytes]:
     for name in html.TRAINING:
         file = run / rundir.PLOTS / f"{name}.png"
         # A run may come from a stranger, and a picture that cannot be read costs nothing but itself.
-        with contextlib.suppress(OSError, Image.DecompressionBombError):
+        with contextlib.suppress(OSError, ValueError, Image.DecompressionBombError):
             if file.stat().st_size <= _LARGEST_PICTURE:
                 with Image.open(file, formats=["PNG"]) as image:
-                    found[name] = _webp(image.convert("RGB"))
+                    found[name] = _webp(image)
     return found
 
 
 def _webp(image: Image.Image) -> bytes:
     """Without loss, in half the bytes of a PNG."""
     buffer = io.BytesIO()
-    image.save(buffer, "webp", lossless=True, method=2)
+    image.convert("RGB").save(buffer, "webp", lossless=True, method=2)
     return buffer.getvalue()
 
 
@@ -520,10 +509,14 @@ def _figures(
             headline,
         )
     figures["roc"] = plots.roc_curves(
-        outcome.probabilities, outcome.targets, classes, metrics["operating_points"]["classes"], f"{split}: ROC"
+        outcome.probabilities,
+        outcome.targets,
+        metrics["per_class"],
+        metrics["operating_points"]["classes"],
+        f"{split}: ROC",
     )
     figures["precision_recall"] = plots.precision_recall_curves(
-        outcome.probabilities, outcome.targets, classes, f"{split}: precision and recall"
+        outcome.probabilities, outcome.targets, metrics["per_class"], f"{split}: precision and recall"
     )
     figures["reliability"] = plots.reliability(
         outcome.uncalibrated.numpy(),
@@ -557,7 +550,7 @@ def _figures(
         faces.images[drawn], targets[drawn], probabilities[drawn], classes, f"{split}: {len(drawn)} random faces"
     )
     if len(members) == 1:
-        figures |= _grad_cam_figure(members[0], faces.images, targets, probabilities, classes, split)
+        figures |= _grad_cam_figure(members[0].network, datamodule, outcome, split)
     return figures
 
 
@@ -576,11 +569,10 @@ def _robustness_figures(
         name: torch.cat([face, *(corrupt(face, name, severity) for severity in SEVERITIES)])[:, 0].numpy()
         for name in CORRUPTIONS
     }
-    curves = {"ensemble" if len(members) > 1 else _short(members[0].path): robustness["corruptions"]}
+    name = "ensemble" if len(members) > 1 else _short(members[0].path)
+    curves = {name: {corruption: found["accuracy"] for corruption, found in robustness["corruptions"].items()}}
     for number, (member, own) in enumerate(zip(members, robustness.get("members", []), strict=False), start=1):
-        curves[f"{number}: {_short(member.path)}"] = {
-            name: {"accuracy": accuracies} for name, accuracies in own["corruptions"].items()
-        }
+        curves[f"{number}: {_short(member.path)}"] = own["corruptions"]
     clean, mean = robustness["clean_accuracy"], robustness["mean_accuracy"]
     title = f"{split}: accuracy {clean:.3f} clean, {mean:.3f} in the mean over corruptions"
     return {
@@ -590,20 +582,15 @@ def _robustness_figures(
 
 
 def _grad_cam_figure(
-    member: _Member,
-    images: npt.NDArray[np.uint8],
-    targets: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float64],
-    classes: tuple[str, ...],
-    split: str,
+    network: EmotionNetwork, datamodule: FER2013DataModule, outcome: _Outcome, split: str
 ) -> dict[str, Figure]:
     rng = np.random.default_rng(0)
-    chosen = np.concatenate(
-        [rng.permutation(np.flatnonzero(targets == index))[:_MAPS_PER_CLASS] for index in range(len(classes))]
-    )
-    predicted = probabilities[chosen].argmax(axis=1)
-    network = member.network.cpu().eval()
-    found = grad_cam(network, torch.from_numpy(images[chosen]).unsqueeze(1), torch.from_numpy(predicted))
+    codes = range(len(datamodule.classes))
+    targets = outcome.targets.numpy()
+    chosen = np.concatenate([rng.permutation(np.flatnonzero(targets == code))[:_MAPS_PER_CLASS] for code in codes])
+    images, probabilities = datamodule.rows(outcome.split).images[chosen], outcome.probabilities.numpy()[chosen]
+    predicted = torch.from_numpy(probabilities.argmax(axis=1))
+    found = grad_cam(network.cpu().eval(), torch.from_numpy(images).unsqueeze(1), predicted)
     if found is None:
         log.info(
             "Grad-CAM needs a feature map of at least 5x5 at the end of the network; %s has none.", network.spec.name
@@ -611,11 +598,8 @@ def _grad_cam_figure(
         return {}
     maps, layer = found
     title = f"{split}: Grad-CAM of the predicted class, at the output of {layer}"
-    return {
-        "grad_cam": plots.grad_cam_maps(
-            images[chosen], maps.numpy(), targets[chosen], probabilities[chosen], classes, title
-        )
-    }
+    figure = plots.grad_cam_maps(images, maps.numpy(), targets[chosen], probabilities, datamodule.classes, title)
+    return {"grad_cam": figure}
 
 
 def _short(path: Path) -> str:

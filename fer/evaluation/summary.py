@@ -24,7 +24,7 @@ from rich.table import Table
 
 from fer import rundir
 from fer.errors import UserError
-from fer.evaluation.compare import Answers, Comparison, compare, read_answers
+from fer.evaluation.compare import Answers, compare, read_answers
 from fer.files import write_whole
 
 METRICS = ("val accuracy", "val f1", "test accuracy", "test f1", "test loss")
@@ -102,18 +102,13 @@ def summarise(paths: Sequence[Path]) -> None:
     Raises:
         UserError: a path does not exist, there is no run, or none was finished.
     """
-    runs = read_runs(paths)
+    rows = make_rows(read_runs(paths))
     directory = Path(os.path.commonpath([path.absolute() for path in paths]))
-    rows = make_rows(runs)
-    comparisons = _compare_best(rows)
-    folds = _out_of_fold(rows, directory)
-    notes = [*(comparison.sentence for comparison in comparisons), *folds]
+    notes = [*_compare_best(rows), *_out_of_fold(rows, directory)]
 
     write_whole(directory / "summary.csv", _csv(rows).encode())
     write_whole(directory / "summary.md", _markdown(rows, notes).encode())
-    buffer = io.BytesIO()
-    _picture(rows).savefig(buffer, format="png")
-    write_whole(directory / "summary.png", buffer.getvalue())
+    _write_picture(directory / "summary.png", _picture(rows))
     _print(rows, notes, directory)
 
 
@@ -134,12 +129,9 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
         )
     runs = [_read_run(directory) for directory in sorted(found, key=_natural)]
     if all(run.report is None for run in runs):
-        example = next((run for run in runs if rundir.checkpoint(run.directory, rundir.LAST).is_file()), None)
-        way_out = (
-            f"go on with python train.py ckpt={rundir.checkpoint(example.directory, rundir.LAST)}"
-            if example is not None
-            else f"the first one: {runs[0].status}"
-        )
+        last = (rundir.checkpoint(run.directory, rundir.LAST) for run in runs)
+        ckpt = next((file for file in last if file.is_file()), None)
+        way_out = f"the first one: {runs[0].status}" if ckpt is None else f"go on with python train.py ckpt={ckpt}"
         raise UserError(
             f"{', '.join(map(str, paths))}: no run has a metrics.json, because none was finished; {way_out}"
         )
@@ -212,12 +204,8 @@ def _label_keys(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, str]:
     before it (the arguments of a network from its name) is left out.
     """
     asked = {word for run in runs for word in run.asked}
-
-    def order(key: str) -> tuple[bool, bool, int]:
-        return key not in asked, not key.endswith((".name", "._target_")), keys.index(key)
-
     chosen: list[str] = []
-    for key in sorted(keys, key=order):
+    for key in sorted(keys, key=lambda key: (key not in asked, not key.endswith((".name", "._target_")))):
         before = {tuple(str(run.settings.get(name)) for name in chosen) for run in runs}
         after = {tuple(str(run.settings.get(name)) for name in (*chosen, key)) for run in runs}
         if len(after) > len(before):
@@ -260,8 +248,8 @@ def _score(row: Row) -> float:
     return -1.0 if value is None else value
 
 
-def _compare_best(rows: Sequence[Row]) -> list[Comparison]:
-    """The two best rows on val and on test."""
+def _compare_best(rows: Sequence[Row]) -> list[str]:
+    """The two best rows on val and on test, in sentences."""
     best = [row for row in rows if row.finished][:2]
     if len(best) < 2:
         return []
@@ -269,7 +257,7 @@ def _compare_best(rows: Sequence[Row]) -> list[Comparison]:
     for split in ("val", "test"):
         answers = [_answers(row, split) for row in best]
         if all(answers):
-            found.append(compare(split, best[0].name, answers[0], best[1].name, answers[1]))
+            found.append(compare(split, best[0].name, answers[0], best[1].name, answers[1]).sentence)
     return found
 
 
@@ -293,11 +281,13 @@ def _out_of_fold(rows: Sequence[Row], directory: Path) -> list[str]:
         if folds is None or not row.finished:
             continue
         for number, pooled in enumerate(_answers(row, "val")):
-            from fer.evaluation import plots  # imports torch: only where it is needed
+            import torch  # slow, so only where it is needed
+
+            from fer.evaluation import plots
             from fer.evaluation.metrics import compute_metrics
 
             done = len({run.settings["data.fold"] for run in row.runs})
-            targets, probabilities = pooled.tensors()
+            probabilities, targets = torch.from_numpy(pooled.probabilities), torch.from_numpy(pooled.targets)
             metrics = compute_metrics(probabilities, targets, pooled.classes)
             reports.append({"row": row.label, "folds": folds, "folds_finished": done, **metrics})
             low, high = metrics["interval95"]["accuracy"]
@@ -307,10 +297,9 @@ def _out_of_fold(rows: Sequence[Row], directory: Path) -> list[str]:
             )
             sentences.append(f"{sentence}{'' if done == folds else f'; only {done} of {folds} folds are finished'}.")
             title = f"out of fold: {row.name}\naccuracy {metrics['accuracy']:.3f}, macro F1 {metrics['f1']:.3f}"
-            buffer = io.BytesIO()
-            plots.confusion_matrix(metrics["confusion_matrix"], pooled.classes, title).savefig(buffer, format="png")
+            figure = plots.confusion_matrix(metrics["confusion_matrix"], pooled.classes, title)
             name = re.sub(r"[^A-Za-z0-9.+-]+", "_", row.name)[:60]
-            write_whole(directory / f"out_of_fold_{name}_{number}.png", buffer.getvalue())
+            _write_picture(directory / f"out_of_fold_{name}_{number}.png", figure)
     if reports:
         write_whole(directory / "out_of_fold.json", json.dumps(reports, indent=2).encode())
     return sentences
@@ -324,14 +313,12 @@ def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
 
 def _cells(row: Row, labels: Sequence[str], metrics: Sequence[str]) -> list[str]:
     cells = [row.label.get(name, "") for name in labels]
-    if not row.finished:
-        return [*cells, "", *("" for _ in metrics), row.runs[0].status]
+    cells.append(str(len(row.runs)) if row.finished else "")
     for metric in metrics:
         mean, deviation = row.mean(metric), row.deviation(metric)
         text = "" if mean is None else f"{mean:.4f}"
         cells.append(text if deviation is None else f"{text} ± {deviation:.4f}")
-    cells.insert(len(labels), str(len(row.runs)))
-    return [*cells, "finished"]
+    return [*cells, row.runs[0].status]
 
 
 def _csv(rows: Sequence[Row]) -> str:
@@ -419,6 +406,12 @@ def _picture(rows: Sequence[Row]) -> Figure:
     axis.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
+
+
+def _write_picture(file: Path, figure: Figure) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_whole(file, buffer.getvalue())
 
 
 def _natural(path: Path) -> list[Any]:

@@ -34,7 +34,6 @@ def save_samples(
         file: PNG to write.
         originals, augmented: uint8 (N, 48, 48).
         targets: int64 (N,), positions in `classes`.
-        classes: names.
     """
     columns = max(1, int(np.bincount(targets, minlength=len(classes)).max()))
     height, width = originals.shape[1:]
@@ -64,7 +63,6 @@ def save_architecture(file: Path, rows: Sequence[Row], title: str) -> bytes:
     Args:
         file: PNG to write.
         rows: of `fer.models.architecture.rows`.
-        title: of the picture.
     """
     layers = [textwrap.wrap(row.layers, 44) or [""] for row in rows]
     heights = [
@@ -153,8 +151,6 @@ def save_confusion_matrix(file: Path, matrix: Sequence[Sequence[int]], classes: 
     Args:
         file: PNG to write.
         matrix: counts (C, C).
-        classes: names.
-        title: of the picture.
     """
     counts = np.asarray(matrix)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -191,7 +187,6 @@ def draw_predictions(
         faces: uint8 (N, H, W).
         targets: positions in `classes`, N of them.
         probabilities: float (N, C).
-        classes: names.
     """
     columns, (height, width) = 8, faces.shape[1:]
     step_y, step_x = int(1.42 * height), int(1.12 * width)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from fer import rundir
 from fer.checkpoint import load_network, read_checkpoint, read_spec, write_checkpoint
@@ -150,6 +151,10 @@ def test_pictures_of_the_training_that_cannot_be_read_are_left_out(
         file.truncate(3_000_000)
     found = _training_pictures(_load([best(tmp_path)], "none"))
     assert set(found) == {"training_progress"}
+    too_much = PngInfo()
+    too_much.add_text("Comment", "x" * 2_000_000, zip=True)
+    Image.new("L", (8, 8)).save(tmp_path / "plots" / "samples.png", pnginfo=too_much)
+    assert set(_training_pictures(_load([best(tmp_path)], "none"))) == {"training_progress"}
     old, new = tmp_path / "plots" / "training_progress.png", io.BytesIO(found["training_progress"])
     with Image.open(old) as one, Image.open(new) as two:
         assert np.array_equal(np.asarray(one.convert("RGB")), np.asarray(two.convert("RGB")))
