@@ -10,7 +10,7 @@ import yaml
 
 from fer import rundir
 from fer.errors import UserError
-from fer.settings.base import fields_of
+from fer.settings.base import at, fields_of
 from fer.settings.compose import Composed, Line, checked, overrides_of, targets_of_configs, with_value
 from fer.settings.target import find
 from fer.settings.train import TrainSettings
@@ -72,13 +72,6 @@ def settings_of(line: Line, composed: Composed) -> tuple[TrainSettings, Path | N
         _refuse_decided(saved, settings, run)
         return settings, run
     return settings, None
-
-
-def at(values: Any, key: str) -> Any:
-    """The value of a dotted key in nested settings; None where there is none."""
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, Mapping) else None
-    return values
 
 
 def without(values: Mapping[str, Any], key: str) -> dict[str, Any]:
