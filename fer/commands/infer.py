@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         complain(["infer.py does one thing at a time, without -m; mode=image takes folders and globs of pictures"])
         return EXIT_CODE
     if {"-h", "--help"} & set(arguments):
-        print(HELP + "\n".join(help_lines(InferSettings, InferSettings().plain())))
+        print(HELP + "\n".join(help_lines(InferSettings)))
         print("\n--cfg job shows the settings of a command without running it.")
         return 0
     words = list(arguments)

@@ -271,15 +271,23 @@ def takes_several(field: FieldInfo) -> bool:
     return any(typing.get_origin(member) is list for member in _members(field.annotation))
 
 
-def help_lines(cls: type[Settings], values: Mapping[str, Any], width: int = 100) -> list[str]:
-    """A line or two for each setting: its name, its value, its sentence and its bounds; under the name of its group."""
+def help_lines(cls: type[Settings], values: Mapping[str, Any] | None = None) -> list[str]:
+    """A line or two for each setting: its name, its value, its sentence and its bounds; under the name of its group.
+
+    Args:
+        cls: the settings.
+        values: of all of them; None shows the defaults, and null where there is none.
+    """
     lines: list[str] = []
     group = ""
     for key, field in fields_of(cls):
-        value = at(values, key)
+        if values is None:
+            value = None if field.is_required() else field.get_default(call_default_factory=True)
+        else:
+            value = at(values, key)
         own = key.partition(".")[0] if "." in key or isinstance(value, Mapping) else ""
         if own != group:
-            lines += ["", f"{own}:"]
+            lines += ["", f"{own}:"] if own else [""]
             group = own
         head = f"{key}.NAME=" if isinstance(value, Mapping) else f"{key}={shown(value)}"
         sentence = field.description or ""
@@ -288,7 +296,7 @@ def help_lines(cls: type[Settings], values: Mapping[str, Any], width: int = 100)
             sentence = f"{sentence} ({limits})"
         indent = " " * 34
         first = f"  {head:<31} " if len(head) <= 31 else f"  {head}\n{indent}"
-        lines.append(first + f"\n{indent}".join(textwrap.wrap(sentence, width - len(indent))))
+        lines.append(first + f"\n{indent}".join(textwrap.wrap(sentence, 100 - len(indent))))
         if isinstance(value, Mapping):
             lines += [f"    {key}.{name}={shown(below)}" for name, below in value.items()]
     return lines
