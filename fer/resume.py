@@ -17,19 +17,10 @@ from fer.settings.train import TrainSettings
 
 # What a training decided when it began, and its checkpoint carries on: another value would be recorded and not used.
 _DECIDED = (
-    *("optim", "model", "seed", "label_smoothing", "ema", "image_sizes", "early_stopping", "data.classes"),
-    *("teacher", "distil"),
-    *(
-        "data.batch_size",
-        "data.split",
-        "data.size",
-        "data.val_fraction",
-        "data.test_fraction",
-        "data.folds",
-        "data.fold",
-    ),
-    *("data.split_seed", "data.balance", "data.augment", "data.mixup_alpha", "data.degrade"),
-    *("data.labels", "data.eval_labels"),
+    *("optim", "model", "seed", "label_smoothing", "ema", "image_sizes", "early_stopping", "teacher", "distil"),
+    *("data.classes", "data.batch_size", "data.size", "data.split", "data.val_fraction", "data.test_fraction"),
+    *("data.folds", "data.fold", "data.split_seed", "data.balance", "data.augment", "data.mixup_alpha"),
+    *("data.degrade", "data.labels", "data.eval_labels"),
     *("data.ferplus_target", "data.fer2013_weight", "data.ferplus_auxiliary", "data.exclude_reasons"),
     *("data.exclude_action", "data.synthetic", "trainer.accumulate_grad_batches", "trainer.limit_train_batches"),
 )

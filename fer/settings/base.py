@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, Union
 
 import annotated_types
+import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -300,6 +301,11 @@ def help_lines(cls: type[Settings], values: Mapping[str, Any] | None = None) -> 
         if isinstance(value, Mapping):
             lines += [f"    {key}.{name}={shown(below)}" for name, below in value.items()]
     return lines
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Plain data as config.yaml holds them."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def finite(value: Any) -> bool:

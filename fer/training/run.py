@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 import lightning as L
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -31,7 +30,7 @@ from fer.machine import choose_precision
 from fer.models import OWN, create, hand_over, is_foreign, load_weights, suggest
 from fer.models.architecture import markdown, rows, totals
 from fer.models.network import EmotionNetwork, NetworkSpec
-from fer.settings.base import unknown
+from fer.settings.base import as_yaml, unknown
 from fer.settings.target import build, find
 from fer.settings.train import TrainSettings
 from fer.tensorboard import RunLogger
@@ -421,9 +420,7 @@ def _introduce(
     samples = save_samples(datamodule, plots / "samples.png")
     texts = {
         "command": f"    {classifier.provenance['command']}",
-        "config": rundir.PRIVATE
-        if secret
-        else f"```\n{yaml.safe_dump(settings.plain(), sort_keys=False, allow_unicode=True)}```",
+        "config": rundir.PRIVATE if secret else f"```\n{as_yaml(settings.plain())}```",
         "architecture": f"{title}\n\n{markdown(found)}",
     }
     for logger in trainer.loggers:
