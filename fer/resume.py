@@ -11,9 +11,10 @@ import yaml
 from fer import rundir
 from fer.errors import UserError
 from fer.settings.base import at, fields_of
-from fer.settings.compose import Composed, Line, checked, overrides_of, targets_of_configs, with_value
+from fer.settings.compose import Composed, Line, checked, overrides_of, targets_of_configs
 from fer.settings.target import find
 from fer.settings.train import TrainSettings
+from fer.settings.words import with_value
 
 # What a training decided when it began, and its checkpoint carries on: another value would be recorded and not used.
 _DECIDED = (

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer.errors import UserError
 from fer.settings.base import at, did_you_mean, fields_of, help_lines, is_path, names_of, takes_several, unknown
 from fer.settings.train import TrainSettings
-from fer.settings.words import quoted
+from fer.settings.words import quoted, with_value
 
 # Beside the package in a clone, inside it where it was installed.
 CONFIGS = next(
@@ -225,13 +225,6 @@ def _others(line: Line, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 cfg.pop("hydra")
                 container: Any = OmegaConf.to_container(cfg, resolve=True)
                 yield container
-
-
-def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy of nested settings in which `key` is `value`."""
-    head, _, rest = key.partition(".")
-    below = values.get(head)
-    return {**values, head: with_value(below if isinstance(below, Mapping) else {}, rest, value) if rest else value}
 
 
 def overrides_of(line: Line) -> dict[str, bool]:
