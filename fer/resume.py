@@ -10,26 +10,18 @@ import yaml
 
 from fer import rundir
 from fer.errors import UserError
-from fer.settings.base import fields_of
-from fer.settings.compose import Composed, Line, checked, overrides_of, targets_of_configs, with_value
+from fer.settings.base import at, fields_of
+from fer.settings.compose import Composed, Line, checked, overrides_of, targets_of_configs
 from fer.settings.target import find
 from fer.settings.train import TrainSettings
+from fer.settings.words import with_value
 
 # What a training decided when it began, and its checkpoint carries on: another value would be recorded and not used.
 _DECIDED = (
-    *("optim", "model", "seed", "label_smoothing", "ema", "image_sizes", "early_stopping", "data.classes"),
-    *("teacher", "distil"),
-    *(
-        "data.batch_size",
-        "data.split",
-        "data.size",
-        "data.val_fraction",
-        "data.test_fraction",
-        "data.folds",
-        "data.fold",
-    ),
-    *("data.split_seed", "data.balance", "data.augment", "data.mixup_alpha", "data.degrade"),
-    *("data.labels", "data.eval_labels"),
+    *("optim", "model", "seed", "label_smoothing", "ema", "image_sizes", "early_stopping", "teacher", "distil"),
+    *("data.classes", "data.batch_size", "data.size", "data.split", "data.val_fraction", "data.test_fraction"),
+    *("data.folds", "data.fold", "data.split_seed", "data.balance", "data.augment", "data.mixup_alpha"),
+    *("data.degrade", "data.labels", "data.eval_labels"),
     *("data.ferplus_target", "data.fer2013_weight", "data.ferplus_auxiliary", "data.exclude_reasons"),
     *("data.exclude_action", "data.synthetic", "trainer.accumulate_grad_batches", "trainer.limit_train_batches"),
 )
@@ -74,13 +66,6 @@ def settings_of(line: Line, composed: Composed) -> tuple[TrainSettings, Path | N
         _refuse_decided(saved, settings, run)
         return settings, run
     return settings, None
-
-
-def at(values: Any, key: str) -> Any:
-    """The value of a dotted key in nested settings; None where there is none."""
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, Mapping) else None
-    return values
 
 
 def without(values: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import fer
 from fer import machine
 from fer.errors import UserError
 from fer.files import write_whole
+from fer.settings.base import as_yaml
 from fer.settings.train import TrainSettings
 
 OUTPUTS = Path("outputs")
@@ -107,10 +108,8 @@ def claim(run: Path, settings: TrainSettings, words: Sequence[str], secret: bool
     """
     leftovers(run)
     run.mkdir(parents=True, exist_ok=True)
-    if not (run / SETTINGS).is_file():
-        write_settings(run, settings, words, secret)
-        return
-    if of_checkpoint(settings.ckpt if isinstance(settings.ckpt, str) else None) == run.absolute():
+    resumed = of_checkpoint(settings.ckpt if isinstance(settings.ckpt, str) else None)
+    if not (run / SETTINGS).is_file() or resumed == run.absolute():
         write_settings(run, settings, words, secret)
     elif not same(settings, load(run)):
         raise UserError(
@@ -132,8 +131,7 @@ def write_settings(run: Path, settings: TrainSettings, words: Sequence[str], sec
     content = settings.plain() | {"name": settings.run_name}
     content["model"]["image_size"] = settings.image_size
     content["run"] = {"overrides": list(words), "version": fer.__version__, "commit": commit()}
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_whole(run / SETTINGS, text.encode(), mode=0o600 if secret else None)
+    write_whole(run / SETTINGS, as_yaml(content).encode(), mode=0o600 if secret else None)
 
 
 def load(run: Path) -> TrainSettings:
@@ -229,8 +227,3 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def same_directory(one: Path, two: Path) -> bool:
-    """Whether two paths are one place."""
-    return os.path.realpath(one) == os.path.realpath(two)

@@ -63,10 +63,8 @@ def arguments(overrides: Sequence[str], grid: Mapping[str, Any]) -> list[str]:
     )
     launcher = next((override.value() for override in parsed if override.key_or_group == "hydra/launcher"), None)
     defaults: dict[str, int] = {}
-    if launcher == "joblib":
-        defaults = {
-            "n_jobs": min(jobs, machine.available_cores())
-        }  # joblib gives each its share of the cores as threads
+    if launcher == "joblib":  # gives each job its share of the cores as threads
+        defaults = {"n_jobs": min(jobs, machine.available_cores())}
     elif launcher == "submitit_slurm":
         defaults = {"gpus_per_node": 1, "cpus_per_task": 4, "timeout_min": 480, "max_num_timeout": 10}
     named = {f"hydra.launcher.{key}": value for key, value in defaults.items()}

@@ -24,7 +24,7 @@ Write a model card in the form of the Hugging Face hub from a report's numbers.
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
     if {"-h", "--help"} & set(arguments):
-        print(HELP + "\n".join(help_lines(CardSettings, {})))
+        print(HELP + "\n".join(help_lines(CardSettings)))
         return 0
     settings = read(CardSettings, arguments, bare="report")
     path = Path(settings.report).expanduser()

@@ -21,7 +21,7 @@ List the doubtful rows of a data set: blank pictures, copies, wrong labels. The 
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
     if {"-h", "--help"} & set(arguments):
-        print(HELP + "\n".join(help_lines(CleanSettings, {})))
+        print(HELP + "\n".join(help_lines(CleanSettings)))
         return 0
     settings = read(CleanSettings, arguments)
     from fer.cleaning.clean import clean

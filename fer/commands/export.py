@@ -19,7 +19,7 @@ Write a checkpoint as a file that runs without torch, and check it against the c
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
     if {"-h", "--help"} & set(arguments):
-        print(HELP + "\n".join(help_lines(ExportSettings, ExportSettings().plain())))
+        print(HELP + "\n".join(help_lines(ExportSettings)))
         return 0
     settings = read(ExportSettings, arguments)
     settings.refuse_contradictions()

@@ -3,11 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-import yaml
-
 from fer.commands.frame import complain, run
 from fer.errors import EXIT_CODE
-from fer.settings.base import help_lines
+from fer.settings.base import as_yaml, help_lines
 from fer.settings.infer import InferSettings
 from fer.settings.words import read
 
@@ -35,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         complain(["infer.py does one thing at a time, without -m; mode=image takes folders and globs of pictures"])
         return EXIT_CODE
     if {"-h", "--help"} & set(arguments):
-        print(HELP + "\n".join(help_lines(InferSettings, InferSettings().plain())))
+        print(HELP + "\n".join(help_lines(InferSettings)))
         print("\n--cfg job shows the settings of a command without running it.")
         return 0
     words = list(arguments)
@@ -44,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         del words[words.index("--cfg") : words.index("--cfg") + 2]
     settings = read(InferSettings, words, bare="source")
     if shows:
-        print(yaml.safe_dump(settings.plain(), sort_keys=False, allow_unicode=True))
+        print(as_yaml(settings.plain()))
         return 0
     settings.refuse_contradictions()
     from fer.inference.run import run as watch

@@ -27,7 +27,7 @@ several machines that share the directory, work at one study. Its own settings; 
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
     if {"-h", "--help"} & set(arguments):
-        print(HELP + "\n".join(help_lines(SearchSettings, SearchSettings().plain())))
+        print(HELP + "\n".join(help_lines(SearchSettings)))
         return 0
     own = [word for word in arguments if word.partition("=")[0] in SearchSettings.model_fields]
     settings = read(SearchSettings, own)

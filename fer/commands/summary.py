@@ -20,7 +20,7 @@ The table of many runs: mean and deviation over seeds, and which differences are
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
     if {"-h", "--help"} & set(arguments):
-        print(HELP + "\n".join(help_lines(SummarySettings, {})))
+        print(HELP + "\n".join(help_lines(SummarySettings)))
         return 0
     settings = read(SummarySettings, arguments, bare="runs")
     from fer.evaluation.summary import summarise

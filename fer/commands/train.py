@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from fer import machine, rundir, sweep
 from fer.commands.frame import complain, in_words, run
 from fer.errors import EXIT_CODE, UserError
 from fer.resume import settings_of
-from fer.settings.base import Settings
+from fer.settings.base import as_yaml
 from fer.settings.compose import CONFIGS, Line, checked, compose_line, help_text, register, sweep_parameters, take_apart
 from fer.settings.train import TrainSettings
 
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         print(help_text(line, composed))
         return 0
     if "cfg" in line.flags:
-        print(as_yaml(checked(line, composed)))
+        print(as_yaml(checked(line, composed).plain()))
         return 0
     _log()
     if line.sweeping or sweep_parameters(line):
@@ -61,11 +60,6 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def as_yaml(settings: Settings) -> str:
-    """Settings as config.yaml holds them."""
-    return yaml.safe_dump(settings.plain(), sort_keys=False, allow_unicode=True)
-
-
 def whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: bool = False) -> float | None:
     """Trains where that is asked for, and evaluates; of several processes the first one evaluates.
 
@@ -83,11 +77,9 @@ def whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: 
     if machine.is_first():
         rundir.claim(run_dir, settings, words, secret)
     if settings.mode == "test":
-        return (
-            sweep.val_accuracy(evaluate(settings, settings.checkpoints, run_dir, secret=secret))
-            if machine.is_first()
-            else None
-        )
+        if not machine.is_first():
+            return None
+        return sweep.val_accuracy(evaluate(settings, settings.checkpoints, run_dir, secret=secret))
     trained = train(settings, run_dir, words=words, secret=secret)
     if not machine.is_first():
         return None

@@ -31,7 +31,8 @@ def recalibrate(ckpt: Path, classes: Sequence[str] | None, data: str, output: Pa
         UserError: the network does not know one of the classes, or does not end in one answer per class; or the data
             cannot be read or have no validation rows of these classes.
     """
-    content, spec = read_checkpoint(ckpt), read_spec(ckpt)
+    content = read_checkpoint(ckpt)
+    spec = read_spec(ckpt, content)
     classes = spec.classes if classes is None else classes
     unknown = [name for name in classes if name not in spec.classes]
     if unknown:

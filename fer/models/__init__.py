@@ -163,18 +163,18 @@ def check_arguments(name: str, kwargs: Mapping[str, Any]) -> None:
     known = [key for key in own if key not in ("num_classes", "image_size")]
     for key, value in kwargs.items():
         shown = f"model.kwargs.{key}={value}"
-        if key not in known if ours else _is_of_create_model(key):
+        if ours and key not in known:
+            raise UserError(f"model.kwargs.{key}: {name} takes {', '.join(known)}")
+        if not ours and _is_of_create_model(key):
             raise UserError(
-                f"model.kwargs.{key}: {name} takes {', '.join(known)}"
-                if ours
-                else f"{shown}: no argument of a network; weights come from model.weights=FILE or model.pretrained=true"
+                f"{shown}: no argument of a network; weights come from model.weights=FILE or model.pretrained=true"
             )
         if isinstance(value, str):
-            if ours or key not in _NAMES_OF_LAYERS or not re.fullmatch(r"\w{1,32}", value):
-                raise UserError(f"{shown}: give a number, true, false or a short list of numbers")
-        elif not _is_number(value) and not (
-            isinstance(value, Sequence) and len(value) <= 64 and all(_is_number(each) for each in value)
-        ):
+            fits = not ours and key in _NAMES_OF_LAYERS and re.fullmatch(r"\w{1,32}", value) is not None
+        else:
+            numbers = value if isinstance(value, Sequence) else [value]
+            fits = len(numbers) <= 64 and all(map(_is_number, numbers))
+        if not fits:
             raise UserError(f"{shown}: give a number, true, false or a short list of numbers")
 
 

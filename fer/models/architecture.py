@@ -53,13 +53,9 @@ class _Unit:
     multiply_adds: int
 
     @property
-    def has_parameters(self) -> bool:
-        return any(True for _ in self.module.parameters())
-
-    @property
     def group(self) -> str:
         """Where blocks of one stage lie; plain layers stand for themselves."""
-        is_block = any(any(True for _ in child.parameters()) for child in self.module.children())
+        is_block = any(map(_has_parameters, self.module.children()))
         return self.name.rpartition(".")[0] + "." if is_block else ""
 
 
@@ -119,9 +115,9 @@ def shown(shape: Sequence[int]) -> str:
 
 def _goes_on(group: Sequence[_Unit], unit: _Unit) -> bool:
     """Whether a unit belongs to the row of those before it: the same kind of thing at the same size, or its pooling."""
-    if not unit.has_parameters:
+    if not _has_parameters(unit.module):
         return True
-    pooled = any(not each.has_parameters and each.left != each.entered for each in group)
+    pooled = any(not _has_parameters(each.module) and each.left != each.entered for each in group)
     return not pooled and unit.left == group[-1].left and unit.group == group[-1].group
 
 
@@ -160,7 +156,7 @@ def _watch(network: EmotionNetwork) -> tuple[list[_Unit], int]:
 def _modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules at stage level: those in containers at the top."""
     found = list(_contents(network)) or [("network", network)]
-    while len([module for _, module in found if any(True for _ in module.parameters())]) < _FEWEST:
+    while sum(_has_parameters(module) for _, module in found) < _FEWEST:
         sizes = [0 if next(each.children(), None) is None else _parameters(each, set()) for _, each in found]
         if max(sizes) == 0:
             break
@@ -185,6 +181,10 @@ def _shape(value: Any) -> tuple[int, ...]:
     if isinstance(value, dict):
         value = list(value.values())
     return next((shape for each in value if (shape := _shape(each))), ()) if isinstance(value, list | tuple) else ()
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
 
 
 def _parameters(module: nn.Module, counted: set[int]) -> int:

@@ -3,14 +3,17 @@
 The models are the only place where a setting is stated. Defaults, checks, `--help` and config.yaml come from them.
 """
 
+import dataclasses
 import difflib
 import math
+import textwrap
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, Union
 
 import annotated_types
+import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -128,7 +131,7 @@ def mistakes(cls: type[Settings], values: Any, error: ValidationError, known: It
         elif each["type"] == "extra_forbidden":
             found.setdefault(key, unknown(key, names))
         else:
-            found.setdefault(key, f"{key}={shown(_at(key, values))}: {_demand(cls, key, each)}")
+            found.setdefault(key, f"{key}={shown(at(values, key))}: {_demand(cls, key, each)}")
     return list(found.values())
 
 
@@ -146,7 +149,8 @@ def _key(location: Sequence[int | str], values: Any) -> str:
     return ".".join(parts)
 
 
-def _at(key: str, values: Any) -> Any:
+def at(values: Any, key: str) -> Any:
+    """The value of a dotted key in nested settings; None where there is none."""
     for part in key.split("."):
         values = values.get(part) if isinstance(values, Mapping) else None
     return values
@@ -205,7 +209,7 @@ def _members(annotation: Any) -> Iterator[Any]:
 
 
 def _choices(annotation: Any) -> list[Any]:
-    members = [member for member in _members(annotation) if member is not NoneType]
+    members = list(_members(annotation))
     choices = [
         choice for member in members if typing.get_origin(member) is Literal for choice in typing.get_args(member)
     ]
@@ -230,24 +234,15 @@ def _kind(member: Any) -> str:
 
 
 def _bounds(field: FieldInfo) -> str:
-    low = high = None
-    for bound in field.metadata:
-        if isinstance(bound, annotated_types.Ge):
-            low = f"{bound.ge}"
-        elif isinstance(bound, annotated_types.Gt):
-            low = f"above {bound.gt}"
-        elif isinstance(bound, annotated_types.Le):
-            high = f"{bound.le}"
-        elif isinstance(bound, annotated_types.Lt):
-            high = f"below {bound.lt}"
-    if low is None:
-        return ""
-    if high is None:
-        return f", {low}" if low.startswith("above") else f", at least {low}"
-    if "above" in low or "below" in high:
-        low = low if low.startswith("above") else f"at least {low}"
-        return f", {low} and {high if high.startswith('below') else f'at most {high}'}"
-    return f" between {low} and {high}"
+    bounds: dict[str, Any] = {}
+    for mark in field.metadata:
+        if isinstance(mark, annotated_types.Ge | annotated_types.Gt | annotated_types.Le | annotated_types.Lt):
+            bounds |= dataclasses.asdict(mark)
+    if {"ge", "le"} <= bounds.keys():
+        return f" between {bounds['ge']} and {bounds['le']}"
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    found = [f"{words[name]} {bound}" for name, bound in bounds.items()]
+    return f", {' and '.join(found)}" if found else ""
 
 
 def names_of(cls: type[Settings], prefix: str = "") -> Iterator[str]:
@@ -277,17 +272,23 @@ def takes_several(field: FieldInfo) -> bool:
     return any(typing.get_origin(member) is list for member in _members(field.annotation))
 
 
-def help_lines(cls: type[Settings], values: Mapping[str, Any], width: int = 100) -> list[str]:
-    """A line or two for each setting: its name, its value, its sentence and its bounds; under the name of its group."""
-    import textwrap
+def help_lines(cls: type[Settings], values: Mapping[str, Any] | None = None) -> list[str]:
+    """A line or two for each setting: its name, its value, its sentence and its bounds; under the name of its group.
 
+    Args:
+        cls: the settings.
+        values: of all of them; None shows the defaults, and null where there is none.
+    """
     lines: list[str] = []
     group = ""
     for key, field in fields_of(cls):
-        value = _at(key, values)
+        if values is None:
+            value = None if field.is_required() else field.get_default(call_default_factory=True)
+        else:
+            value = at(values, key)
         own = key.partition(".")[0] if "." in key or isinstance(value, Mapping) else ""
         if own != group:
-            lines += ["", f"{own}:"]
+            lines += ["", f"{own}:"] if own else [""]
             group = own
         head = f"{key}.NAME=" if isinstance(value, Mapping) else f"{key}={shown(value)}"
         sentence = field.description or ""
@@ -296,10 +297,15 @@ def help_lines(cls: type[Settings], values: Mapping[str, Any], width: int = 100)
             sentence = f"{sentence} ({limits})"
         indent = " " * 34
         first = f"  {head:<31} " if len(head) <= 31 else f"  {head}\n{indent}"
-        lines.append(first + f"\n{indent}".join(textwrap.wrap(sentence, width - len(indent))))
+        lines.append(first + f"\n{indent}".join(textwrap.wrap(sentence, 100 - len(indent))))
         if isinstance(value, Mapping):
             lines += [f"    {key}.{name}={shown(below)}" for name, below in value.items()]
     return lines
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Plain data as config.yaml holds them."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def finite(value: Any) -> bool:

@@ -6,6 +6,7 @@ A command line is composed once; every mistake in it is told in one go, before a
 import functools
 import importlib
 import string
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.errors import UserError
-from fer.settings.base import did_you_mean, fields_of, help_lines, is_path, names_of, takes_several, unknown
+from fer.settings.base import at, did_you_mean, fields_of, help_lines, is_path, names_of, takes_several, unknown
 from fer.settings.train import TrainSettings
-from fer.settings.words import quoted
+from fer.settings.words import quoted, with_value
 
 # Beside the package in a clone, inside it where it was installed.
 CONFIGS = next(
@@ -80,7 +81,7 @@ class Composed:
 
 def register() -> None:
     """Makes the defaults of all settings known to Hydra, as the first entry of configs/train.yaml's list."""
-    node = OmegaConf.create(TrainSettings().model_dump(mode="json"))
+    node = OmegaConf.create(TrainSettings().plain())
     for key in node:  # free names below need no plus; unknown ones are found by the settings, all at once
         if OmegaConf.is_dict(node[key]):
             OmegaConf.set_struct(node[key], False)
@@ -123,7 +124,7 @@ def take_apart(arguments: Sequence[str]) -> Line:
         found.append(f"--config-dir={line.flags['config_dir']}: there is no such directory")
     if found:
         raise UserError("\n".join(found))
-    line.words = [quoted(word, kind_of_path, line.sweeping) for word in line.typed]
+    line.words = [quoted(word, _kinds_of_path().get, line.sweeping) for word in line.typed]
     if not line.sweeping:  # a run's name is taken as it is typed, too
         line.words = [quoted(word, {"name": "directory"}.get, False) for word in line.words]
     return line
@@ -131,12 +132,9 @@ def take_apart(arguments: Sequence[str]) -> Line:
 
 @functools.cache
 def _kinds_of_path() -> dict[str, str]:
-    return {key: "paths" if takes_several(each) else "path" for key, each in fields_of(TrainSettings) if is_path(each)}
-
-
-def kind_of_path(key: str) -> str | None:
-    """What kind of path a setting is, if it is one (see `fer.settings.words.quoted`)."""
-    return "directory" if key in ("hydra.run.dir", "hydra.sweep.dir") else _kinds_of_path().get(key)
+    """What kind of path a setting is, of those that are one (see `fer.settings.words.quoted`)."""
+    own = {key: "paths" if takes_several(each) else "path" for key, each in fields_of(TrainSettings) if is_path(each)}
+    return own | {"hydra.run.dir": "directory", "hydra.sweep.dir": "directory"}
 
 
 def compose_line(line: Line) -> Composed:
@@ -160,7 +158,7 @@ def compose_line(line: Line) -> Composed:
             if unknown_ones or (choices == ["null"] and key in ("experiment", "sweep")):
                 continue
         elif not _is_known(key):
-            found.append(unknown(key, [*names_of(TrainSettings), *_groups(line.folders)]))
+            found.append(unknown(key, [*names_of(TrainSettings), *_groups()]))
             continue
         words.append(_first(text, override))
     if found:
@@ -202,7 +200,7 @@ def checked(line: Line, composed: Composed) -> TrainSettings:
 
 def _settings(values: Mapping[str, Any], line: Line, found: list[str]) -> TrainSettings | None:
     try:
-        return TrainSettings.checked(values, _groups(line.folders))
+        return TrainSettings.checked(values, _groups())
     except UserError as error:
         found += [_with_file(sentence, line) for sentence in str(error).splitlines()]
         return None
@@ -229,13 +227,6 @@ def _others(line: Line, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 yield container
 
 
-def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy of nested settings in which `key` is `value`."""
-    head, _, rest = key.partition(".")
-    below = values.get(head)
-    return {**values, head: with_value(below if isinstance(below, Mapping) else {}, rest, value) if rest else value}
-
-
 def overrides_of(line: Line) -> dict[str, bool]:
     """The settings that a command line sets, and whether it takes each away (~KEY)."""
     return {override.key_or_group: override.is_delete() for _, override in _parse(line)[0]}
@@ -257,11 +248,9 @@ def sweep_parameters(line: Line) -> dict[str, Any]:
 
 def help_text(line: Line, composed: Composed) -> str:
     """The text of --help: groups, and every setting with its value, its sentence and its bounds."""
-    import textwrap
-
     offered = "\n".join(
         textwrap.fill(", ".join(options), 98, initial_indent=f"  {group + '=':<14}", subsequent_indent=" " * 16)
-        for group in _groups(line.folders)
+        for group in _groups()
         if (options := _options(line.folders, group))
     )
     template = string.Template(_defaults().hydra.help.template)
@@ -336,9 +325,7 @@ def _with_file(sentence: str, line: Line) -> str:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         if file.parent.name not in ("experiment", "sweep"):
             content = {file.parent.name: content}
-        for part in key.split("."):
-            content = content.get(part) if isinstance(content, dict) else None
-        if content is not None:
+        if at(content, key) is not None:
             return f"{_shown(file)}: {sentence}"
     return sentence
 
@@ -352,15 +339,15 @@ def _defaults() -> Any:
     return OmegaConf.load(CONFIGS / "train.yaml")
 
 
-def _groups(folders: Sequence[Path]) -> list[str]:
-    del folders  # a directory of one's own adds choices, not groups
+def _groups() -> list[str]:
+    """The groups of configs/; a directory of one's own adds choices, not groups."""
     keys = [str(key) for entry in _defaults().defaults if OmegaConf.is_dict(entry) for key in entry]
     return [key for key in keys if not key.startswith("override ")]
 
 
 def _options(folders: Sequence[Path], group: str) -> list[str] | None:
     """What a group offers; None for a word that is no group."""
-    if group not in _groups(folders):
+    if group not in _groups():
         return None
     return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
 

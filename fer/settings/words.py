@@ -1,7 +1,7 @@
 """Words of a command line as people type them: KEY=VALUE, and which of them are paths."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,10 +40,12 @@ def read(cls: type[S], words: Sequence[str], bare: str | None = None) -> S:
             found.append(unknown(key, list(names_of(cls))))
         else:
             field = fields[key]
-            taken = several(value) if takes_several(field) else value
-            _put(values, key, None if value in ("null", "") and not (value == "" and is_path(field)) else taken)
+            taken: Any = several(value) if takes_several(field) else value
+            if value == "null" or (value == "" and not is_path(field)):
+                taken = None
+            values = with_value(values, key, taken)
     if left and bare is not None:
-        _put(values, bare, left[0] if len(left) == 1 else left)
+        values[bare] = left[0] if len(left) == 1 else left
     try:
         settings = cls.model_validate(values)
     except ValidationError as error:
@@ -54,11 +56,11 @@ def read(cls: type[S], words: Sequence[str], bare: str | None = None) -> S:
     return settings
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    *branches, leaf = key.split(".")
-    for branch in branches:
-        values = values.setdefault(branch, {})
-    values[leaf] = value
+def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of nested settings in which `key` is `value`."""
+    head, _, rest = key.partition(".")
+    below = values.get(head)
+    return {**values, head: with_value(below if isinstance(below, Mapping) else {}, rest, value) if rest else value}
 
 
 def several(value: str) -> str | list[str]:

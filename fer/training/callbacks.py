@@ -3,7 +3,6 @@
 import csv
 import io
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -335,10 +334,8 @@ class EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prints the epoch's figures."""
-        shown = (
-            *("train/loss", "train/accuracy", "val/loss", "val/accuracy"),
-            *("val/f1", "val/precision", "val/recall"),
-        )
+        of_val = ("loss", "accuracy", "f1", "precision", "recall")
+        shown = ("train/loss", "train/accuracy", *(f"val/{name}" for name in of_val))
         metrics = trainer.callback_metrics
         figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in shown if name in metrics)
         if trainer.is_global_zero:
@@ -379,11 +376,6 @@ class EpochBar(RichProgressBar):
             self._running = {"loss": found["loss"], "acc": found["accuracy"]}
         validated = trainer.callback_metrics.get("val/accuracy")
         return self._running | ({} if validated is None else {"val": float(validated)})
-
-
-def progress() -> Callback:
-    """A progress bar on a terminal, a line per epoch elsewhere."""
-    return EpochBar() if sys.stdout.isatty() else EpochLine()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

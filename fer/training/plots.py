@@ -1,4 +1,7 @@
-"""Pictures of a training run: its data and its progress. Draws with matplotlib, without a display."""
+"""Pictures of a training run: its data and its progress. Draws with matplotlib, without a display.
+
+What is called `save_...` writes a PNG to `file`, and returns it.
+"""
 
 import io
 import math
@@ -31,7 +34,6 @@ def save_samples(
     """A labelled grid: a row per class, each face beside its augmented copy.
 
     Args:
-        file: PNG to write.
         originals, augmented: uint8 (N, 48, 48).
         targets: int64 (N,), positions in `classes`.
     """
@@ -60,9 +62,7 @@ def save_samples(
 def save_architecture(file: Path, rows: Sequence[Row], title: str) -> bytes:
     """The stages of a network from top to bottom: the wider a box the larger its maps, the higher the more channels.
 
-    Args:
-        file: PNG to write.
-        rows: of `fer.models.architecture.rows`.
+    `rows` are those of `fer.models.architecture.rows`.
     """
     layers = [textwrap.wrap(row.layers, 44) or [""] for row in rows]
     heights = [
@@ -106,11 +106,10 @@ def save_architecture(file: Path, rows: Sequence[Row], title: str) -> bytes:
     return _write(figure, file)
 
 
-def save_training_progress(file: Path, rows: list[dict[str, float]], stopped_early: bool = False) -> bytes:
+def save_training_progress(file: Path, rows: list[dict[str, float]], stopped_early: bool) -> bytes:
     """Loss, accuracy, F1, precision, recall and learning rate by epoch.
 
     Args:
-        file: PNG to write.
         rows: of `fer.training.callbacks.History`, at least one.
         stopped_early: whether the last of them is where early stopping ended the run.
     """
@@ -146,12 +145,7 @@ def save_training_progress(file: Path, rows: list[dict[str, float]], stopped_ear
 
 
 def save_confusion_matrix(file: Path, matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> bytes:
-    """Shares of each label's images with their counts; labels are rows.
-
-    Args:
-        file: PNG to write.
-        matrix: counts (C, C).
-    """
+    """Shares of each label's images with their counts, `matrix` (C, C); labels are rows."""
     counts = np.asarray(matrix)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side, names = 0.62 * len(classes), 0.09 * max(map(len, classes))

@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 import lightning as L
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -31,13 +30,14 @@ from fer.machine import choose_precision
 from fer.models import OWN, create, hand_over, is_foreign, load_weights, suggest
 from fer.models.architecture import markdown, rows, totals
 from fer.models.network import EmotionNetwork, NetworkSpec
-from fer.settings.base import unknown
+from fer.settings.base import as_yaml, unknown
 from fer.settings.target import build, find
 from fer.settings.train import TrainSettings
 from fer.tensorboard import RunLogger
 from fer.training.callbacks import (
     EMA,
     AtomicCheckpointIO,
+    EpochBar,
     EpochLine,
     History,
     LastCheckpoint,
@@ -45,7 +45,6 @@ from fer.training.callbacks import (
     StepLoss,
     StopAfterBatch,
     StopOnDivergence,
-    progress,
 )
 from fer.training.distillation import Teachers
 from fer.training.optim import build_optimizer, configure_optimizers
@@ -131,8 +130,9 @@ def train(
         print_class_counts(datamodule)
 
     classifier = build_classifier(settings, datamodule)
+    step, command = (0, None) if ckpt is None else _resumed_at(ckpt, classifier.network.spec)
     classifier.provenance = {
-        "command": _first_command(ckpt) or shlex.join(["train.py", *words]),
+        "command": command or shlex.join(["train.py", *words]),
         "version": fer.__version__,
         "commit": rundir.commit(),
         "data": datamodule.digest(),
@@ -140,7 +140,6 @@ def train(
         "labels": datamodule.describe_labels()["train"],
         "seed": settings.seed,
     }
-    step = 0 if ckpt is None else _check_resumable(ckpt, classifier.network.spec)
     history = History(run_dir / rundir.HISTORY)
     stop = StopAfterBatch()
     best = ModelCheckpoint(
@@ -181,11 +180,6 @@ def train(
     if not best.best_model_path:
         log.info("Nothing was validated, so there is no best.ckpt: %s is what is left.", last)
     return Trained(Path(best.best_model_path or last), datamodule, trainer.loggers, trainer.global_step)
-
-
-def _first_command(ckpt: str | None) -> str | None:
-    """The command that began the run which a resumed one goes on with, as its checkpoint says."""
-    return None if ckpt is None else provenance(read_checkpoint(ckpt)).get("command")
 
 
 def _check_classes(datamodule: FER2013DataModule) -> None:
@@ -279,15 +273,12 @@ def build_trainer(
 
 def _check_counts(arguments: Mapping[str, Any]) -> None:
     """Refuses numbers that Lightning would take and then do nothing with, or too much."""
-    for name, least in (("max_epochs", 1), ("accumulate_grad_batches", 1), ("check_val_every_n_epoch", 1)):
+    for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):
         value = arguments.get(name)
-        endless = name == "max_epochs" and value == -1
-        if (
-            value is not None
-            and not endless
-            and (not isinstance(value, int) or isinstance(value, bool) or value < least)
-        ):
-            raise UserError(f"trainer.{name}={value}: it must be a whole number, at least {least}")
+        if value is None or (name == "max_epochs" and value == -1):  # endless
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"trainer.{name}={value}: it must be a whole number, at least 1")
     devices = arguments.get("devices")
     asked = devices if isinstance(devices, int) and not isinstance(devices, bool) else 0
     on_cpu = arguments.get("accelerator") == "cpu" or not torch.accelerator.is_available()
@@ -341,8 +332,12 @@ def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> 
     )
 
 
-def _check_resumable(ckpt: str, spec: NetworkSpec) -> int:
-    """Refuses to go on with a checkpoint of another network or other classes; its number of steps."""
+def _resumed_at(ckpt: str, spec: NetworkSpec) -> tuple[int, str | None]:
+    """The steps that a checkpoint has seen, and the command that began its run, as far as it says.
+
+    Raises:
+        UserError: it is of another network or other classes, or cannot be resumed.
+    """
     content = read_checkpoint(ckpt)
     saved = read_spec(ckpt, content)
     for what, theirs, ours in (
@@ -358,13 +353,13 @@ def _check_resumable(ckpt: str, spec: NetworkSpec) -> int:
             )
     if "optimizer_states" not in content:
         raise UserError(f"checkpoint {ckpt} holds no training state; resume from a run's checkpoints/last.ckpt")
-    return int(content["global_step"])
+    return int(content["global_step"]), provenance(content).get("command")
 
 
 def _callbacks(settings: TrainSettings, run_dir: Path) -> list[Callback]:
-    callbacks: list[Callback] = [StopOnDivergence(), progress(), LastCheckpoint(run_dir / rundir.CHECKPOINTS)]
-    if settings.trainer.get("enable_progress_bar") is False:
-        callbacks[1] = EpochLine()
+    bar = sys.stdout.isatty() and settings.trainer.get("enable_progress_bar") is not False
+    progress: Callback = EpochBar() if bar else EpochLine()
+    callbacks: list[Callback] = [StopOnDivergence(), progress, LastCheckpoint(run_dir / rundir.CHECKPOINTS)]
     if settings.ema is not None:
         callbacks.insert(0, EMA(settings.ema))  # before the callback that looks at what a checkpoint would hold
     if settings.image_sizes:
@@ -421,9 +416,7 @@ def _introduce(
     samples = save_samples(datamodule, plots / "samples.png")
     texts = {
         "command": f"    {classifier.provenance['command']}",
-        "config": rundir.PRIVATE
-        if secret
-        else f"```\n{yaml.safe_dump(settings.plain(), sort_keys=False, allow_unicode=True)}```",
+        "config": rundir.PRIVATE if secret else f"```\n{as_yaml(settings.plain())}```",
         "architecture": f"{title}\n\n{markdown(found)}",
     }
     for logger in trainer.loggers:

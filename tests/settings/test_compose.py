@@ -16,9 +16,10 @@ from fer.commands.train import main
 from fer.errors import UserError
 from fer.models import create
 from fer.settings import compose
-from fer.settings.base import fields_of, finite, names_of
+from fer.settings.base import fields_of, finite, help_lines, names_of
 from fer.settings.compose import CONFIGS, compose_line, sweep_parameters, take_apart
 from fer.settings.infer import InferSettings
+from fer.settings.tables import CleanSettings
 from fer.settings.train import TrainSettings
 from fer.training.run import check
 
@@ -359,6 +360,14 @@ def test_secrets_of_the_environment_are_their_owners_to_read(
     assert not compose_line(take_apart(["name=plain"])).secret
     rundir.claim(tmp_path, settings(), [], secret=True)
     assert (tmp_path / "config.yaml").stat().st_mode & 0o077 == 0
+
+
+def test_help_of_a_command_shows_defaults_and_no_group_without_a_name() -> None:
+    lines = help_lines(CleanSettings)
+    assert any(line.startswith("  data.size=48 ") for line in lines)
+    assert any(line.startswith("  data.path=null ") for line in lines)  # has no default
+    assert "data:" in lines
+    assert ":" not in lines
 
 
 def test_help_and_settings_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
