@@ -15,7 +15,7 @@ import yaml
 
 import fer
 from fer import machine
-from fer.errors import UserError
+from fer.errors import UserError, first_line
 from fer.files import write_whole
 from fer.settings.base import as_yaml
 from fer.settings.train import TrainSettings
@@ -174,8 +174,7 @@ def saved_values(run: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{file} is not plain YAML ({first}); restore it, or move it away") from error
+        raise UserError(f"{file} is not plain YAML ({first_line(error)}); restore it, or move it away") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{file} holds no settings; restore it, or move it away")
     return values

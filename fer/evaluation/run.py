@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torchvision
-import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
@@ -45,6 +44,7 @@ from fer.files import cell, write_whole
 from fer.labels import ALL_EMOTIONS, subset_name
 from fer.models.network import EmotionNetwork
 from fer.predict import Predictions, predict
+from fer.settings.base import as_yaml
 from fer.settings.train import TrainSettings
 from fer.tensorboard import RunLogger
 
@@ -174,7 +174,7 @@ def evaluate(
             if logger is not None:
                 logger.log_picture(f"{split}/{name}", png, step)
     plain = settings.plain() | {"name": settings.run_name}
-    text = rundir.PRIVATE if secret else yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    text = rundir.PRIVATE if secret else as_yaml(plain)
     page = html.render(report, pictures | _training_pictures(members), text, _title(members))
     write_whole(run_dir / rundir.REPORT, page.encode())
     if logger is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import fer
-from fer.errors import UserError
+from fer.errors import UserError, first_line
 from fer.inference.runtimes import INPUT, OUTPUT, PREFIX, import_onnxruntime
 from fer.models.network import EmotionNetwork
 
@@ -139,7 +139,7 @@ def _cause(error: BaseException) -> str:
     """The first line of what went wrong, without the exporter's own introduction to it."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)
 
 
 @contextmanager

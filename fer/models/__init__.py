@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fer.errors import UserError
+from fer.errors import UserError, first_line
 from fer.models.cnn import CNN
 from fer.models.net import Net
 from fer.models.senet import SENet
@@ -136,7 +136,7 @@ def _check_output(network: nn.Module, name: str, num_classes: int, image_size: i
             logits = network.eval()(torch.zeros(2, channels, image_size, image_size))
     except Exception as error:  # whatever somebody's own code raises
         raise UserError(
-            f"model.name={name} cannot take faces of {image_size}x{image_size}: {_first_line(error)}"
+            f"model.name={name} cannot take faces of {image_size}x{image_size}: {first_line(error)}"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         raise UserError(
@@ -241,7 +241,7 @@ def _create_own(
     try:
         return network(num_classes=num_classes, **arguments)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise UserError(f"model.kwargs: {name} cannot be built with these arguments: {_first_line(error)}") from error
+        raise UserError(f"model.kwargs: {name} cannot be built with these arguments: {first_line(error)}") from error
 
 
 def _create_timm(
@@ -270,10 +270,10 @@ def _create_timm(
         )
     except (OSError, RuntimeError) as error:
         if not pretrained:
-            raise UserError(f"model.name={name} cannot be built for {image_size} px: {_first_line(error)}") from error
+            raise UserError(f"model.name={name} cannot be built for {image_size} px: {first_line(error)}") from error
         raise _not_fetched(name, error) from error
     except (TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"model.name={name} cannot be built with these arguments: {_first_line(error)}") from error
+        raise UserError(f"model.name={name} cannot be built with these arguments: {first_line(error)}") from error
     if stem_stride is not None:
         _set_stem_stride(network, name, config, stem_stride)
     _check_image_size(network, name, image_size, channels)
@@ -298,7 +298,7 @@ def _ask_hub(name: str, repository: str) -> None:
 
 def _not_fetched(name: str, error: BaseException) -> UserError:
     return UserError(
-        f"model.pretrained: the ImageNet weights of {name} could not be fetched ({_first_line(error)}); "
+        f"model.pretrained: the ImageNet weights of {name} could not be fetched ({first_line(error)}); "
         "check the network, use model.weights=FILE, or train from scratch with model.pretrained=false"
     )
 
@@ -321,7 +321,7 @@ def _check_image_size(network: nn.Module, name: str, image_size: int, channels: 
             network.eval()(torch.zeros(1, channels, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
-            f"model.name={name} cannot take faces of {image_size}x{image_size} ({_first_line(error)}); "
+            f"model.name={name} cannot take faces of {image_size}x{image_size} ({first_line(error)}); "
             "set model.image_size, for example model.image_size=224"
         ) from error
     network.train(training)
@@ -344,7 +344,3 @@ def _read_state(file: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     tensors = {key.removeprefix(prefix): tensor for key, tensor in state.items() if isinstance(tensor, torch.Tensor)}
     ours = content.get("fer") if isinstance(content, dict) else None  # fer.checkpoint.SPEC_KEY
     return tensors, list(ours["classes"]) if isinstance(ours, dict) and "classes" in ours else []
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

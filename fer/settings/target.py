@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from fer.errors import UserError
+from fer.errors import UserError, first_line
 
 # What to install for a class whose package is missing, where it is not called as its module is.
 _PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
@@ -62,4 +62,4 @@ def build(key: str, settings: Mapping[str, Any], base: type, *fixed: Any, **give
             f"{key}: {found.__name__} needs a package that is not installed: pip install {package}"
         ) from error
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{key}: {found.__name__}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        raise UserError(f"{key}: {found.__name__}: {first_line(error)}") from error
