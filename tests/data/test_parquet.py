@@ -141,6 +141,17 @@ def test_a_file_is_read_once_and_again_when_it_changes(tmp_path: Path, monkeypat
     assert parsed == [path, path]
 
 
+def test_a_large_file_is_hashed_in_pieces_and_a_files_neighbours_are_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "data" / "two.parquet", {"image": pictures(2), "label": ["happy", "sad"]})
+    monkeypatch.setattr("fer.data.container._MOST_BYTES", 1000)
+    assert path.stat().st_size > 1000
+    assert len(read(path.parent)) == len(read(path.parent)) == 2
+    monkeypatch.delattr("os.walk")
+    assert len(read(path)) == len(read(path)) == 2
+
+
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "x.parquet", {"image": pictures(1), "label": ["happy"]})
     original: Callable[..., Any] = builtins.__import__
