@@ -101,7 +101,7 @@ def _read(table: Any, file: str, source: str, size: int) -> tuple[Images, list[s
         for batch in table.iter_batches(BATCH, columns=[picture, label]):
             yield partial(contents, batch.column(0), len(rows))
             for code in batch.column(1).to_pylist():
-                labels.append(known[code] if known and isinstance(code, int) and code < len(known) else code)
+                labels.append(known[code] if isinstance(code, int) and 0 <= code < len(known) else code)
             for path in _paths(batch.column(0)):
                 rows.append(f"{file}:{len(rows)}" + (f":{path}" if path else ""))
 

@@ -86,6 +86,14 @@ def test_plain_bytes_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert faces.form == "parquet (FER2013)"
 
 
+def test_rows_without_a_label_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`datasets` writes -1 for them."""
+    write(tmp_path / "train.parquet", {"image": pictures(3), "label": [0, -1, 6]}, SPELT)
+    faces = read(tmp_path)
+    assert [ALL_EMOTIONS[label] for label in faces.labels] == ["angry", "neutral"]
+    assert "left out 1 rows that are labelled with no emotion" in caplog.text
+
+
 def test_names_as_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     columns = {"image": pictures(4), "emotion": ["Joy", "sadness", "boredom", "calm"]}
     faces = read(write(tmp_path / "train.parquet", columns))
