@@ -20,13 +20,11 @@ costs time, not the run.
 Knows nothing of CSV columns, images or splits.
 """
 
-import contextlib
 import hashlib
 import logging
 import math
 import os
 import struct
-import tempfile
 import zipfile
 from collections import deque
 from pathlib import Path
@@ -41,6 +39,7 @@ from fer.data import container, csv_file, decode, duplicates, folder, layouts, o
 from fer.data import faces as faces_module
 from fer.data.container import HASH, Directory
 from fer.data.faces import Faces, Official
+from fer.files import whole_file
 
 _log = logging.getLogger(__name__)
 
@@ -157,29 +156,20 @@ def save(source: Path, key: str, faces: Faces, notes: list[str]) -> None:
     path = _entry(source)
     found = faces.official
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(suffix=".tmp", prefix=f"{path.stem}-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez(
-                    file,
-                    key=np.array(key),
-                    images=faces.images,
-                    labels=faces.labels,
-                    splits=faces.splits,
-                    ids=faces.ids,
-                    notes=np.array(notes, np.str_),
-                    form=np.array(faces.form),
-                    emotions=np.array(faces.emotions),
-                    persons=np.empty(0, np.str_) if faces.persons is None else faces.persons,
-                    official=np.empty((3, 0)) if found is None else np.stack([found.rows, found.splits, found.sure]),
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):  # after `replace` the name is gone
-                Path(name).unlink()
+        with whole_file(path, mode=0o600) as file:
+            np.savez(
+                file,
+                key=np.array(key),
+                images=faces.images,
+                labels=faces.labels,
+                splits=faces.splits,
+                ids=faces.ids,
+                notes=np.array(notes, np.str_),
+                form=np.array(faces.form),
+                emotions=np.array(faces.emotions),
+                persons=np.empty(0, np.str_) if faces.persons is None else faces.persons,
+                official=np.empty((3, 0)) if found is None else np.stack([found.rows, found.splits, found.sure]),
+            )
     except OSError as error:
         _log.warning(
             "%s cannot be written (%s): the data will be parsed again at each start; FER_CACHE names another directory",
