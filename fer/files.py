@@ -1,10 +1,13 @@
 """Writing files so that at any moment a path holds the old content or the new one, whole."""
 
-import io
 import os
 import secrets
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_whole(path: str | Path, content: bytes | memoryview, mode: int | None = None) -> None:
@@ -18,13 +21,20 @@ def write_whole(path: str | Path, content: bytes | memoryview, mode: int | None 
     Raises:
         OSError: as the file system says (disk full, no permission), about `path`, which is untouched then.
     """
-    path = Path(path)
+    with whole_file(Path(path), mode) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
+    """As `write_whole`, of what is written into the file that this gives."""
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_name(path)
         try:
-            with open_new(temporary, 0o666 if mode is None else mode) as file:
-                file.write(content)
+            # A file that did not exist before; a link of that name is not followed.
+            with open(temporary, "xb", opener=partial(os.open, mode=0o666 if mode is None else mode)) as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -49,9 +59,3 @@ def cell(text: str) -> str:
 def temporary_name(path: Path) -> Path:
     """A name beside `path` that no other process, also of another machine, takes."""
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-
-
-def open_new(path: Path, mode: int = 0o666) -> io.BufferedWriter:
-    """Opens a file that did not exist before, for writing bytes; a link of that name is not followed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, mode), "wb")

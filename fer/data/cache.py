@@ -20,15 +20,13 @@ costs time, not the run.
 Knows nothing of CSV columns, images or splits.
 """
 
-import contextlib
 import hashlib
 import logging
 import math
 import os
 import struct
-import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +37,9 @@ import platformdirs
 from fer import errors, labels
 from fer.data import container, csv_file, decode, duplicates, folder, layouts, official, parquet
 from fer.data import faces as faces_module
-from fer.data.container import open_container
+from fer.data.container import HASH, Directory
 from fer.data.faces import Faces, Official
+from fer.files import whole_file
 
 _log = logging.getLogger(__name__)
 
@@ -58,14 +57,13 @@ def has_entry(source: Path) -> bool:
     return _entry(source).exists()
 
 
-def source_key(source: Path, how: object = None, known: Mapping[str, bytes] | None = None) -> str:
+def source_key(source: Path, how: object = None, tree: Directory | None = None) -> str:
     """The digest that an entry must carry to stand for `source` as it is now.
 
     Args:
         source: a file or directory.
         how: the settings that decide what is read; their `repr` counts.
-        known: digests of files, by their name in a directory, that need not be read for it
-            (`fer.data.container.Recorded`).
+        tree: the directory, or one that holds the file; what was read through it already is not read for the key.
 
     Raises:
         OSError: the source cannot be read.
@@ -74,22 +72,27 @@ def source_key(source: Path, how: object = None, known: Mapping[str, bytes] | No
     for module in _CODE:
         assert module.__file__ is not None
         digest.update(Path(module.__file__).read_bytes())
-    digests = dict(known or {})
     if source.is_file():
-        if source.name not in digests:
-            with source.open("rb") as file:
-                digests[source.name] = hashlib.file_digest(file, container.HASH).digest()
-        digest.update(digests[source.name])
+        known = {} if tree is None else tree.digests
+        digest.update(known.get(source.name) or _digest_of_file(source))
         return digest.hexdigest()
-    tree = open_container(source)
-    assert tree is not None  # a directory
+    if tree is None:
+        tree = Directory(source)
     names = sorted(name for name in tree.names if name.endswith("/") or _is_read(name))
     digest.update("\0".join(names).encode(errors="surrogateescape"))
-    for name, content in tree.read([name for name in names if not name.endswith("/") and name not in digests]):
-        digests[name] = container.file_digest(content)
+    unknown = [name for name in names if not name.endswith("/") and name not in tree.digests]
+    for name in filter(parquet.is_parquet, unknown):
+        tree.digests[name] = _digest_of_file(source / name)
+    deque(tree.read([name for name in unknown if not parquet.is_parquet(name)]), maxlen=0)
     for name in names:
-        digest.update(digests.get(name, b""))
+        digest.update(tree.digests.get(name, b""))
     return digest.hexdigest()
+
+
+def _digest_of_file(path: Path) -> bytes:
+    """Without holding it in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, HASH).digest()
 
 
 def _is_read(name: str) -> bool:
@@ -153,29 +156,20 @@ def save(source: Path, key: str, faces: Faces, notes: list[str]) -> None:
     path = _entry(source)
     found = faces.official
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(suffix=".tmp", prefix=f"{path.stem}-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez(
-                    file,
-                    key=np.array(key),
-                    images=faces.images,
-                    labels=faces.labels,
-                    splits=faces.splits,
-                    ids=faces.ids,
-                    notes=np.array(notes, np.str_),
-                    form=np.array(faces.form),
-                    emotions=np.array(faces.emotions),
-                    persons=np.empty(0, np.str_) if faces.persons is None else faces.persons,
-                    official=np.empty((3, 0)) if found is None else np.stack([found.rows, found.splits, found.sure]),
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):  # after `replace` the name is gone
-                Path(name).unlink()
+        with whole_file(path, mode=0o600) as file:
+            np.savez(
+                file,
+                key=np.array(key),
+                images=faces.images,
+                labels=faces.labels,
+                splits=faces.splits,
+                ids=faces.ids,
+                notes=np.array(notes, np.str_),
+                form=np.array(faces.form),
+                emotions=np.array(faces.emotions),
+                persons=np.empty(0, np.str_) if faces.persons is None else faces.persons,
+                official=np.empty((3, 0)) if found is None else np.stack([found.rows, found.splits, found.sure]),
+            )
     except OSError as error:
         _log.warning(
             "%s cannot be written (%s): the data will be parsed again at each start; FER_CACHE names another directory",

@@ -12,7 +12,7 @@ import posixpath
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,6 @@ from fer.errors import UserError
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 HASH = partial(hashlib.blake2b, digest_size=32)  # of files
 _MOST_BYTES = 256 << 20  # of one file: a picture or a table has a fraction; what unfolds to more is a trap
-
 
 Batch = Callable[[], Sequence[tuple[str, bytes]]]
 
@@ -47,59 +46,14 @@ class Container(Protocol):
 
     def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
         """The same in batches of `size` files. Any thread may call one; what can be read late is read then."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *error: object) -> None: ...
-
-
-class Recorded:
-    """A container that keeps the BLAKE2b digest of every file that is read out of it.
-
-    Args:
-        container: the files.
-        digests: by name; filled while files are read.
-    """
-
-    def __init__(self, container: Container, digests: dict[str, bytes]) -> None:
-        self._container = container
-        self._digests = digests
-        self.names = container.names
+        files = self.read(names)
+        while batch := list(islice(files, size)):  # an archive has one place at a time where it is read
+            yield partial(tuple, batch)
 
     def __enter__(self) -> Self:
-        self._container.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._container.__exit__(*error)
-
-    def open(self, name: str) -> IO[bytes]:
-        """A stream of one file's bytes, all in memory."""
-        with self._container.open(name) as file:
-            content = file.read()
-        self._digests[name] = file_digest(content)
-        return io.BytesIO(content)
-
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """As `Container.read`."""
-        return self._recorded(self._container.read(names))
-
-    def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
-        """As `Container.batches`."""
-        for batch in self._container.batches(names, size):
-            yield partial(self._read, batch)
-
-    def _read(self, batch: Batch) -> Sequence[tuple[str, bytes]]:
-        return list(self._recorded(batch()))
-
-    def _recorded(self, files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-        for name, content in files:
-            self._digests[name] = file_digest(content)
-            yield name, content
-
-
-def file_digest(content: bytes) -> bytes:
-    """256 bits of BLAKE2b."""
-    return HASH(content).digest()
+    def __exit__(self, *error: object) -> None: ...
 
 
 def open_container(path: Path) -> Container | None:
@@ -112,7 +66,7 @@ def open_container(path: Path) -> Container | None:
             read. So do the container's methods.
     """
     if path.is_dir():
-        return _Directory(path)
+        return Directory(path)
     if not path.is_file():
         raise UserError(f"{path} is no file and no folder but a pipe or a device; write it to a file first")
     with path.open("rb") as file:
@@ -135,35 +89,33 @@ def decompressed(file: IO[bytes]) -> IO[bytes]:
     return file
 
 
-class _Directory:
-    def __init__(self, top: Path) -> None:
-        self._top = top
-        self.names: list[str] = []
-        seen = set()
-        for folder, subfolders, files in os.walk(top, followlinks=True, onerror=_raise):
-            status = Path(folder).stat()
-            if (status.st_dev, status.st_ino) in seen:  # a link to what was already listed, perhaps to its own parent
-                subfolders.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
-            prefix = Path(folder).relative_to(top).as_posix() + "/"
-            if prefix == "./":
-                prefix = ""
-            else:
-                self.names.append(prefix)
-            self.names += [prefix + name for name in files if not _is_hidden(name)]
+class Directory(Container):
+    """Files on the disk, of which every one that is read leaves its digest.
 
-    def __enter__(self) -> Self:
-        return self
+    Args:
+        top: the folder that holds them.
+        names: as `Container.names`; None lists the folder, symbolic links followed.
+
+    Attributes:
+        digests: of the bytes that were read last, by name.
+    """
+
+    def __init__(self, top: Path, names: list[str] | None = None) -> None:
+        self._top = top
+        self.names = _names_below(top) if names is None else names
+        self.digests: dict[str, bytes] = {}
 
     def __exit__(self, *error: object) -> None:
         pass
 
     def open(self, name: str) -> IO[bytes]:
-        return (self._top / name).open("rb")
+        """A stream of one file's bytes, all in memory."""
+        content = (self._top / name).read_bytes()
+        self.digests[name] = HASH(content).digest()
+        return io.BytesIO(content)
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """As `Container.read`."""
         for name in names:
             path = f"{self._top}/{name}"
             descriptor = os.open(path, _FLAGS)  # in a third of the time of `open`
@@ -171,11 +123,14 @@ class _Directory:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
                     raise UserError(f"{self._top / name} is no file but a pipe or a device; take it away")
-                yield name, _whole(partial(os.read, descriptor), status.st_size, path)
+                content = _whole(partial(os.read, descriptor), status.st_size, path)
+                self.digests[name] = HASH(content).digest()
+                yield name, content
             finally:
                 os.close(descriptor)
 
     def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
+        """As `Container.batches`."""
         remaining = iter(names)
         while batch := list(islice(remaining, size)):
             yield partial(self._read, batch)
@@ -184,7 +139,7 @@ class _Directory:
         return list(self.read(names))
 
 
-class _Zip:
+class _Zip(Container):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._zip = zipfile.ZipFile(path)
@@ -192,9 +147,6 @@ class _Zip:
         members = {member.filename.replace("\\", "/"): member for member in self._zip.infolist()}
         self._members = {name: member for name, member in members.items() if not _is_hidden(name)}
         self.names = list(self._members)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._zip.close()
@@ -210,11 +162,8 @@ class _Zip:
             with self.open(name) as file:
                 yield name, _whole(file.read, self._members[name].file_size, f"{self._path}: {name}")
 
-    def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
-        return _at_hand(self.read(names), size)
 
-
-class _Tar:
+class _Tar(Container):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._tar = tarfile.open(path)  # noqa: SIM115 - __exit__ closes it
@@ -240,9 +189,6 @@ class _Tar:
             pass
         return members
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self._tar.close()
 
@@ -261,14 +207,24 @@ class _Tar:
             with self.open(name) as file:
                 yield name, _whole(file.read, member.size if member.isreg() else _MOST_BYTES, f"{self._path}: {name}")
 
-    def batches(self, names: Collection[str], size: int) -> Iterator[Batch]:
-        return _at_hand(self.read(names), size)
 
-
-def _at_hand(files: Iterator[tuple[str, bytes]], size: int) -> Iterator[Batch]:
-    """Batches that are read before they are handed out: an archive has one place at a time where it is read."""
-    while batch := list(islice(files, size)):
-        yield partial(tuple, batch)
+def _names_below(top: Path) -> list[str]:
+    names: list[str] = []
+    seen = set()
+    for folder, subfolders, files in os.walk(top, followlinks=True, onerror=_raise):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link to what was already listed, perhaps to its own parent
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
+        prefix = Path(folder).relative_to(top).as_posix() + "/"
+        if prefix == "./":
+            prefix = ""
+        else:
+            names.append(prefix)
+        names += [prefix + name for name in files if not _is_hidden(name)]
+    return names
 
 
 def _whole(read: Callable[[int], bytes], size: int, name: str) -> bytes:

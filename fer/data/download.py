@@ -44,7 +44,7 @@ class _Remote:
         setting: that names a copy of it.
         otherwise: what to do without it.
         transfer: fetches it into a folder and returns where it lies there.
-        fault: what is wrong with a file that came, or None.
+        fault: what is wrong with a file that came, or None; a reader's UserError says it, too.
     """
 
     file: str
@@ -114,7 +114,11 @@ def _fetch(target: Path, remote: _Remote) -> Path:
                 arrived = remote.transfer(Path(staging))
             except Exception as error:  # requests', kagglehub's and the file system's errors alike: the way out is one
                 raise failure(f"could not be downloaded ({_reason(error, remote.server)})") from error
-            if (fault := remote.fault(arrived)) is not None:
+            try:
+                fault = remote.fault(arrived)
+            except UserError as error:
+                fault = f"is damaged ({str(error).replace(str(arrived), remote.file)})"
+            if fault is not None:
                 raise failure(f"was downloaded, but {fault}")
             arrived.replace(target)
     except OSError as error:
@@ -133,10 +137,7 @@ def _transfer_fer2013(staging: Path) -> Path:
 
 
 def _fault_of_fer2013(arrived: Path) -> str | None:
-    try:
-        splits = read(arrived, use_cache=False).splits
-    except UserError as error:
-        return f"is damaged ({str(error).replace(str(arrived), FILE)})"
+    splits = read(arrived, use_cache=False).splits
     counts = {split: int(np.count_nonzero(splits == split)) for split in OFFICIAL_ROWS}
     if counts == OFFICIAL_ROWS and len(splits) == sum(OFFICIAL_ROWS.values()):
         _log.info("%s is whole: %s rows", FILE, " + ".join(f"{rows:,}" for rows in OFFICIAL_ROWS.values()))
@@ -156,10 +157,7 @@ def _transfer_votes(staging: Path) -> Path:
 
 
 def _fault_of_votes(arrived: Path) -> str | None:
-    try:
-        count = len(ferplus.read_votes(arrived))
-    except UserError as error:
-        return f"is damaged ({str(error).replace(str(arrived), ferplus.FILE)})"
+    count = len(ferplus.read_votes(arrived))
     return None if count == ferplus.ROWS else f"has {count:,} of {ferplus.ROWS:,} rows"
 
 
@@ -168,8 +166,8 @@ def _reason(error: BaseException, server: str) -> str:
     response = getattr(error, "response", None)
     if response is not None:
         return f"{server} answers {response.status_code} {response.reason}"
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
+    while cause := error.__cause__ or error.__context__:
+        error = cause
     return shorten(str(error), 200) or type(error).__name__
 
 

@@ -17,7 +17,7 @@ from fer.data.csv_file import USAGES
 from fer.data.faces import SPLIT_NAMES, UNSPLIT, Faces
 from fer.data.official import row_in_name
 from fer.errors import UserError
-from fer.labels import ALL_EMOTIONS, EMOTIONS, VOTED_ON, emotion_from_spelling
+from fer.labels import ALL_EMOTIONS, EMOTIONS, VOTED_ON
 
 FILE = "fer2013new.csv"
 URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{FILE}"
@@ -31,10 +31,19 @@ VOTED = 0.3
 # FER+ and FER2013 agree on 63 % of the rows. A file in another order agrees about as often as chance has it, 20 %.
 _AGREEMENT = 0.4
 
-_COLUMNS = (
-    *("Usage", "Image name"),
-    *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF"),
-)
+# The columns of votes in the file's order, by what they are for.
+_COLUMN_OF = {
+    "neutral": "neutral",
+    "happy": "happiness",
+    "surprise": "surprise",
+    "sad": "sadness",
+    "angry": "anger",
+    "disgust": "disgust",
+    "fear": "fear",
+    "contempt": "contempt",
+    "unknown": "unknown",
+    "not a face": "NF",
+}
 _CODES = {usage.decode(): code for usage, code in USAGES.items()}
 
 
@@ -89,18 +98,19 @@ def votes_of(faces: Faces, votes: Votes, path: str | Path) -> npt.NDArray[np.int
         UserError: the files do not belong together.
     """
     wrong = "the votes must be those of this data set, in the order of fer2013.csv"
+    numbered = False
     if faces.official is None:
-        row, splits = np.array([row_in_name(name) for name in faces.ids.tolist()], np.int64), faces.splits
+        names = faces.ids.tolist()
+        row, splits = np.array([row_in_name(name) for name in names], np.int64), faces.splits
+        if (row < 0).any():
+            raise UserError(
+                f"{path}: the votes are by row of fer2013.csv, and {names[np.argmin(row)]} does not say its row; give "
+                "fer2013.csv as data.path, or leave data.labels=ferplus out"
+            )
+        numbered = all(name.isdecimal() for name in names)
     else:
         row, splits = faces.official.rows.astype(np.int64), faces.official.splits
-    numbered = faces.official is None and bool(len(faces)) and all(name.isdecimal() for name in faces.ids.tolist())
     known = row >= 0
-    if faces.official is None and not known.all():
-        name = faces.ids[np.flatnonzero(row < 0)[0]]
-        raise UserError(
-            f"{path}: the votes are by row of fer2013.csv, and {name} does not say its row; give fer2013.csv as "
-            "data.path, or leave data.labels=ferplus out"
-        )
     if row.max() >= len(votes):
         raise UserError(f"{path} has {len(votes):,} rows, but the data have a row {row.max():,}; {wrong}")
     if numbered and len(faces) < len(votes) and votes.splits[len(faces)] == votes.splits[len(faces) - 1]:
@@ -108,7 +118,7 @@ def votes_of(faces: Faces, votes: Votes, path: str | Path) -> npt.NDArray[np.int
         raise UserError(f"{path} has {len(votes):,} rows, the data {len(faces):,}; {wrong}")
     other = known & (splits != UNSPLIT) & (splits != votes.splits[row])
     if other.any():
-        first = int(np.flatnonzero(other)[0])
+        first = int(np.argmax(other))
         raise UserError(
             f"{path}: row {row[first]:,} is of the {SPLIT_NAMES[int(votes.splits[row[first]])]} split, in the data "
             f"{faces.ids[first]} is of {SPLIT_NAMES[int(splits[first])]}; {wrong}"
@@ -130,7 +140,7 @@ def winner(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
     Ties go to what comes first in the file's own order, as an argmax over its columns has it.
     """
-    in_file = np.array([_position(name) for name in _COLUMNS[2:]])
+    in_file = np.array([VOTED_ON.index(name) for name in _COLUMN_OF])
     found: npt.NDArray[np.int64] = in_file[counts[:, in_file].argmax(axis=1)]
     return found
 
@@ -148,27 +158,18 @@ def voted(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> npt.NDArray[
     Source: Barsoum et al., section 4.2, "multi-label learning".
     """
     chosen = counts[:, [ALL_EMOTIONS.index(name) for name in classes]]
-    enough = chosen >= np.minimum(VOTED * counts.sum(axis=1), chosen.max(axis=1))[:, None]
-    kept = np.where(enough, chosen, 0).astype(np.float32)
-    total: npt.NDArray[np.float32] = kept / np.maximum(kept.sum(axis=1, keepdims=True), 1)
-    return total
-
-
-def _position(column: str) -> int:
-    """Where a column of the file stands in `Votes.counts`."""
-    others = {"unknown": UNKNOWN, "NF": NOT_A_FACE}
-    emotion = emotion_from_spelling(column)
-    return others[column] if emotion is None else ALL_EMOTIONS.index(emotion)
+    enough = np.minimum(VOTED * counts.sum(axis=1), chosen.max(axis=1))
+    return distribution(np.where(counts >= enough[:, None], counts, 0), classes)
 
 
 def _parse(text: str, name: str) -> Votes:
     lines = csv.reader(io.StringIO(text))
     header = [column.strip() for column in next(lines, [])]
-    missing = [column for column in _COLUMNS if column not in header]
+    missing = [column for column in ("Usage", "Image name", *_COLUMN_OF.values()) if column not in header]
     if missing:
         raise UserError(f"{name} has no column {missing[0]}; get {FILE} from {URL}")
     usage = header.index("Usage")
-    places = {_position(column): header.index(column) for column in _COLUMNS[2:]}
+    places = [header.index(_COLUMN_OF[name]) for name in VOTED_ON]
     counts: list[list[int]] = []
     splits: list[int] = []
     for line in lines:
@@ -179,7 +180,7 @@ def _parse(text: str, name: str) -> Votes:
             raise UserError(f"{at} has {len(line)} columns where the header has {len(header)}; get {FILE} from {URL}")
         if line[usage].strip() not in _CODES:
             raise UserError(f"{at} has the Usage {line[usage]!r}, which is none of {', '.join(_CODES)}")
-        votes = [line[places[position]].strip() for position in range(len(places))]
+        votes = [line[place].strip() for place in places]
         if not all(vote.isdecimal() for vote in votes):
             raise UserError(f"{at} has a vote count that is no whole number from 0 on; get {FILE} from {URL}")
         row = [int(vote) for vote in votes]

@@ -60,9 +60,9 @@ def has_class_folders(names: Iterable[str], emotions: Sequence[str] = ALL_EMOTIO
     return any(_meaning(folder, known).emotion for folder in {name.rpartition("/")[0] for name in names})
 
 
-def split_of_folder(folder: str) -> int:
-    """The split that the innermost folder of a path named after one says; UNSPLIT where none is."""
-    for part in reversed(folder.split("/")):
+def split_of(path: str) -> int:
+    """The split that the innermost part of a path named after one says, a folder as a rule; UNSPLIT where none is."""
+    for part in reversed(path.split("/")):
         known = _SPLIT_FOLDERS.get(re.sub("[-_ ]", "", part.lower()))
         if known is not None:
             return known

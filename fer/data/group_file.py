@@ -76,7 +76,6 @@ def _read_csv(source: Path) -> list[tuple[str, str]]:
 
 def _read_raf_db(folder: Path, rows: Groups) -> dict[str, Groups]:
     found = {name: [""] * len(rows) for name in _RAF_DB}
-    some = False
     for position, row in enumerate(rows.tolist()):
         file = folder / f"{Path(row).stem.removesuffix('_aligned')}{_RAF_DB_FILE}"
         try:
@@ -92,8 +91,7 @@ def _read_raf_db(folder: Path, rows: Groups) -> dict[str, Groups]:
             raise UserError(
                 f"data.groups: {file} does not end with RAF-DB's numbers of gender, race and age; unpack it again"
             ) from error
-        some = True
-    if not some:
+    if not any(found["gender"]):
         raise UserError(
             f"data.groups={folder} holds no attributes of these pictures; give RAF-DB's folder Annotation/manual with "
             "RAF-DB's aligned pictures in data.path, or a CSV with the columns id,group"

@@ -42,8 +42,7 @@ def join(sources: Sequence[Faces], names: Sequence[str], memory: float = math.in
         names: of the sources, all different; they go before the rows' and the persons' own names.
         memory: bytes; images that take more are put on the disk, in the cache's directory.
     """
-    kept = _without_repetitions(sources, names)
-    positions = [np.flatnonzero(mask) for mask in kept]
+    positions = _without_repetitions(sources, names)
     pieces = list(zip((faces.images for faces in sources), positions, strict=True))
     if sum(map(len, positions)) * math.prod(sources[0].images.shape[1:]) > memory:
         cache_directory().mkdir(parents=True, exist_ok=True)
@@ -51,14 +50,14 @@ def join(sources: Sequence[Faces], names: Sequence[str], memory: float = math.in
     else:
         images = np.concatenate([images[rows] for images, rows in pieces])
     rows, persons = [], []
-    for faces, name, mask in zip(sources, names, kept, strict=True):
-        rows.append(np.char.add(f"{name}/", faces.ids[mask]))
-        own = np.full(int(mask.sum()), "") if faces.persons is None else faces.persons[mask]
+    for faces, name, kept in zip(sources, names, positions, strict=True):
+        rows.append(np.char.add(f"{name}/", faces.ids[kept]))
+        own = np.full(len(kept), "") if faces.persons is None else faces.persons[kept]
         persons.append(np.where(own == "", "", np.char.add(f"{name}/", own)))
     joined = Faces(
         images,
-        np.concatenate([faces.labels[mask] for faces, mask in zip(sources, kept, strict=True)]),
-        np.concatenate([faces.splits[mask] for faces, mask in zip(sources, kept, strict=True)]),
+        np.concatenate([faces.labels[kept] for faces, kept in zip(sources, positions, strict=True)]),
+        np.concatenate([faces.splits[kept] for faces, kept in zip(sources, positions, strict=True)]),
         np.concatenate(rows),
         persons=None if all(faces.persons is None for faces in sources) else np.concatenate(persons),
         form="; ".join(faces.form for faces in sources),
@@ -70,7 +69,7 @@ def join(sources: Sequence[Faces], names: Sequence[str], memory: float = math.in
     return joined
 
 
-def _without_repetitions(sources: Sequence[Faces], names: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
+def _without_repetitions(sources: Sequence[Faces], names: Sequence[str]) -> list[npt.NDArray[np.intp]]:
     """For each source which of its rows are kept."""
     digests = [
         [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in faces.images] for faces in sources
@@ -83,7 +82,7 @@ def _without_repetitions(sources: Sequence[Faces], names: Sequence[str]) -> list
     kept = []
     for origin, faces in enumerate(sources):
         owner = np.array([taken[digest][1] for digest in digests[origin]], np.int64)
-        kept.append(owner == origin)
+        kept.append(np.flatnonzero(owner == origin))
         for other, count in sorted(Counter(owner[owner != origin].tolist()).items()):
             left_out = np.flatnonzero(owner == other)
             differ = sum(taken[digests[origin][row]][2] != faces.labels[row] for row in left_out.tolist())

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import NoReturn
@@ -19,7 +19,7 @@ import numpy as np
 
 from fer.data.container import Container
 from fer.data.faces import TEST, TRAIN, UNSPLIT
-from fer.data.folder import Place, has_class_folders, is_image, listed, natural, place, split_of_folder
+from fer.data.folder import Place, has_class_folders, is_image, listed, natural, place, split_of
 from fer.errors import UserError
 from fer.labels import ALL_EMOTIONS, EMOTIONS, emotion_from_spelling
 
@@ -132,24 +132,25 @@ def find(
 
 
 def emotions_of_codes(
-    rows: Mapping[int, int],
-    train: Mapping[int, int],
+    codes: Sequence[int],
+    splits: Sequence[int],
     what: str,
     layout: str | None,
     names: Sequence[str] | None,
-    emotions: Sequence[str] = ALL_EMOTIONS,
-) -> tuple[dict[int, int | None], str]:
-    """What numbers stand for: for each a position in `emotions` or None, and the layout's name.
+    emotions: Sequence[str],
+) -> tuple[list[int | None], str]:
+    """What numbers stand for: for each row a position in `emotions` or None, and the layout's name.
 
     Args:
-        rows: how many rows each number has.
-        train: the same of the training rows alone.
+        codes: each row's number.
+        splits: each row's split.
         what: where the numbers stand, for messages: "data: the folders".
         layout, names, emotions: as `find` has them.
 
     Raises:
         UserError: nothing says what they stand for, or there are others than the layout has.
     """
+    rows = Counter(codes)
     found = ", ".join(map(str, sorted(rows)))
     if names is not None:
         start = min(min(rows), 1)
@@ -161,6 +162,7 @@ def emotions_of_codes(
         form = "data.names"
     else:
         if layout is None:
+            train = Counter(code for code, split in zip(codes, splits, strict=True) if split == TRAIN)
             counts = [tuple(count[code] for code in sorted(count)) for count in (train, rows)]
             layout = next((FINGERPRINTS[count] for count in counts if count in FINGERPRINTS), None)
         if layout is None:
@@ -177,7 +179,7 @@ def emotions_of_codes(
     if unknown:
         known = ", ".join(f"{code} {emotion or 'no emotion'}" for code, emotion in table.items())
         raise UserError(f"{what} hold the number {unknown[0]}, which is none of {form}'s: {known}")
-    return {code: _position(table[code], emotions) for code in rows}, form
+    return [_position(table[code], emotions) for code in codes], form
 
 
 # Label files
@@ -225,8 +227,7 @@ def _affectnet(container: Container, pictures: list[str], source: str) -> Tree |
     labels = []
     for name, content in container.read(list(found)):
         try:
-            value = np.load(io.BytesIO(content), allow_pickle=False)
-            code = int(value)
+            code = int(np.load(io.BytesIO(content), allow_pickle=False))
         except (ValueError, TypeError, EOFError, OSError) as error:
             raise UserError(
                 f"{source}: {name} is no .npy of one number ({error}); files that hold Python objects are not opened, "
@@ -236,7 +237,7 @@ def _affectnet(container: Container, pictures: list[str], source: str) -> Tree |
             raise UserError(f"{source}: {name} holds the number {code}, which is none of AffectNet's 0 to 10")
         parent, number = found[name].groups()
         path = picture_of.get(f"{parent}images/{number}", f"{parent}images/{number}.jpg")
-        labels.append((path, _position(CODES["affectnet"][code]), split_of_folder(path.rpartition("/")[0])))
+        labels.append((path, _position(CODES["affectnet"][code]), split_of(path)))
     parents = {match[1] for match in found.values()}
     of_data = [name for name in pictures if name.rpartition("images/")[0] in parents]
     return _labelled("AffectNet (.npy labels)", labels, of_data, "", "annotations", source)
@@ -270,7 +271,7 @@ def _ferplus(container: Container, pictures: list[str], source: str) -> Tree | N
                 _refuse(table, source, number, "has no ten vote counts")
             counts = [int(vote) for vote in votes]
             path = f"{folder}/{name}" if table.endswith("label.csv") else _one(by_name[name], name, source)
-            split = split_of_folder(path.rpartition("/")[0])
+            split = split_of(path)
             labels.append((path, _position(_FERPLUS[counts.index(max(counts))]), split))
     return _labelled("FER+ (label with most votes)", labels, of_data, "", beside[0].rpartition("/")[2], source)
 
@@ -307,19 +308,17 @@ def _label_table(
             tail = row[picture].strip().replace("\\", "/").removeprefix("./")
             ways = [name for name in by_name[tail.rpartition("/")[2]] if f"/{name}".endswith(f"/{tail}")]
             if len(ways) > 1 and part:
-                ways = [name for name in ways if split_of_folder(name.rpartition("/")[0]) == split_of_folder(part)]
+                ways = [name for name in ways if split_of(name) == split_of(part)]
             path = _one(ways, tail, source)
-            split = split_of_folder(part) if part else split_of_folder(path.rpartition("/")[0])
+            split = split_of(part) if part else split_of(path)
             listing.append((path, row[label].strip(), split))
     shown = listed(sorted(tables))
     if all(label.removesuffix(".0").isdecimal() for _, label, _ in listing):
         codes = [int(label.removesuffix(".0")) for _, label, _ in listing]
         if layout is None and all(_RAFDB_PICTURE.search(path) for path, _, _ in listing):
             layout = "raf-db"
-        train = Counter(code for code, (_, _, split) in zip(codes, listing, strict=True) if split == TRAIN)
-        what = f"{source}: the labels in {shown}"
-        table_of, form = emotions_of_codes(Counter(codes), train, what, layout, names, known)
-        emotions = [table_of[code] for code in codes]
+        splits = [split for _, _, split in listing]
+        emotions, form = emotions_of_codes(codes, splits, f"{source}: the labels in {shown}", layout, names, known)
     else:
         emotions = [_position(emotion_from_spelling(label, known), known) for _, label, _ in listing]
         form = _NAMES.get(layout or "", "label table")
@@ -343,20 +342,16 @@ def _labelled(
             "again, or delete these lines"
         )
     places: dict[str, Place] = {}
-    none = 0
     seen: dict[str, int | None] = {}
     for path, emotion, split in labels:
         if seen.setdefault(path, emotion) != emotion:
             raise UserError(f"{source}: {table} names {path} twice, with different labels; delete one of the lines")
-        if emotion is None:
-            none += 1
-        else:
+        if emotion is not None:
             places[path] = Place(path, path.removeprefix(root), emotion, split)
     notes = []
-    if none:
+    if none := sum(emotion is None for _, emotion, _ in labels):
         notes.append(f"{source}: left out {none:,} pictures that {table} gives no emotion")
-    unlabelled = [name for name in pictures if name not in seen]
-    if unlabelled:
+    if unlabelled := [name for name in pictures if name not in seen]:
         shown = listed(unlabelled)
         notes.append(f"{source}: left out {len(unlabelled):,} pictures without a label in {table}: {shown}")
     if not places:
@@ -370,24 +365,16 @@ def _labelled(
 def _kdef(pictures: list[str], source: str) -> Tree | None:
     """KDEF's names: session, sex, number, emotion, angle, as AF01ANS.JPG; the person is sex and number."""
     found = {name: match for name in pictures if (match := _KDEF_PICTURE.match(name.rpartition("/")[2]))}
-    if 2 * len(found) <= len(pictures) or not pictures:
+    if 2 * len(found) <= len(pictures):
         return None
     places = [
-        Place(
-            name,
-            name,
-            _position(_KDEF[match[2].upper()]) or 0,
-            split_of_folder(name.rpartition("/")[0]),
-            match[1].upper(),
-        )
+        Place(name, name, ALL_EMOTIONS.index(_KDEF[match[2].upper()]), split_of(name), match[1].upper())
         for name, match in found.items()
     ]
     others = [name for name in pictures if name not in found]
-    notes = (
-        [f"{source}: left out {len(others):,} pictures that are not called as KDEF's: {listed(others)}"]
-        if others
-        else []
-    )
+    notes = []
+    if others:
+        notes.append(f"{source}: left out {len(others):,} pictures that are not called as KDEF's: {listed(others)}")
     return Tree("KDEF", sorted(places, key=lambda place: natural(place.row)), notes)
 
 
@@ -400,23 +387,22 @@ def _number_folders(
         parts = name.split("/")
         index = next((i for i in reversed(range(len(parts) - 1)) if parts[i].isdecimal()), None)
         if index is not None:
-            split = split_of_folder("/".join(parts[:index]))
+            split = split_of("/".join(parts[:index]))
             found.append((name, int(parts[index]), split, parts[:index]))
     if not found:
         return None
     if layout is None and all(_RAFDB_PICTURE.search(name) for name, *_ in found):
         layout = "raf-db"
-    codes = Counter(code for _, code, _, _ in found)
-    train = Counter(code for _, code, split, _ in found if split == TRAIN)
-    table, form = emotions_of_codes(codes, train, f"{source}: the class folders", layout, names, emotions)
+    _, codes, splits, _ = zip(*found, strict=True)
+    labels, form = emotions_of_codes(codes, splits, f"{source}: the class folders", layout, names, emotions)
     roots = {"/".join(parts[:-1] if split != UNSPLIT else parts) for _, _, split, parts in found}
     if len(roots) > 1:
         raise UserError(f"{source} holds more than one data set, in {listed(sorted(roots))}; name one in data.path")
     root = f"{root}/" if (root := roots.pop()) else ""
     places = [
-        Place(name, name.removeprefix(root), emotion, split)
-        for name, code, split, _ in found
-        if (emotion := table[code]) is not None
+        Place(name, name.removeprefix(root), label, split)
+        for (name, _, split, _), label in zip(found, labels, strict=True)
+        if label is not None
     ]
     notes = []
     if len(places) < len(found):

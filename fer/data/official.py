@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -114,10 +115,13 @@ def find_official(faces: Faces) -> Official | None:
     splits = np.array([UNSPLIT if row < 0 else _split_of(row) for row in rows.tolist()], np.int8)
     # Without a row: faces that the source has more often than FER2013, and those that several pictures are near to.
     extra = np.flatnonzero((chosen >= 0) & (rows < 0))
-    for position, numbers in _grouped(np.append(extra, face[rival]), np.append(chosen[extra], picture[rival])).items():
-        possible = {_split_of(row) for number in numbers for row in pictures.rows(number)}
-        if len(possible) == 1:
-            splits[position] = possible.pop()
+    possible: dict[int, set[int]] = defaultdict(set)
+    candidates = [*zip(extra, chosen[extra], strict=True), *zip(face[rival], picture[rival], strict=True)]
+    for position, number in candidates:
+        possible[position].update(map(_split_of, pictures.rows(number)))
+    for position, found in possible.items():
+        if len(found) == 1:
+            splits[position] = found.pop()
     return Official(rows, splits, sure) if 2 * (splits != UNSPLIT).sum() >= len(faces) else None
 
 
@@ -229,11 +233,3 @@ def _give_out(
                 rows.remove(row)
                 given[face] = row
     return given
-
-
-def _grouped(positions: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) -> dict[int, list[int]]:
-    """For each position its numbers."""
-    groups: dict[int, list[int]] = {}
-    for position, number in zip(positions.tolist(), numbers.tolist(), strict=True):
-        groups.setdefault(position, []).append(number)
-    return groups

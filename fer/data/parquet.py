@@ -5,18 +5,16 @@ Takes the names of the files for the splits (`data/train-00000-of-00001.parquet`
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any, cast
 
 import numpy as np
 
 from fer.data.container import Container
 from fer.data.decode import BATCH, Images, decode
-from fer.data.faces import TRAIN, UNSPLIT, Faces
-from fer.data.folder import split_of_folder
+from fer.data.faces import UNSPLIT, Faces
+from fer.data.folder import split_of
 from fer.data.layouts import emotions_of_codes
 from fer.errors import UserError
 from fer.labels import ALL_EMOTIONS, emotion_from_spelling
@@ -83,7 +81,7 @@ def read_parquet(
     notes = [] if kept.all() else [f"{source}: left out {int((~kept).sum()):,} rows that are labelled with no emotion"]
     found = Faces(
         images[0] if len(images) == 1 else np.concatenate(images),
-        np.array([-1 if code is None else code for code in codes], np.int64).clip(min=0),
+        np.array([code or 0 for code in codes], np.int64),
         np.array(splits, np.int8),
         np.array(rows, np.str_),
         form=f"parquet ({form})",
@@ -103,7 +101,7 @@ def _read(table: Any, file: str, source: str, size: int) -> tuple[Images, list[s
         for batch in table.iter_batches(BATCH, columns=[picture, label]):
             yield partial(contents, batch.column(0), len(rows))
             for code in batch.column(1).to_pylist():
-                labels.append(known[code] if known and isinstance(code, int) and code < len(known) else code)
+                labels.append(known[code] if isinstance(code, int) and 0 <= code < len(known) else code)
             for path in _paths(batch.column(0)):
                 rows.append(f"{file}:{len(rows)}" + (f":{path}" if path else ""))
 
@@ -153,9 +151,9 @@ def _columns(columns: Sequence[str], where: str) -> tuple[str, str]:
 
 def _split_of(file: str) -> int:
     """By the file's name, "train-00000-of-00001.parquet", or the folder it lies in."""
-    stem = PurePosixPath(file).stem
-    found = split_of_folder(re.split("[-.0-9]", stem, maxsplit=1)[0])
-    return found if found != UNSPLIT else split_of_folder(str(PurePosixPath(file).parent))
+    folder, _, name = file.rpartition("/")
+    found = split_of(re.split("[-.0-9]", name, maxsplit=1)[0])
+    return found if found != UNSPLIT else split_of(folder)
 
 
 def _names_of_codes(metadata: dict[bytes, bytes] | None, column: str) -> list[str]:
@@ -178,9 +176,7 @@ def _codes(
     """Positions in `emotions`, and by what they were found."""
     if all(isinstance(label, int) for label in labels):
         numbers = [int(label) for label in labels]
-        train = Counter(number for number, split in zip(numbers, splits, strict=True) if split == TRAIN)
-        table, form = emotions_of_codes(Counter(numbers), train, f"{source}: the labels", layout, names, emotions)
-        return [table[number] for number in numbers], form
+        return emotions_of_codes(numbers, splits, f"{source}: the labels", layout, names, emotions)
     found = [emotion_from_spelling(str(label), emotions) for label in labels]
     if not any(found):
         example = str(labels[0])[:40]

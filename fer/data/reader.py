@@ -21,7 +21,7 @@ from typing import IO, cast
 import numpy as np
 
 from fer.data import cache
-from fer.data.container import Container, Recorded, decompressed, open_container
+from fer.data.container import Container, Directory, decompressed, open_container
 from fer.data.csv_file import read_csv
 from fer.data.decode import read_places
 from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces
@@ -88,26 +88,26 @@ def read(
             )
         if not (source.is_dir() or source.is_file()):
             raise UserError(f"{source} is no file and no folder but a pipe or a device; write it to a file first")
-        tree = open_container(source) if source.is_dir() else None
+        tree = Directory(source) if source.is_dir() else None
         csv = _find_csv(tree, source, how.emotions) if tree else None
-        source = source / csv if csv else source
+        if csv is not None:
+            source, tree = source / csv, None
+        elif source.is_file() and is_parquet(source.name):
+            tree = Directory(source.parent, [source.name])
 
         # Where there is no entry nothing needs to be compared, and the key is made of what is read anyway; not of a CSV
         # or an archive, which may be changed while they are read.
-        at_once = source.is_dir() or is_parquet(source.name)
-        first = use_cache and at_once and not cache.has_entry(source)
-        key = cache.source_key(source, how) if use_cache and not first else ""
+        first = use_cache and tree is not None and not cache.has_entry(source)
+        key = cache.source_key(source, how, tree) if use_cache and not first else ""
         found = cache.load(source, key, memory) if key else None
         if found is None:
             _log.info("reading %s", source)
-            digests: dict[str, bytes] = {}
-            found = _parse(source, how, digests)
-            now = cache.source_key(source, how, digests) if use_cache else ""
-            if use_cache and (at_once or now == key):
-                key = now
-                cache.save(source, key, *found)
+            found = _parse(source, how, tree)
+            now = cache.source_key(source, how, tree) if use_cache else ""
+            if use_cache and (tree or now == key):
+                cache.save(source, now, *found)
                 if found[0].images.nbytes > memory:
-                    found = cache.load(source, key, memory) or found
+                    found = cache.load(source, now, memory) or found
     faces, notes = found
     told = "; ".join([_summary(faces), *(note.removeprefix(f"{source}: ") for note in notes)])
     _log.log(logging.WARNING if notes else logging.INFO, f"{source}: {told}")
@@ -124,22 +124,14 @@ class _How:
     emotions: tuple[str, ...]
 
 
-def _parse(source: Path, how: _How, digests: dict[str, bytes]) -> tuple[Faces, list[str]]:
-    """The faces, and what the user should be told; `digests` gets those of a directory's or a parquet file."""
+def _parse(source: Path, how: _How, tree: Directory | None) -> tuple[Faces, list[str]]:
+    """The faces, and what the user should be told; `tree` is a directory, or holds a parquet file and nothing else."""
     if source.name.lower().endswith(_PICKLES):
         raise _pickle_refused(source.name, source)
-    if source.is_file() and is_parquet(source.name):
-        folder = open_container(source.parent)
-        assert folder is not None  # a directory
-        recorded = Recorded(folder, digests)
-        faces, notes = read_parquet(recorded, [source.name], str(source), *dataclasses.astuple(how))
-        return dataclasses.replace(faces, official=find_official(faces)), notes
-    container = open_container(source)
+    container = tree or open_container(source)
     if container is None:
         with source.open("rb") as file:
             return _parse_csv(file, str(source), how), []
-    if source.is_dir():
-        container = Recorded(container, digests)
     with container:
         csv = _find_csv(container, source, how.emotions)
         if csv is not None:
@@ -152,9 +144,9 @@ def _parse(source: Path, how: _How, digests: dict[str, bytes]) -> tuple[Faces, l
         if files:
             faces, notes = read_parquet(container, files, str(source), *dataclasses.astuple(how))
         else:
-            tree = find(container, str(source), how.layout, how.names, how.emotions)
-            faces, notes = read_places(container, tree.places, str(source), how.size, how.emotions), tree.notes
-            faces = dataclasses.replace(faces, form=tree.form)
+            found = find(container, str(source), how.layout, how.names, how.emotions)
+            faces, notes = read_places(container, found.places, str(source), how.size, how.emotions), found.notes
+            faces = dataclasses.replace(faces, form=found.form)
         return dataclasses.replace(faces, official=find_official(faces)), notes
 
 

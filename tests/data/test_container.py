@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from containers import opened
 
-from fer.data.container import Container, open_container
+from fer.data.container import open_container
 from fer.data.reader import read
 from fer.errors import UserError
 
@@ -47,12 +48,6 @@ def container_path(request, tree, tmp_path):
     if request.param == "misnamed":
         return pack(tree, tmp_path / "x.zip").rename(tmp_path / "fer2013.csv")
     return pack(tree, tmp_path / request.param)
-
-
-def opened(path: Path) -> Container:
-    container = open_container(path)
-    assert container is not None
-    return container
 
 
 def test_names_and_contents(container_path):
@@ -156,9 +151,7 @@ def test_links_to_nothing_pipes_and_devices_end_in_a_sentence(tmp_path: Path) ->
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.addfile(link)
         tar.addfile(pipe)
-    container = open_container(tmp_path / "a.tar")
-    assert container is not None
-    with container:
+    with opened(tmp_path / "a.tar") as container:
         assert container.names == ["b.png"]
         with pytest.raises(UserError, match=r"a\.tar: b\.png is a link to a file that the archive does not hold"):
             list(container.read(["b.png"]))
@@ -170,9 +163,7 @@ def test_links_to_nothing_pipes_and_devices_end_in_a_sentence(tmp_path: Path) ->
             read(path)
     (tmp_path / "faces").mkdir()
     os.mkfifo(tmp_path / "faces" / "1.png")
-    folder = open_container(tmp_path / "faces")
-    assert folder is not None
-    with folder, pytest.raises(UserError, match=r"1\.png is no file but a pipe"):
+    with opened(tmp_path / "faces") as folder, pytest.raises(UserError, match=r"1\.png is no file but a pipe"):
         list(folder.read(["1.png"]))
 
 
@@ -182,9 +173,10 @@ def test_a_file_that_unfolds_to_more_than_memory_holds_is_refused(
     monkeypatch.setattr("fer.data.container._MOST_BYTES", 1 << 20)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("train/happy/1.png", bytes(8 << 20))
-    container = open_container(tmp_path / "a.zip")
-    assert container is not None
-    with container, pytest.raises(UserError, match=r"a\.zip: train/happy/1\.png unfolds to more than 1 MB"):
+    with (
+        opened(tmp_path / "a.zip") as container,
+        pytest.raises(UserError, match=r"a\.zip: train/happy/1\.png unfolds to more than 1 MB"),
+    ):
         list(container.read(["train/happy/1.png"]))
     with gzip.open(tmp_path / "a.csv.gz", "wb") as file:
         file.write(b"emotion,pixels\n3," + bytes(8 << 20))
@@ -209,9 +201,7 @@ def test_batches_hold_all_files_whole_links_too(tmp_path: Path, form: str) -> No
             tar.add(top, ".")
     elif form == "a.zip":
         shutil.make_archive(str(tmp_path / "a"), "zip", top)
-    container = open_container(path)
-    assert container is not None
-    with container:
+    with opened(path) as container:
         batches = [batch() for batch in container.batches(["c.png", "a.png", "b.png"], 2)]
     assert [len(batch) for batch in batches] == [2, 1]
     found = {name: len(content) for batch in batches for name, content in batch}

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from containers import opened
 from PIL import Image
 
-from fer.data.container import Container, open_container
 from fer.data.decode import face_of, read_places
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL
 from fer.data.folder import place, to_face
@@ -253,12 +253,6 @@ def test_an_animation_shows_its_first_frame():
 
 
 # Both together
-
-
-def opened(path: Path) -> Container:
-    container = open_container(path)
-    assert container is not None
-    return container
 
 
 def test_reads_each_image_into_its_row(tmp_path, write_tree):

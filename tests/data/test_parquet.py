@@ -86,6 +86,14 @@ def test_plain_bytes_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert faces.form == "parquet (FER2013)"
 
 
+def test_rows_without_a_label_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`datasets` writes -1 for them."""
+    write(tmp_path / "train.parquet", {"image": pictures(3), "label": [0, -1, 6]}, SPELT)
+    faces = read(tmp_path)
+    assert [ALL_EMOTIONS[label] for label in faces.labels] == ["angry", "neutral"]
+    assert "left out 1 rows that are labelled with no emotion" in caplog.text
+
+
 def test_names_as_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     columns = {"image": pictures(4), "emotion": ["Joy", "sadness", "boredom", "calm"]}
     faces = read(write(tmp_path / "train.parquet", columns))
@@ -139,6 +147,17 @@ def test_a_file_is_read_once_and_again_when_it_changes(tmp_path: Path, monkeypat
     write(path, {"image": pictures(3), "label": ["happy", "sad", "fear"]})
     assert len(read(path)) == 3
     assert parsed == [path, path]
+
+
+def test_a_large_file_is_hashed_in_pieces_and_a_files_neighbours_are_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "data" / "two.parquet", {"image": pictures(2), "label": ["happy", "sad"]})
+    monkeypatch.setattr("fer.data.container._MOST_BYTES", 1000)
+    assert path.stat().st_size > 1000
+    assert len(read(path.parent)) == len(read(path.parent)) == 2
+    monkeypatch.delattr("os.walk")
+    assert len(read(path)) == len(read(path)) == 2
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

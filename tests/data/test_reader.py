@@ -1,6 +1,7 @@
 import gzip
 import logging
 import lzma
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -187,6 +188,20 @@ def test_a_source_that_changes_while_it_is_read_is_not_cached(csv, csv_text, som
         patch.setattr(reader, "_parse", parse)
         read(csv)
     assert_same(read(csv), other)
+
+
+def test_a_picture_that_comes_while_a_folder_is_read_is_there_the_next_time(tree, monkeypatch):
+    original = reader._parse
+
+    def parse(source, *how):
+        found = original(source, *how)
+        shutil.copy(tree / TREE[0], (tree / TREE[0]).with_name("late.png"))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_parse", parse)
+        assert len(read(tree)) == len(TREE)
+    assert len(read(tree)) == len(TREE) + 1
 
 
 def test_without_the_cache_nothing_is_kept(csv, cache_directory):
