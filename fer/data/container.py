@@ -110,7 +110,10 @@ class Directory(Container):
 
     def open(self, name: str) -> IO[bytes]:
         """A stream of one file's bytes, all in memory."""
-        content = (self._top / name).read_bytes()
+        path = self._top / name
+        if path.exists() and not path.is_file():
+            raise self._no_file(name)
+        content = path.read_bytes()
         self.digests[name] = HASH(content).digest()
         return io.BytesIO(content)
 
@@ -122,7 +125,7 @@ class Directory(Container):
             try:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
-                    raise UserError(f"{self._top / name} is no file but a pipe or a device; take it away")
+                    raise self._no_file(name)
                 content = _whole(partial(os.read, descriptor), status.st_size, path)
                 self.digests[name] = HASH(content).digest()
                 yield name, content
@@ -134,6 +137,9 @@ class Directory(Container):
         remaining = iter(names)
         while batch := list(islice(remaining, size)):
             yield partial(self._read, batch)
+
+    def _no_file(self, name: str) -> UserError:
+        return UserError(f"{self._top / name} is no file but a pipe or a device; take it away")
 
     def _read(self, names: Collection[str]) -> Sequence[tuple[str, bytes]]:
         return list(self.read(names))

@@ -163,8 +163,10 @@ def test_links_to_nothing_pipes_and_devices_end_in_a_sentence(tmp_path: Path) ->
             read(path)
     (tmp_path / "faces").mkdir()
     os.mkfifo(tmp_path / "faces" / "1.png")
-    with opened(tmp_path / "faces") as folder, pytest.raises(UserError, match=r"1\.png is no file but a pipe"):
-        list(folder.read(["1.png"]))
+    with opened(tmp_path / "faces") as folder:
+        for reading in (lambda: list(folder.read(["1.png"])), lambda: folder.open("1.png")):
+            with pytest.raises(UserError, match=r"1\.png is no file but a pipe"):
+                reading()
 
 
 def test_a_file_that_unfolds_to_more_than_memory_holds_is_refused(
