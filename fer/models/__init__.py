@@ -192,9 +192,8 @@ def suggest(name: str) -> str:
     import timm
 
     near = difflib.get_close_matches(name.lower(), [*OWN, *timm.list_models()], n=3, cutoff=0.6)
-    ours = ", ".join(OWN)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}Our own networks are {ours}; timm.list_models() lists the others"
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"our own are {', '.join(OWN)}, and timm.list_models() lists the others{meant}"
 
 
 def load_weights(network: nn.Module, file: str | Path, classes: Sequence[str] = ()) -> list[str]:

@@ -101,7 +101,13 @@ def test_every_mistake_at_once_with_the_nearest_right_name(infer):
     lines = result.stderr.splitlines()
     assert all(line.startswith("error: ") for line in lines)
     text = result.stderr
-    for word in ("did you mean source?", "did you mean yunet?", "did you mean detector.path?", "smoothing=much"):
+    for word in (
+        "error: detector=yunett: ",
+        "did you mean source?",
+        "did you mean yunet?",
+        "did you mean detector.path?",
+        "smoothing=much",
+    ):
         assert word in text
     assert len(lines) == 4
 
