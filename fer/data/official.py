@@ -176,7 +176,7 @@ def _pictures() -> _Pictures:
 
 
 def _sha256(image: npt.NDArray[np.uint8]) -> int:
-    return int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "little")
+    return int.from_bytes(hashlib.sha256(image.data).digest()[:8], "little")
 
 
 def _split_of(row: int) -> int:

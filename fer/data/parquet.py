@@ -177,7 +177,8 @@ def _codes(
     if all(isinstance(label, int) for label in labels):
         numbers = [int(label) for label in labels]
         return emotions_of_codes(numbers, splits, f"{source}: the labels", layout, names, emotions)
-    found = [emotion_from_spelling(str(label), emotions) for label in labels]
+    emotion_of = {label: emotion_from_spelling(str(label), emotions) for label in set(labels)}
+    found = [emotion_of[label] for label in labels]
     if not any(found):
         example = str(labels[0])[:40]
         raise UserError(f"{source}: its labels are no emotions, such as {example!r}; give another data.path")
