@@ -57,5 +57,10 @@ def cell(text: str) -> str:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that no other process, also of another machine, takes."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    """A name beside `path` that no other process, also of another machine, takes; short enough for a file system."""
+    return path.with_name(f".{path.name[:40]}.{host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def host() -> str:
+    """What this machine is called in the names of temporary files."""
+    return socket.gethostname()[:20]

@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import os
 import re
-import socket
 import subprocess
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ import yaml
 import fer
 from fer import machine
 from fer.errors import UserError, first_line
-from fer.files import write_whole
+from fer.files import host, write_whole
 from fer.settings.base import as_yaml
 from fer.settings.train import TrainSettings
 
@@ -206,7 +205,7 @@ def targets(settings: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 def leftovers(run: Path) -> None:
     """Removes temporary files of a run's own names that a process of this machine left there and that is gone."""
-    own = re.compile(rf"\.(.+)\.{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]+\.tmp")
+    own = re.compile(rf"\.(.+)\.{re.escape(host())}-(\d+)-[0-9a-f]+\.tmp")
     names = {SETTINGS, METRICS, PREDICTIONS, HISTORY, REPORT, f"{BEST}.ckpt", f"{LAST}.ckpt"}
     for folder in (run, run / CHECKPOINTS, run / PLOTS):
         for file in folder.glob(".*.tmp"):

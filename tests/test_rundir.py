@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from fer import rundir
 from fer.checkpoint import read_checkpoint
 from fer.commands.train import whole
 from fer.errors import UserError
-from fer.files import cell, printable, temporary_name, write_whole
+from fer.files import cell, host, printable, temporary_name, write_whole
 from fer.rundir import saved_values, targets
 from fer.settings.train import TrainSettings
 from fer.training.run import train
@@ -125,8 +124,7 @@ def test_a_directory_has_one_owner(tmp_path: Path, settings: Callable[..., Train
 def test_only_leftovers_of_a_run_that_is_gone_are_removed(tmp_path: Path) -> None:
     finished = subprocess.Popen([sys.executable, "-c", ""])
     finished.wait()
-    host = socket.gethostname()
-    gone, alive = f"{host}-{finished.pid}-0a0b0c0d", f"{host}-{os.getpid()}-0a0b0c0d"
+    gone, alive = f"{host()}-{finished.pid}-0a0b0c0d", f"{host()}-{os.getpid()}-0a0b0c0d"
     kept = [
         tmp_path / f".metrics.json.{alive}.tmp",
         tmp_path / f".metrics.json.elsewhere-{finished.pid}-0a0b0c0d.tmp",
@@ -157,6 +155,16 @@ def test_a_temporary_file_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(FileExistsError):
         write_whole(tmp_path / "a", b"new")
     assert victim.read_text() == "thesis"
+
+
+def test_a_file_with_the_longest_name_is_written_on_a_machine_with_a_long_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer.files.socket.gethostname", lambda: "h" * 64)
+    for name in ("x" * 255, 85 * "表"):  # three bytes each
+        write_whole(tmp_path / name, b"whole")
+        assert [file.name for file in tmp_path.iterdir()] == [name]
+        (tmp_path / name).unlink()
 
 
 def test_an_error_names_the_file_that_a_person_knows(tmp_path: Path) -> None:

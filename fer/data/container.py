@@ -110,12 +110,16 @@ class Directory(Container):
 
     def open(self, name: str) -> IO[bytes]:
         """A stream of one file's bytes, all in memory."""
-        path = self._top / name
-        if path.exists() and not path.is_file():
-            raise self._no_file(name)
-        content = path.read_bytes()
+        content = self._file(name).read_bytes()
         self.digests[name] = HASH(content).digest()
         return io.BytesIO(content)
+
+    def digest(self, name: str) -> bytes:
+        """Of the bytes that were read last; of a file that was not read, of what it holds, without keeping it."""
+        if name not in self.digests:
+            with self._file(name).open("rb") as file:
+                self.digests[name] = hashlib.file_digest(file, HASH).digest()
+        return self.digests[name]
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """As `Container.read`."""
@@ -137,6 +141,12 @@ class Directory(Container):
         remaining = iter(names)
         while batch := list(islice(remaining, size)):
             yield partial(self._read, batch)
+
+    def _file(self, name: str) -> Path:
+        path = self._top / name
+        if path.exists() and not path.is_file():
+            raise self._no_file(name)
+        return path
 
     def _no_file(self, name: str) -> UserError:
         return UserError(f"{self._top / name} is no file but a pipe or a device; take it away")

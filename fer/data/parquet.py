@@ -174,6 +174,8 @@ def _codes(
     emotions: Sequence[str],
 ) -> tuple[list[int | None], str]:
     """Positions in `emotions`, and by what they were found."""
+    if all(label == -1 for label in labels):
+        raise UserError(f"{source} holds no labels, only -1; take a copy that has them")
     if all(isinstance(label, int) for label in labels):
         numbers = [int(label) for label in labels]
         return emotions_of_codes(numbers, splits, f"{source}: the labels", layout, names, emotions)

@@ -86,13 +86,13 @@ def read(
                 f"{source} does not exist; correct data.path (a FER2013 CSV, an archive or a folder), "
                 "or try data=synthetic"
             )
-        if not (source.is_dir() or source.is_file()):
-            raise UserError(f"{source} is no file and no folder but a pipe or a device; write it to a file first")
         tree = Directory(source) if source.is_dir() else None
         csv = _find_csv(tree, source, how.emotions) if tree else None
         if csv is not None:
             source, tree = source / csv, None
-        elif source.is_file() and is_parquet(source.name):
+        if source.exists() and not (source.is_dir() or source.is_file()):
+            raise UserError(f"{source} is no file and no folder but a pipe or a device; write it to a file first")
+        if source.is_file() and is_parquet(source.name):
             tree = Directory(source.parent, [source.name])
 
         # Where there is no entry nothing needs to be compared, and the key is made of what is read anyway; not of a CSV

@@ -196,7 +196,8 @@ class Haar:
             if score >= self._score_threshold:
                 box = square((x + side / 2) / scale, (y + side / 2) / scale, _HAAR_SIDE * side / scale)
                 detections.append(Detection(box, score))
-        return _surest_first(detections)
+        # OpenCV gives them in the order in which its threads were done: equally sure ones go by their place.
+        return _surest_first(sorted(detections, key=lambda found: found.box))
 
 
 def whole_picture(picture: BGRImage) -> list[Detection]:
@@ -309,5 +310,4 @@ def _resized(picture: BGRImage, max_side: int) -> tuple[BGRImage, float]:
 
 
 def _surest_first(detections: list[Detection]) -> list[Detection]:
-    """Equally sure ones by their place: OpenCV's cascade gives them in the order in which its threads were done."""
-    return sorted(detections, key=lambda found: (-math.inf if found.score is None else -found.score, found.box))
+    return sorted(detections, key=lambda found: -math.inf if found.score is None else -found.score)

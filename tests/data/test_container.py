@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from containers import opened
 
-from fer.data.container import open_container
+from fer.data.container import Directory, open_container
 from fer.data.reader import read
 from fer.errors import UserError
 
@@ -164,9 +164,10 @@ def test_links_to_nothing_pipes_and_devices_end_in_a_sentence(tmp_path: Path) ->
     (tmp_path / "faces").mkdir()
     os.mkfifo(tmp_path / "faces" / "1.png")
     with opened(tmp_path / "faces") as folder:
-        for reading in (lambda: list(folder.read(["1.png"])), lambda: folder.open("1.png")):
+        assert isinstance(folder, Directory)
+        for reading in (lambda name: list(folder.read([name])), folder.open, folder.digest):
             with pytest.raises(UserError, match=r"1\.png is no file but a pipe"):
-                reading()
+                reading("1.png")
 
 
 def test_a_file_that_unfolds_to_more_than_memory_holds_is_refused(

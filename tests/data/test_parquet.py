@@ -92,6 +92,9 @@ def test_rows_without_a_label_are_left_out(tmp_path: Path, caplog: pytest.LogCap
     faces = read(tmp_path)
     assert [ALL_EMOTIONS[label] for label in faces.labels] == ["angry", "neutral"]
     assert "left out 1 rows that are labelled with no emotion" in caplog.text
+    write(tmp_path / "train.parquet", {"image": pictures(2), "label": [-1, -1]}, SPELT)
+    with pytest.raises(UserError, match="holds no labels, only -1"):
+        read(tmp_path / "train.parquet")
 
 
 def test_names_as_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,7 @@
 import gzip
 import logging
 import lzma
+import os
 import shutil
 import subprocess
 import sys
@@ -202,6 +203,19 @@ def test_a_picture_that_comes_while_a_folder_is_read_is_there_the_next_time(tree
         patch.setattr(reader, "_parse", parse)
         assert len(read(tree)) == len(TREE)
     assert len(read(tree)) == len(TREE) + 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_in_a_folder_is_named(tmp_path, tree):
+    """And not waited for: beside pictures that were read before, and in the place of the table."""
+    read(tree)
+    os.mkfifo(tree / "faces.parquet")
+    with pytest.raises(UserError, match=r"faces\.parquet is no file but a pipe or a device"):
+        read(tree)
+    (tmp_path / "other").mkdir()
+    os.mkfifo(tmp_path / "other" / "fer2013.csv")
+    with pytest.raises(UserError, match=r"fer2013\.csv is no file and no folder but a pipe or a device"):
+        read(tmp_path / "other")
 
 
 def test_without_the_cache_nothing_is_kept(csv, cache_directory):

@@ -11,7 +11,8 @@ import pytest
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.inference.crop import crop_detections
-from fer.inference.detectors import YuNet, create_detector, find_in_still
+from fer.inference.detectors import YuNet, as_detector, create_detector, find_in_still
+from fer.inference.prediction import Detection
 from fer.inference.tracking import iou
 from fer.weights import YUNET
 
@@ -147,6 +148,15 @@ def test_equally_sure_faces_come_in_one_order(crowd):
     scores = [detection.score for detection in first]
     assert len(set(scores)) < len(scores)
     assert all(detector(crowd[0]) == first for _ in range(20))
+
+
+def test_ones_own_detector_keeps_its_order_among_equals(crowd):
+    found = [
+        Detection(np.array([300.0, 40.0, 80.0, 80.0]), None),  # type: ignore[arg-type]  # as people give them
+        Detection([40, 40, 80, 80], None),  # type: ignore[arg-type]
+        Detection((200.0, 40.0, 80.0, 80.0), 0.9),
+    ]
+    assert [detection.box[0] for detection in as_detector(lambda picture: found)(crowd[0])] == [300, 40, 200]
 
 
 def test_a_picture_of_12000_pixels(crowd):
