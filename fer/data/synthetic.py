@@ -360,9 +360,8 @@ def render(traits: Traits, actions: Actions, rng: np.random.Generator) -> Pixels
         soft = cv2.resize(cv2.blur(factor, (2, 2)), (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
         cv2.multiply(canvas, soft, canvas, 1 / 128)
     _draw(canvases, features, _features(traits, actions), SHIFT)
-    _draw(
-        canvases, {"bar": _bars(traits)}, {"bar": (np.where(traits["bar"] < 1, traits["bar_tone"], np.nan), 7)}, SHIFT
-    )
+    tones = np.where(traits["bar"] < 1, traits["bar_tone"], np.nan)
+    _draw(canvases, {"bar": _bars(traits)}, {"bar": (tones, 7)}, SHIFT)
     pictures = np.empty((len(canvases), SIZE, SIZE), np.uint8)
     for canvas, picture, blur in zip(canvases, pictures, traits["blur"].tolist(), strict=True):
         cv2.resize(canvas, (SIZE, SIZE), picture, interpolation=cv2.INTER_AREA)

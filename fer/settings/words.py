@@ -28,11 +28,11 @@ def read(cls: type[S], words: Sequence[str], bare: str | None = None) -> S:
     values: dict[str, Any] = {}
     found: list[str] = []
     left: list[str] = []
-    shortened: dict[str, str] = {}
+    shortened: set[str] = set()
     for word in words:
         key, equals, value = word.partition("=")
         if f"{key}.name" in fields:
-            shortened[f"{key}.name="] = f"{key}="
+            shortened.add(key)
             key = f"{key}.name"
         if bare is not None and (not equals or (key not in fields and Path(word).exists())):
             left.append(word)
@@ -52,8 +52,8 @@ def read(cls: type[S], words: Sequence[str], bare: str | None = None) -> S:
         settings = cls.model_validate(values)
     except ValidationError as error:
         for sentence in mistakes(cls, values, error):
-            long = next((name for name in shortened if sentence.startswith(name)), "")
-            found.append(shortened.get(long, "") + sentence.removeprefix(long))
+            typed_short = sentence.partition(".name=")[0] in shortened
+            found.append(sentence.replace(".name=", "=", 1) if typed_short else sentence)
         raise UserError("\n".join(found)) from error
     if found:
         raise UserError("\n".join(found))

@@ -153,7 +153,7 @@ def test_equally_sure_faces_come_in_one_order(crowd):
 def test_ones_own_detector_keeps_its_order_among_equals(crowd):
     found = [
         Detection(np.array([300.0, 40.0, 80.0, 80.0]), None),  # type: ignore[arg-type]  # as people give them
-        Detection([40, 40, 80, 80], None),  # type: ignore[arg-type]
+        Detection([40, 40, 80, 80], None),  # type: ignore[arg-type]  # or so
         Detection((200.0, 40.0, 80.0, 80.0), 0.9),
     ]
     assert [detection.box[0] for detection in as_detector(lambda picture: found)(crowd[0])] == [300, 40, 200]
