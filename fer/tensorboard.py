@@ -5,6 +5,7 @@ The run's directory holds pictures and text; `train` and `val` below it hold wha
 """
 
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class RunLogger(TensorBoardLogger):
         self.first_step = resumed_at or 0
         self._resumed_at = resumed_at
         self._below: dict[str, SummaryWriter] = {}
+        _wait_for_a_later_name(Path(save_dir))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -112,3 +114,14 @@ class RunLogger(TensorBoardLogger):
         """Closes the files."""
         for writer in (self.experiment, *self._below.values()):
             writer.close()
+
+
+def _wait_for_a_later_name(run_dir: Path) -> None:
+    """Waits, for at most a second, until a new file of events comes after those that a run has.
+
+    TensorBoard reads a directory's files in the order of their names, `events.out.tfevents.SECOND.HOST.PROCESS.NUMBER`,
+    in which 100 stands before 99: what is resumed within the same second would be read before what it goes on with.
+    """
+    now = time.time()
+    if any(run_dir.rglob(f"events.out.tfevents.{int(now)}.*")):
+        time.sleep(1.01 - now % 1)

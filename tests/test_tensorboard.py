@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer import event_file_writer
 from tiny import scalars
 
 from fer.evaluation.run import _log_outcome
@@ -15,13 +16,15 @@ from fer.settings.train import TrainSettings
 from fer.tensorboard import RunLogger
 
 
-def test_what_a_resumed_run_repeats_is_shown_once(tmp_path: Path) -> None:
+def test_what_a_resumed_run_repeats_is_shown_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # TensorBoard sorts files of one second by their numbers as text, .100 before .99.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(97))
+    time.sleep(1 - time.time() % 1)
     for resumed_at, steps in ((0, range(5)), (3, range(3, 8))):
         logger = RunLogger(tmp_path, resumed_at)
         for step in steps:
             logger.log_metrics({"val/loss": float(step), "train/step/loss": 2.0, "mine": 1.0, "epoch": 9}, step)
         logger.finalize("success")
-        time.sleep(1.1)  # TensorBoard sorts files of one second by their numbers as text, .10 before .9
     assert scalars(tmp_path) == {
         "val: epoch/loss": [(step, float(step)) for step in range(8)],
         "train: step/loss": [(step, 2.0) for step in range(8)],
