@@ -23,6 +23,7 @@ from fer.predict import predict
 from fer.resume import settings_of as settings_of_run
 from fer.settings.compose import compose_line, take_apart
 from fer.settings.export import ExportSettings
+from fer.training.run import train
 
 OTHER = ["data.other_emotions=true", "data.classes=[bored,happy,sad]"]
 TINY = ["model=net", "++model.kwargs.widths=[4,8,8,8]", "trainer.accelerator=cpu", "trainer.max_epochs=1", "logger=[]"]
@@ -51,6 +52,37 @@ def run(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run")
     whole(settings_of(*TINY, f"data.path={source}", *OTHER, "data.val_fraction=0.25"), directory, [])
     return directory
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes", "message"),
+    [
+        ({"sad": "sad"}, "[happy,sad]", "has training faces of sad alone; there is nothing to tell apart"),
+        (
+            {"sad": "sad", "happy": "happy"},
+            "[angry,happy,sad]",
+            r"no training faces of angry; what it has is data.classes=\[happy,sad\]",
+        ),
+        (
+            {"sad": "sad", "happy": "happy"},
+            "[happy,sad]",
+            "leaves no faces to validate or test on; give more faces, or a larger data.val_fraction",
+        ),
+    ],
+)
+def test_what_a_report_needs_is_asked_for_before_training(
+    tmp_path: Path, folders: dict[str, str], classes: str, message: str
+) -> None:
+    few = write(tmp_path / "few", folders, range(4))
+    with pytest.raises(UserError, match=message):
+        train(settings_of(*TINY, f"data.path={few}", f"data.classes={classes}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_trained_on_are_known_under_another_spelling_of_the_path(source: Path, run: Path, tmp_path: Path) -> None:
+    other = settings_of(*TINY, f"data.path={source}/../{source.name}", *OTHER, "data.split=random")
+    with pytest.raises(UserError, match="every split holds rows that a checkpoint was trained on"):
+        evaluate(other, [run / "checkpoints" / "best.ckpt"], tmp_path)
 
 
 def test_a_report_on_classes_of_ones_own(run: Path) -> None:

@@ -173,4 +173,4 @@ def save(source: Path, key: str, faces: Faces, notes: list[str]) -> None:
 def _entry(source: Path) -> Path:
     path = source.resolve()
     digest = hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
-    return cache_directory() / f"{path.name}-{digest}.npz"
+    return cache_directory() / f"{path.name[:40]}-{digest}.npz"  # with all of a long name it would be too long

@@ -5,7 +5,7 @@ Knows nothing of networks. The one place where classes, labels, splits, balance 
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from fer.data.augment import Augment, Degrade, as_distributions, mixup
 from fer.data.download import FILE, download, download_votes
 from fer.data.exclude import Exclusion, check_reasons, read_list
-from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL, Faces
+from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.data.ferplus import distribution, read_votes, voted, votes_of, winner
 from fer.data.folder import resized
 from fer.data.group_file import Groups, read_groups
@@ -113,10 +113,11 @@ class FER2013DataModule(L.LightningDataModule):
             download_votes(self.ferplus_path)
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the rows of the chosen classes, divides them into splits, and labels them."""
+        """Reads the rows, divides them into splits, and chooses and labels those of the classes."""
         if self._faces is not None:
             return
-        faces, known = self._read()
+        faces, placed = self._read()
+        known = placed.copy()
         labels = {"fer2013": faces.labels}
         votes = None
         if self._needs_votes:
@@ -141,8 +142,8 @@ class FER2013DataModule(L.LightningDataModule):
         wanted = known & (np.isin(own, codes) | np.isin(judged, codes))
         if self.judging and not wanted.any():
             raise UserError(f"{self.source} holds no face of {', '.join(self.classes)}; check data.path, data.classes")
-        # Divided before anything is relabelled or excluded: runs with other labels are judged on the same rows.
-        divided = self._divide(faces.select(wanted))
+        # Divided before rows are chosen or relabelled: runs of other classes or labels are judged on the same rows.
+        divided = self._divide(faces, placed, codes).select(wanted)
         train = divided.splits == TRAIN
         label = np.where(train, own[wanted], judged[wanted])
         kept = np.ones(len(divided), np.bool_)
@@ -201,10 +202,11 @@ class FER2013DataModule(L.LightningDataModule):
         self.absent = tuple(name for name in self.classes if name not in present)
         self.classes = tuple(present)
 
-    def _divide(self, faces: Faces) -> Faces:
+    def _divide(self, faces: Faces, placed: npt.NDArray[np.bool_], codes: Sequence[int]) -> Faces:
+        """The faces with the splits that they are used in; UNSPLIT where they are not `placed`."""
         asked = self.settings
-        return assign_splits(
-            faces,
+        divided = assign_splits(
+            faces if placed.all() else faces.select(placed),
             split=asked.split,
             val_fraction=asked.val_fraction,
             test_fraction=asked.test_fraction,
@@ -212,7 +214,11 @@ class FER2013DataModule(L.LightningDataModule):
             fold=asked.fold,
             seed=asked.split_seed,
             training=not self.judging,
+            classes=codes,
         )
+        splits = np.full(len(faces), UNSPLIT, np.int8)
+        splits[placed] = divided.splits
+        return dataclasses.replace(faces, splits=splits)
 
     @property
     def _needs_votes(self) -> bool:

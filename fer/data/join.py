@@ -40,14 +40,18 @@ def join(sources: Sequence[Faces], names: Sequence[str], memory: float = math.in
     Args:
         sources: faces of one size, read with the same emotions.
         names: of the sources, all different; they go before the rows' and the persons' own names.
-        memory: bytes; images that take more are put on the disk, in the cache's directory.
+        memory: bytes; images that take more are put on the disk, in the cache's directory where it can be written.
     """
     positions = _without_repetitions(sources, names)
     pieces = list(zip((faces.images for faces in sources), positions, strict=True))
+    images = None
     if sum(map(len, positions)) * math.prod(sources[0].images.shape[1:]) > memory:
-        cache_directory().mkdir(parents=True, exist_ok=True)
-        images = on_disk(pieces, cache_directory())
-    else:
+        try:
+            cache_directory().mkdir(parents=True, exist_ok=True)
+            images = on_disk(pieces, cache_directory())
+        except OSError as error:
+            _log.warning("%s cannot be written (%s): all faces are kept in memory", cache_directory(), error.strerror)
+    if images is None:
         images = np.concatenate([images[rows] for images, rows in pieces])
     rows, persons = [], []
     for faces, name, kept in zip(sources, names, positions, strict=True):

@@ -8,6 +8,7 @@ share of the rows, not of every class.
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +29,13 @@ def assign_splits(
     fold: int = 0,
     seed: int = 0,
     training: bool = True,
+    classes: Sequence[int] | None = None,
 ) -> Faces:
     """The same faces with every row in train, val or test; of several sources each is divided by itself.
 
     Args:
-        faces: rows of the wanted classes, with the splits of their source, or with those that
-            `fer.data.official.use_official` found.
+        faces: all rows, whether their classes are wanted or not: a row is on the same side then for every choice of
+            classes and labels. With the splits of their source, or those that `fer.data.official.use_official` found.
         split: "official" and "source" keep these splits, and divide only what they leave open: a source without a
             validation split gives `val_fraction` of its training rows, a source without any split `test_fraction`
             too. "holdout" validates on the source's validation and test rows together and has no test. "random"
@@ -44,13 +46,16 @@ def assign_splits(
         fold: the fold that validates, from 0.
         seed: of every random division.
         training: there must be training rows.
+        classes: labels that every fold must hold; None stands for all that there are.
 
     Raises:
-        UserError: no training rows are left, fold is not below folds, or a class has fewer rows than folds.
+        UserError: no training rows are left, fold is not below folds, or a class has fewer pictures than folds.
     """
     splits = faces.splits.copy()
     for rows in _rows_by_source(faces):
         own = faces if rows is None else faces.select(rows)
+        if own.persons is not None and (own.persons == "").all():  # only another source names them
+            own = dataclasses.replace(own, persons=None)
         found = own.splits.copy()
         if split == "random":
             found[:] = UNSPLIT
@@ -64,10 +69,10 @@ def assign_splits(
             found[train] = _divide(own.select(train), {VAL: val_fraction}, seed)
         if folds is not None and (found != TEST).any():
             development = found != TEST
-            found[development] = np.where(_fold_of(own.select(development), folds, seed) == fold, VAL, TRAIN)
+            found[development] = np.where(_fold_of(own.select(development), folds, seed, classes) == fold, VAL, TRAIN)
         splits[slice(None) if rows is None else rows] = found
     if training and not (splits == TRAIN).any():
-        raise UserError("the data set holds no training rows of the chosen classes; check data.path and data.classes")
+        raise UserError("the data set holds no training rows; check data.path and data.split")
     _say_who_is_on_both_sides(faces, splits)
     return dataclasses.replace(faces, splits=splits)
 
@@ -144,7 +149,7 @@ def _divide(faces: Faces, fractions: dict[int, float], seed: int) -> npt.NDArray
     return splits
 
 
-def _fold_of(faces: Faces, folds: int, seed: int) -> npt.NDArray[np.int8]:
+def _fold_of(faces: Faces, folds: int, seed: int, classes: Sequence[int] | None) -> npt.NDArray[np.int8]:
     fold = np.zeros(len(faces), np.int8)
     if faces.persons is not None:
         people = _shuffled_people(faces, seed)
@@ -156,8 +161,9 @@ def _fold_of(faces: Faces, folds: int, seed: int) -> npt.NDArray[np.int8]:
             sizes[sizes.argmin()] += len(rows)
         return fold
     by_class = _shuffled_pictures_by_class(faces, group_copies(faces.images), seed)
-    for emotion, pictures in zip(faces.emotions, by_class, strict=True):
-        if 0 < len(pictures) < folds:
+    for label, pictures in enumerate(by_class):
+        if 0 < len(pictures) < folds and (classes is None or label in classes):
+            emotion = faces.emotions[label]
             raise UserError(f"data.folds={folds}: the class {emotion} has only {len(pictures)} different pictures")
         for position, rows in enumerate(pictures):
             fold[rows] = position % folds

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,25 +31,28 @@ def faces_of_training(
 ) -> npt.NDArray[np.uint8]:
     """What the checkpoints were trained on, as far as is known, uint8 (N, S, S): copies of it test only the memory.
 
-    Where a checkpoint's run had other data, these are read once more, at the size of the faces that are tested. A
-    checkpoint that lies in no run is taken to be trained on the training rows of the data at hand.
+    Where a checkpoint's run had other data, or divided them otherwise, these are read once more, at the size of the
+    faces that are tested. A checkpoint that lies in no run is taken to be trained on the training rows of the data at
+    hand.
     """
-    found: dict[str, npt.NDArray[np.uint8]] = {}
+    found: list[npt.NDArray[np.uint8]] = []
+    seen: list[dict[str, Any]] = []
     for checkpoint in checkpoints:
         run = rundir.of_checkpoint(checkpoint)
         saved = settings.data if run is None else rundir.load(run).data
-        if saved.path == settings.data.path:
-            found[settings.data.source] = datamodule.rows(TRAIN).images
-        elif saved.source not in found:
-            again = saved.model_copy(update={"size": settings.data.size, "ferplus_auxiliary": 0.0})
-            trained = FER2013DataModule(again)
-            try:
-                trained.setup()
-            except UserError as error:
-                log.warning("It is not known which faces of %s were trained on: %s", datamodule.source, error)
-                continue
-            found[saved.source] = trained.rows(TRAIN).images
-            count = f"{len(found[saved.source]):,}"
-            log.info("Copies are looked for among the %s training faces of %s.", count, saved.source)
-    images = list(found.values())
-    return images[0] if len(images) == 1 else np.concatenate([*images, datamodule.faces.images[:0]])
+        if saved.division in seen:
+            continue
+        seen.append(saved.division)
+        if saved.division == settings.data.division:
+            found.append(datamodule.rows(TRAIN).images)
+            continue
+        again = saved.model_copy(update={"size": settings.data.size, "ferplus_auxiliary": 0.0})
+        trained = FER2013DataModule(again)
+        try:
+            trained.setup()
+        except UserError as error:
+            log.warning("It is not known which faces of %s were trained on: %s", datamodule.source, error)
+            continue
+        found.append(trained.rows(TRAIN).images)
+        log.info("Copies are looked for among the %s training faces of %s.", f"{len(found[-1]):,}", saved.source)
+    return found[0] if len(found) == 1 else np.concatenate([*found, datamodule.faces.images[:0]])

@@ -262,16 +262,14 @@ def _splits(settings: TrainSettings, members: Sequence[_Member], datamodule: FER
 
 def _ids_of_training(settings: TrainSettings, members: Sequence[_Member]) -> npt.NDArray[np.str_]:
     """The rows that members' own runs trained on where these divided the data otherwise, as in a cross-validation."""
-    keys = {"path", "classes", "split", "val_fraction", "test_fraction", "folds", "fold", "split_seed", "synthetic"}
-    seen = [settings.data.model_dump(include=keys)]
+    seen = [settings.data.division]
     ids = [np.array([], np.str_)]
     for saved in (member.saved for member in members):
-        if saved is None or saved.data.path != settings.data.path:
+        if saved is None or saved.data.division["paths"] != seen[0]["paths"]:
             continue
         same_faces = settings.data.path is not None or saved.data.split_seed == settings.data.split_seed
-        division = saved.data.model_dump(include=keys)
-        if same_faces and division not in seen:
-            seen.append(division)
+        if same_faces and saved.data.division not in seen:
+            seen.append(saved.data.division)
             other = _data_to_judge_by(saved)
             other.setup()
             ids.append(other.rows(TRAIN).ids)

@@ -57,7 +57,8 @@ def load_faces(data: str | None, classes: Sequence[str], size: int = SIZE) -> Ex
             raise UserError(f"drawn faces show no {', '.join(undrawn)}; give data=PATH with faces of them")
         classes = EMOTIONS  # nobody asks what these faces show: the answers of two networks are compared
     wanted = [emotions.index(name) for name in classes]
-    faces = assign_splits(faces.select(np.isin(faces.labels, wanted)))
+    faces = assign_splits(faces)
+    faces = faces.select(np.isin(faces.labels, wanted))
     train, check = faces.select(faces.splits == TRAIN), faces.select(faces.splits == VAL)
     seen = [name for name, code in zip(classes, wanted, strict=True) if (train.labels == code).any()]
     if len(seen) < 2:

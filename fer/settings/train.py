@@ -137,6 +137,12 @@ class DataSettings(SourceSettings):
         return ", ".join(self.sources) or "synthetic"
 
     @property
+    def division(self) -> dict[str, Any]:
+        """What decides which rows of which files are for training; equal for two spellings of one path."""
+        keys = {"classes", "split", "val_fraction", "test_fraction", "folds", "fold", "split_seed", "synthetic"}
+        return {"paths": [path.resolve() for path in self.paths], **self.model_dump(include=keys)}
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, in training order."""
         return resolve_classes(self.classes, self.other_emotions)

@@ -184,7 +184,8 @@ def train(
 
 def _check_classes(datamodule: FER2013DataModule) -> None:
     """Asks before training what evaluation will ask after it."""
-    counts = datamodule.class_counts()["train"]
+    by_split = datamodule.class_counts()
+    counts = by_split["train"]
     present = [name for name in datamodule.classes if counts[name]]
     missing = [name for name in datamodule.classes if not counts[name]]
     source = datamodule.source
@@ -193,6 +194,10 @@ def _check_classes(datamodule: FER2013DataModule) -> None:
     if missing:
         raise UserError(
             f"{source} has no training faces of {', '.join(missing)}; what it has is data.classes=[{','.join(present)}]"
+        )
+    if len(by_split) == 1:
+        raise UserError(
+            f"{source} leaves no faces to validate or test on; give more faces, or a larger data.val_fraction"
         )
 
 

@@ -42,6 +42,15 @@ def test_returns_what_was_stored(source, some_faces):
     assert stored(source / "file", "key")[1] == []
 
 
+def test_a_source_of_a_long_name_has_an_entry(tmp_path, some_faces, cache_directory):
+    source = tmp_path / ("数" * 84)  # 252 of 255 bytes
+    source.mkdir()
+    assert not cache.has_entry(source)
+    cache.save(source, "key", some_faces(3), [])
+    assert cache.has_entry(source)
+    assert len(list(cache_directory.iterdir())) == 1
+
+
 def test_only_for_the_same_key_and_path(source, some_faces):
     save(source / "file", "key", some_faces(2), [])
     assert load(source / "file", "other key") is None

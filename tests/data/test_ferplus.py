@@ -289,6 +289,29 @@ def test_ferplus_for_training_only_leaves_the_rest_as_it_is(data: Callable[..., 
     assert plain.describe_labels() == {"train": "the given labels", "evaluation": "the given labels"}
 
 
+@pytest.mark.parametrize("division", [{"split": "random"}, {"folds": 3}])
+def test_which_side_a_row_is_on_depends_on_neither_labels_nor_classes(
+    data: Callable[..., Path], division: dict[str, object]
+) -> None:
+    votes = data(
+        {row: counts(unknown=9, sad=1) for row in range(0, 42, 4)} | {1: counts(contempt=9), 2: counts(fear=9)}
+    )
+    sides: dict[str, set[int]] = {}
+    for settings in (
+        {"labels": "fer2013"},
+        {"labels": "fer2013", "classes": 4},
+        {"labels": "fer2013", "ferplus_auxiliary": 1.0},
+        {"labels": "ferplus"},
+        {"labels": "ferplus", "classes": 4},
+        {"labels": "ferplus", "classes": 8, "eval_labels": "fer2013"},
+    ):
+        faces = ready(votes, **division, **settings).faces
+        for row, side in zip(faces.ids.tolist(), faces.splits.tolist(), strict=True):
+            sides.setdefault(row, set()).add(side)
+    assert len(sides) == 42
+    assert all(len(side) == 1 for side in sides.values())
+
+
 def test_soft_targets_are_shares_of_the_votes_for_the_classes(data: Callable[..., Path]) -> None:
     row = counts(angry=4, sad=2, contempt=2, unknown=2)
     votes = data({0: row})

@@ -77,6 +77,10 @@ def test_each_source_is_divided_by_itself(some_faces: Make) -> None:
     alone = assign_splits(undivided, val_fraction=0.25, test_fraction=0.25)
     assert joined.splits[30:].tolist() == alone.splits.tolist()
     assert set(alone.splits.tolist()) == {TRAIN, VAL, TEST}
+    # By picture and class as well beside a source that names persons and is divided by them.
+    named = dataclasses.replace(divided, persons=np.array(["S1", "S2", "S3"] * 10))
+    joined = assign_splits(join([named, undivided], ["one", "two"]), val_fraction=0.25, test_fraction=0.25)
+    assert joined.splits[30:].tolist() == alone.splits.tolist()
     trained, tested = faces_of(some_faces, TRAIN, [0, 1, 2, 3]), faces_of(some_faces, TEST, [4, 5])
     both = assign_splits(join([tested, trained], ["test", "train"]), val_fraction=0.0)
     assert both.splits.tolist() == [TEST, TEST, TRAIN, TRAIN, TRAIN, TRAIN]
@@ -90,6 +94,15 @@ def test_too_many_for_the_memory_lie_on_the_disk(some_faces: Make, cache_directo
     assert np.array_equal(mapped.images, held.images)
     assert list(cache_directory.iterdir()) == []  # the file has no name
     assert np.array_equal(mapped.select(mapped.splits == VAL).images, held.select(held.splits == VAL).images)
+
+
+def test_too_many_for_the_memory_are_held_where_the_disk_takes_none(
+    some_faces: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FER_CACHE", str(tmp_path / "file" / "cache"))
+    assert len(join([some_faces(20), some_faces(20, seed=1)], ["one", "two"], memory=1)) == 40
+    assert "cannot be written (Not a directory): all faces are kept in memory" in caplog.text
 
 
 def of(paths: list[Path], **settings: object) -> FER2013DataModule:

@@ -27,6 +27,7 @@ from fer.data.faces import TEST, TRAIN, Faces
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.evaluation import html
+from fer.evaluation.other_data import faces_of_training
 from fer.evaluation.run import _load, _training_pictures, evaluate
 from fer.predict import predict
 from fer.settings.train import TrainSettings
@@ -380,6 +381,18 @@ def test_a_split_that_a_member_was_trained_on_is_left_out(
     assert report["test"]["images"] == 70
     with pytest.raises(UserError, match="trained on"):
         evaluate(settings("data.folds=2", "test_split=val"), [best(folds[1])], tmp_path)
+
+
+def test_copies_are_looked_for_among_the_faces_that_the_checkpoints_were_trained_on(
+    trained: Callable[..., Path], settings: Settings
+) -> None:
+    folds = [trained("data.folds=2", f"data.fold={fold}", report=False) for fold in (0, 1)]
+    given = settings()
+    datamodule = FER2013DataModule(given.data)
+    datamodule.setup()
+    own = [len(faces_of_training(given, [best(run)], datamodule)) for run in folds]
+    assert own[0] + own[1] == 210 + 70  # each fold trains on what the other one validates on
+    assert len(faces_of_training(given, [best(run) for run in folds], datamodule)) == sum(own)
 
 
 def test_classes_that_do_not_fit_are_refused(
