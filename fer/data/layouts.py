@@ -49,6 +49,11 @@ _NAMES = {"fer2013": "FER2013", "raf-db": "RAF-DB", "affectnet": "AffectNet", "f
 # The order of FER+'s votes (microsoft/FERPlus, README.md); the last two are "unknown" and "not a face".
 _FERPLUS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt", None, None)
 
+# What stands in the place of a label that is missing; among numbers `datasets` writes -1.
+_MISSING = ("", "nan", "null", "none")
+_NO_LABEL = -1
+_NUMBER = re.compile(r"(-?\d{1,18})(?:\.0*)?")
+
 _RAFDB_LIST = "list_patition_label.txt"  # spelt so by its authors
 _RAFDB_PICTURE = re.compile(r"(train|test)_\d+_aligned\.\w+$")
 _LABEL_TABLE = re.compile(r"(?:(train|val|valid|validation|test)_)?labels?\.csv$", re.IGNORECASE)
@@ -100,7 +105,7 @@ def find(
         container: the tree; other folders may be wrapped around it.
         source: what messages call it.
         layout: one of `LAYOUTS`, or None to find out.
-        names: the emotions of number folders, from the smallest number on; None where the layout knows them.
+        names: the emotions of the numbers, one each from the smallest to the largest; None where the layout knows them.
         emotions: those that names may say: `fer.labels.ALL_EMOTIONS` and others.
 
     Raises:
@@ -131,6 +136,37 @@ def find(
     return _with_persons("class folders", places, notes)
 
 
+def emotions_of_labels(
+    labels: Sequence[object],
+    splits: Sequence[int],
+    what: str,
+    layout: str | None,
+    names: Sequence[str] | None,
+    emotions: Sequence[str],
+) -> tuple[list[int | None], str | None]:
+    """What labels stand for: for each a position in `emotions` or None, and what explains the numbers, if they are any.
+
+    Args:
+        labels: names, or numbers, also as 3.0 or as text. Where one is missing (None, nan, "") it stands for none.
+        splits, what, layout, names, emotions: as `emotions_of_codes` has them.
+
+    Raises:
+        UserError: as `emotions_of_codes`.
+    """
+    numbers = {label: _number(label) for label in set(labels)}
+    codes = [code for label in labels if (code := numbers[label]) is not None]
+    if len(codes) == len(labels):
+        return emotions_of_codes(codes, splits, what, layout, names, emotions)
+    spelt = {label: _position(emotion_from_spelling(str(label), emotions), emotions) for label in numbers}
+    return [spelt[label] for label in labels], None
+
+
+def _number(label: object) -> int | None:
+    text = str(label).strip().lower()
+    found = _NUMBER.fullmatch(text)
+    return _NO_LABEL if text in _MISSING else int(found[1]) if found else None
+
+
 def emotions_of_codes(
     codes: Sequence[int],
     splits: Sequence[int],
@@ -142,7 +178,7 @@ def emotions_of_codes(
     """What numbers stand for: for each row a position in `emotions` or None, and the layout's name.
 
     Args:
-        codes: each row's number.
+        codes: each row's number; -1 stands for none.
         splits: each row's split.
         what: where the numbers stand, for messages: "data: the folders".
         layout, names, emotions: as `find` has them.
@@ -150,36 +186,50 @@ def emotions_of_codes(
     Raises:
         UserError: nothing says what they stand for, or there are others than the layout has.
     """
-    rows = Counter(codes)
+    rows = Counter(code for code in codes if code != _NO_LABEL)
+    if not rows:
+        return [None] * len(codes), "no labels"
     found = ", ".join(map(str, sorted(rows)))
+    table: dict[int, str | None] = {}
     if names is not None:
-        start = min(min(rows), 1)
-        table: dict[int, str | None] = {}
-        for code, given in enumerate(names, start=start):
+        low, high = min(rows), max(rows)
+        for code, given in enumerate(names, start=low):
             table[code] = emotion_from_spelling(str(given), emotions)
             if table[code] is None:
                 raise UserError(f"data.names: {given!r} is no emotion; they are {', '.join(emotions)}")
+        # Where 0 is there, it is the first; else 1 to 6 for seven names may lack the 0 or the 7.
+        if high not in table or (low > 0 and len(table) > high - low + 1):
+            raise UserError(
+                f"{what} are called {found}, and data.names has {len(names)} names; give one for each number from "
+                f"{low} to {high}, also for those between that have no picture"
+            )
         form = "data.names"
     else:
-        if layout is None:
-            train = Counter(code for code, split in zip(codes, splits, strict=True) if split == TRAIN)
-            counts = [tuple(count[code] for code in sorted(count)) for count in (train, rows)]
-            layout = next((FINGERPRINTS[count] for count in counts if count in FINGERPRINTS), None)
+        train = Counter(code for code, split in zip(codes, splits, strict=True) if split == TRAIN and code in rows)
+        shift = 0
+        for count in (train, rows):
+            sized = FINGERPRINTS.get(tuple(count[code] for code in sorted(count)))
+            if sized is not None and layout in (None, sized):
+                layout, shift = sized, min(count) - min(CODES[sized])  # copies of RAF-DB count from 0
+                break
         if layout is None:
             ways = [
                 f"data.layout={name} ({', '.join(f'{code} {emotion}' for code, emotion in codes.items() if emotion)})"
                 for name, codes in CODES.items()
                 if set(rows) <= set(codes)
             ]
-            example = "data.names=[surprise,fear,...] (their emotions, from the smallest number on)"
+            example = "data.names=[surprise,fear,...] (their emotions, from the smallest number to the largest)"
             choice = " or ".join([*ways, example])
             raise UserError(f"{what} are called {found}, and nothing says which emotion is which; set {choice}")
-        table, form = CODES[layout], _NAMES[layout]
+        table, form = {code + shift: emotion for code, emotion in CODES[layout].items()}, _NAMES[layout]
     unknown = sorted(set(rows) - set(table))
     if unknown:
         known = ", ".join(f"{code} {emotion or 'no emotion'}" for code, emotion in table.items())
-        raise UserError(f"{what} hold the number {unknown[0]}, which is none of {form}'s: {known}")
-    return [_position(table[code], emotions) for code in codes], form
+        raise UserError(
+            f"{what} hold the number {unknown[0]}, which is none of {form}'s: {known}; correct it, or say with "
+            "data.names=[surprise,fear,...] what the numbers stand for, from the smallest to the largest"
+        )
+    return [_position(table.get(code), emotions) for code in codes], form
 
 
 # Label files
@@ -313,15 +363,16 @@ def _label_table(
             split = split_of(part) if part else split_of(path)
             listing.append((path, row[label].strip(), split))
     shown = listed(sorted(tables))
-    if all(label.removesuffix(".0").isdecimal() for _, label, _ in listing):
-        codes = [int(label.removesuffix(".0")) for _, label, _ in listing]
-        if layout is None and all(_RAFDB_PICTURE.search(path) for path, _, _ in listing):
-            layout = "raf-db"
-        splits = [split for _, _, split in listing]
-        emotions, form = emotions_of_codes(codes, splits, f"{source}: the labels in {shown}", layout, names, known)
-    else:
-        emotions = [_position(emotion_from_spelling(label, known), known) for _, label, _ in listing]
-        form = _NAMES.get(layout or "", "label table")
+    guess = "raf-db" if all(_RAFDB_PICTURE.search(path) for path, _, _ in listing) else None
+    emotions, form = emotions_of_labels(
+        [label for _, label, _ in listing],
+        [split for _, _, split in listing],
+        f"{source}: the labels in {shown}",
+        layout or guess,
+        names,
+        known,
+    )
+    form = form or _NAMES.get(layout or "", "label table")
     labels = [(path, emotion, split) for (path, _, split), emotion in zip(listing, emotions, strict=True)]
     return _labelled(f"{form} ({shown})", labels, pictures, "", shown, source)
 

@@ -233,9 +233,69 @@ def test_number_folders_without_a_sign_of_what_they_are(tmp_path: Path, write_tr
     assert seen(own)["train/1/train1.png"] == ("neutral", TRAIN)
     assert seen(own)["test/2/test2.png"] == ("happy", TEST)
     assert "data.names: 'happpy' is no emotion" in message(path, names=["happpy"] * 7)
-    assert "hold the number 3, which is none of data.names's: 1 sad, 2 happy" in message(path, names=["sad", "happy"])
+    assert "data.names has 2 names; give one for each number from 1 to 7" in message(path, names=["sad", "happy"])
     assert "hold the number 7, which is none of FER2013's" in message(path, layout="fer2013")
     assert "no pictures as KDEF has them" in message(path, layout="kdef")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "names", "found"),
+    [
+        ("23", ["happy", "sad"], {"2": "happy", "3": "sad"}),
+        ("02", ["happy", "sad", "fear"], {"0": "happy", "2": "fear"}),
+        ("01", ["happy", "sad", "fear"], {"0": "happy", "1": "sad"}),
+        ("12", ["happy", "sad", "fear"], "data.names has 3 names; give one for each number from 1 to 2"),  # 0 or 3?
+        ("24", ["happy", "sad"], "data.names has 2 names; give one for each number from 2 to 4"),
+    ],
+)
+def test_there_is_a_name_for_each_number(
+    tmp_path: Path, write_tree: Write, numbers: str, names: list[str], found: dict[str, str] | str
+) -> None:
+    path = write_tree(tmp_path, [f"{number}/a.png" for number in numbers])
+    if isinstance(found, str):
+        assert found in message(path, names=names)
+    else:
+        assert {row[0]: emotion for row, (emotion, _) in seen(read(path, names=names)).items()} == found
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("file", ["train_{:05}_aligned.jpg", "{}.png"])
+@pytest.mark.parametrize("table", [True, False])
+def test_rafdbs_sizes_count_from_0_or_1(
+    tmp_path: Path, write_tree: Write, monkeypatch: pytest.MonkeyPatch, first: int, file: str, table: bool
+) -> None:
+    numbers = [first, first, first + 1, *[first + 2] * 3, *range(first + 3, first + 7)]
+    folders = ["images" if table else str(number) for number in numbers]
+    path = write_tree(tmp_path, [f"train/{folder}/{file.format(i)}" for i, folder in enumerate(folders)])
+    if table:
+        rows = [f"{file.format(i)},{number}" for i, number in enumerate(numbers)]
+        (path / "train_labels.csv").write_text("\n".join(["image,label", *rows]) + "\n")
+    if first == 0:
+        assert "hold the number 0" in (found := message(path, layout="raf-db"))
+        assert "say with data.names=[" in found
+    monkeypatch.setattr(layouts, "FINGERPRINTS", {(2, 1, 3, 1, 1, 1, 1): "raf-db"})
+    labels = {row.rpartition("/")[2]: emotion for row, (emotion, _) in seen(read(path)).items()}
+    assert labels == {file.format(i): RAFDB[number - first] for i, number in enumerate(numbers)}
+
+
+@pytest.mark.parametrize("none", ["", "nan", "NULL", " ", "-1", "-1.0"])
+@pytest.mark.parametrize("how", [{"layout": "fer2013"}, {"names": EMOTIONS}, {}])
+def test_a_missing_label_is_none(
+    tmp_path: Path, write_tree: Write, caplog: pytest.LogCaptureFixture, none: str, how: dict[str, object]
+) -> None:
+    path = write_tree(tmp_path, [f"train/{i}.png" for i in range(8)])
+    labels = [none, *(map(str, range(7)) if how else EMOTIONS)]
+    rows = [f"train/{i}.png,{label}" for i, label in enumerate(labels)]
+    (path / "labels.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    faces = read(path, **how)  # type: ignore[arg-type]
+    assert seen(faces) == {f"train/{i}.png": (emotion, TRAIN) for i, emotion in enumerate(EMOTIONS, start=1)}
+    assert "left out 1 pictures that labels.csv gives no emotion" in caplog.text
+
+
+def test_no_label_at_all(tmp_path: Path, write_tree: Write) -> None:
+    path = write_tree(tmp_path, ["0.png", "1.png"])
+    (path / "labels.csv").write_text("path,label\n0.png,-1\n1.png,\n")
+    assert "labels.csv gives no picture an emotion" in message(path, layout="fer2013")
 
 
 def test_rafdb_in_named_folders_divided_anew(tmp_path: Path, write_tree: Write) -> None:
