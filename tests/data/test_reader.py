@@ -111,6 +111,38 @@ def test_the_challenges_download(tmp_path, faces, csv_text):
         read(top)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("pictures", "how"),
+    [
+        (["DATASET/train/1/a.png", "DATASET/test/2/a.png"], {"layout": "raf-db"}),
+        (["train_set/images/1.png"], {}),
+        (["AF01ANS.png", "AF02HAS.png"], {}),
+        (["train/happy/1.png"], {}),
+    ],
+)
+def test_a_csv_of_something_else_beside_pictures(tmp_path, write_tree, pictures, how, packed):
+    top = write_tree(tmp_path / "top", pictures)
+    if "train_set" in pictures[0]:
+        (top / "train_set/annotations").mkdir()
+        np.save(top / "train_set/annotations/1_exp.npy", np.array(1))
+    (top / "notes.csv").write_text("id,emotion\n1,x\n")
+    (top / "sample_submission.csv").write_text("")
+    (top / "caf\u00e9.csv").write_bytes(b"caf\xe9\n")
+    assert len(read(pack(tmp_path / "x.zip", top) if packed else top, **how)) == len(pictures)
+
+
+def test_a_csv_of_pixels_beside_pictures(tmp_path, csv, faces, write_tree):
+    top = write_tree(tmp_path / "top", ["overview.png"])
+    csv.rename(top / "mine.csv")
+    (top / "notes.csv").write_text("id,note\n1,x\n")
+    assert_same(read(top), faces)
+
+
+def test_a_folder_may_be_called_as_a_pickle_is(tmp_path, write_tree):
+    assert len(read(write_tree(tmp_path / "faces.pth", TREE))) == len(TREE)
+
+
 @pytest.mark.parametrize("name", ["", "x.zip", "x.tar", "x.tar.gz", "x.tgz"])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_class_folders(tmp_path, tree, name, wrapped):
@@ -278,6 +310,16 @@ def test_a_damaged_checksum(tmp_path, csv):
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress(csv.read_bytes())[:-8] + bytes(8))
     assert "x.csv.gz is truncated or damaged (CRC" in message(path)
+
+
+@pytest.mark.parametrize("how", [{"layout": "raf-db"}, {"layout": "kdef"}, {"names": ["happy", "sad"]}])
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_numbers_stand_for_in_a_csv_of_pixels_cannot_be_said(tmp_path, csv, faces, how, packed):
+    path = pack(tmp_path / "x.zip", csv) if packed else csv
+    given = "data.names" if "names" in how else f"data.layout={how['layout']}"
+    with pytest.raises(UserError, match=f"fer2013.csv is a CSV of pixels, .* FER2013's; leave {given} out"):
+        read(path, **how)
+    assert_same(read(path, layout="fer2013"), faces)
 
 
 def test_a_bad_row_inside_an_archive_is_named(tmp_path, csv):
