@@ -159,6 +159,23 @@ def test_class_folders(tmp_path, tree, name, wrapped):
         np.testing.assert_array_equal(image, noise)
 
 
+def test_a_split_that_is_a_link_to_another(tree):
+    (tree / "validation").symlink_to("test")
+    faces = read(tree)
+    assert [faces.splits.tolist().count(split) for split in (TRAIN, VAL, TEST)] == [1, 2, 2]
+
+
+def test_a_file_name_that_is_no_utf8_can_be_written(tree):
+    try:
+        (tree / TREE[0]).rename(tree / "train/happy" / os.fsdecode(b"bj\xf6rn.png"))
+    except OSError:
+        pytest.skip("this disk takes UTF-8 only")
+    for _ in ("parsed", "from the cache"):
+        ids = read(tree).ids.tolist()
+        assert ids[-1] == "train/happy/bj\\xf6rn.png"
+        "".join(ids).encode()
+
+
 def test_the_home_directory(csv, faces, monkeypatch):
     monkeypatch.setenv("HOME", str(csv.parent))
     monkeypatch.setenv("USERPROFILE", str(csv.parent))
