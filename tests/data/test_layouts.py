@@ -645,6 +645,23 @@ def test_labels_and_pictures_that_do_not_belong_together(
 # Other
 
 
+@pytest.mark.parametrize("classes", ["\u00fcberrascht", "u\u0308berrascht"])
+def test_other_emotions_as_macos_writes_them(tmp_path: Path, write_tree: Write, classes: str) -> None:
+    path = write_tree(
+        tmp_path,
+        [
+            f"{part}/{name}/{i}.png"
+            for part in ("train", "val")
+            for i in range(3)
+            for name in ("u\u0308berrascht", "Gelangweilt")
+        ],
+    )
+    settings = {"path": str(path), "classes": [classes, "gelangweilt"], "other_emotions": True, "split": "source"}
+    data = FER2013DataModule(DataSettings.checked(settings))
+    data.setup()
+    assert data.class_counts()["train"] == {"\u00fcberrascht": 3, "gelangweilt": 3}
+
+
 @pytest.mark.parametrize("name", ["faces.pt", "faces.pkl", "train.pth"])
 def test_pickles_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x80\x04.")
