@@ -24,6 +24,7 @@ from fer.errors import UserError
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 HASH = partial(hashlib.blake2b, digest_size=32)  # of files
 _MOST_BYTES = 256 << 20  # of one file: a picture or a table has a fraction; what unfolds to more is a trap
+_MOST_LINKED = 2_000_000  # names that links may add to an archive's: links to folders of links multiply
 
 Batch = Callable[[], Sequence[tuple[str, bytes]]]
 
@@ -147,8 +148,12 @@ class Directory(Container):
         while batch := list(islice(remaining, size)):
             yield partial(self._read, batch)
 
+    def path(self, name: str) -> Path:
+        """Where a file lies."""
+        return self._top / self._on_disk.get(name, name)
+
     def _file(self, name: str) -> Path:
-        path = self._top / self._on_disk.get(name, name)
+        path = self.path(name)
         if path.exists() and not path.is_file():
             raise self._no_file(name)
         return path
@@ -163,7 +168,10 @@ class Directory(Container):
 class _Zip(Container):
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._zip = zipfile.ZipFile(path)
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except UnicodeDecodeError as error:  # a name that says it is UTF-8
+            raise zipfile.BadZipFile(f"a file name that cannot be read: {error}") from error
         # Some Windows programs write "\" between the parts of a path, against the format's specification.
         members = {member.filename.replace("\\", "/"): member for member in self._zip.infolist()}
         self._members = {name: member for name, member in members.items() if not _is_hidden(name)}
@@ -188,6 +196,7 @@ class _Tar(Container):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._tar = tarfile.open(path)  # noqa: SIM115 - __exit__ closes it
+        self._added = 0
         try:
             self._members = self._list()
         except BaseException:
@@ -245,6 +254,9 @@ class _Tar(Container):
                 f"{self._path}: {link} is a link to a file that the archive does not hold; pack the archive again with "
                 "what its links stand for (tar --dereference), or without the link"
             )
+        self._added += len(below)
+        if self._added > _MOST_LINKED:
+            raise UserError(f"{self._path}: its links stand for more than {_MOST_LINKED:,} files; pack it without them")
         found = {}
         for path in below:
             inside = path[len(target) :]

@@ -88,8 +88,8 @@ def read(
             )
         tree = Directory(source) if source.is_dir() else None
         csv = _find_csv(tree, source, how.emotions) if tree else None
-        if csv is not None:
-            source, tree = source / csv, None
+        if tree is not None and csv is not None:
+            source, tree = tree.path(csv), None
         if source.exists() and not (source.is_dir() or source.is_file()):
             raise UserError(f"{source} is no file and no folder but a pipe or a device; write it to a file first")
         if source.is_file() and is_parquet(source.name):

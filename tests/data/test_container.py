@@ -116,6 +116,27 @@ def test_links_of_folders_to_each_other(tree, form):
         }
 
 
+def test_links_that_multiply_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fer.data.container._MOST_LINKED", 1000)
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("9/1.png"))
+        for folder in range(9):
+            for number in range(10):
+                member = tarfile.TarInfo(f"{folder}/{number}")
+                member.type, member.linkname = tarfile.SYMTYPE, f"../{folder + 1}"
+                tar.addfile(member)
+    with pytest.raises(UserError, match="its links stand for more than 1,000 files; pack it without them"):
+        open_container(tmp_path / "x.tar")
+
+
+def test_a_zip_with_a_name_that_is_no_utf8(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("train/happy/bj\u00f6rn.png", b"1")
+    (tmp_path / "x.zip").write_bytes((tmp_path / "x.zip").read_bytes().replace(b"\xc3\xb6", b"\xf6_"))
+    with pytest.raises(UserError, match=r"x\.zip is truncated or damaged \(a file name that cannot be read"):
+        read(tmp_path / "x.zip")
+
+
 @pytest.mark.parametrize("form", ["tree", "x.tar"])
 def test_names_that_are_no_utf8_are_written_out(tree, form):
     try:

@@ -165,6 +165,14 @@ def test_a_split_that_is_a_link_to_another(tree):
     assert [faces.splits.tolist().count(split) for split in (TRAIN, VAL, TEST)] == [1, 2, 2]
 
 
+def test_a_csv_whose_name_is_no_utf8(csv, faces):
+    try:
+        csv.rename(csv.with_name(os.fsdecode(b"donn\xe9es.csv")))
+    except OSError:
+        pytest.skip("this disk takes UTF-8 only")
+    assert_same(read(csv.parent), faces)
+
+
 def test_a_file_name_that_is_no_utf8_can_be_written(tree):
     try:
         (tree / TREE[0]).rename(tree / "train/happy" / os.fsdecode(b"bj\xf6rn.png"))
