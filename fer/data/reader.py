@@ -161,9 +161,11 @@ def _parse_csv(file: IO[bytes], name: str, how: _How) -> Faces:
     # In large pieces: the streams that decompress are slow line by line.
     with io.BufferedReader(cast(io.RawIOBase, decompressed(file)), 1 << 20) as stream:
         faces = dataclasses.replace(read_csv(stream, name, how.emotions), form="CSV of pixels")
-    given = "data.names" if how.names else "" if how.layout in (None, "fer2013") else f"data.layout={how.layout}"
+    given = "data.names" if how.names is not None else "" if how.layout in (None, "fer2013") else "data.layout"
     if given:
-        raise UserError(f"{name} is a CSV of pixels, whose numbers are always FER2013's; leave {given} out")
+        raise UserError(
+            f"{name} is a CSV of pixels, whose numbers are always FER2013's; leave {given} out ({given}=null)"
+        )
     if (faces.splits == UNSPLIT).all():
         faces = dataclasses.replace(faces, official=find_official(faces))
     return resized(faces, how.size)
