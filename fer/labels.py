@@ -4,6 +4,7 @@ Knows nothing of images, files or networks, and imports neither NumPy nor torch.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -80,7 +81,8 @@ def emotions_with(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _word(name: str) -> str:
-    return name.strip().lower().lstrip("0123456789_-. ")
+    # macOS takes letters with accents apart in the names of folders.
+    return unicodedata.normalize("NFC", name).strip().lower().lstrip("0123456789_-. ")
 
 
 def _other(name: str) -> str | None:

@@ -258,11 +258,15 @@ def read_predictions(
     classes: tuple[str, ...] = ()
     for file in files:
         try:
-            with file.open(newline="", encoding="utf-8") as stream:
+            with file.open(newline="", encoding="utf-8-sig") as stream:
                 header, *lines = list(csv.reader(stream)) or [[]]
             own = tuple(header[4:])
-            if header[:4] != ["split", "row", "target", "prediction"] or not set(own) <= set(ALL_EMOTIONS):
+            if header[:4] != ["split", "row", "target", "prediction"] or not own or not set(own) <= set(ALL_EMOTIONS):
                 raise ValueError("its columns are not those of FER2013's own labels")
+            if not lines:
+                raise ValueError("it has no rows")
+            if strange := {line[2] for line in lines if len(line) == len(header)} - set(own):
+                raise ValueError(f"it has the target {min(strange)}, which is none of its columns")
             values = np.array([line[4:] for line in lines], np.float64).reshape(len(lines), len(own))
         except (OSError, ValueError, csv.Error) as error:
             raise UserError(

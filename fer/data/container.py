@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import IO, Protocol, Self, cast
 
@@ -24,6 +24,7 @@ from fer.errors import UserError
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 HASH = partial(hashlib.blake2b, digest_size=32)  # of files
 _MOST_BYTES = 256 << 20  # of one file: a picture or a table has a fraction; what unfolds to more is a trap
+_MOST_LINKED = 2_000_000  # names that links may add to an archive's: links to folders of links multiply
 
 Batch = Callable[[], Sequence[tuple[str, bytes]]]
 
@@ -33,7 +34,8 @@ class Container(Protocol):
 
     Attributes:
         names: every file's path inside the container, with "/" between the parts, and every folder's, with "/" at the
-            end, in no particular order. Hidden files (".name") and macOS' "__MACOSX" are left out.
+            end, in no particular order. Hidden files (".name") and macOS' "__MACOSX" are left out. Bytes that are no
+            UTF-8 are written out, as "\\xf6".
     """
 
     names: list[str]
@@ -102,7 +104,11 @@ class Directory(Container):
 
     def __init__(self, top: Path, names: list[str] | None = None) -> None:
         self._top = top
-        self.names = _names_below(top) if names is None else names
+        given = _names_below(top) if names is None else names
+        self._on_disk = {_printable(name): name for name in given}
+        self.names = list(self._on_disk)
+        if len(self.names) < len(given):
+            raise UserError(f"{top} holds files whose names, which are no UTF-8, look the same; rename them")
         self.digests: dict[str, bytes] = {}
 
     def __exit__(self, *error: object) -> None:
@@ -124,7 +130,7 @@ class Directory(Container):
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """As `Container.read`."""
         for name in names:
-            path = f"{self._top}/{name}"
+            path = f"{self._top}/{self._on_disk.get(name, name)}"
             descriptor = os.open(path, _FLAGS)  # in a third of the time of `open`
             try:
                 status = os.fstat(descriptor)
@@ -142,8 +148,12 @@ class Directory(Container):
         while batch := list(islice(remaining, size)):
             yield partial(self._read, batch)
 
+    def path(self, name: str) -> Path:
+        """Where a file lies."""
+        return self._top / self._on_disk.get(name, name)
+
     def _file(self, name: str) -> Path:
-        path = self._top / name
+        path = self.path(name)
         if path.exists() and not path.is_file():
             raise self._no_file(name)
         return path
@@ -158,7 +168,10 @@ class Directory(Container):
 class _Zip(Container):
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._zip = zipfile.ZipFile(path)
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except UnicodeDecodeError as error:  # a name that says it is UTF-8
+            raise zipfile.BadZipFile(f"a file name that cannot be read: {error}") from error
         # Some Windows programs write "\" between the parts of a path, against the format's specification.
         members = {member.filename.replace("\\", "/"): member for member in self._zip.infolist()}
         self._members = {name: member for name, member in members.items() if not _is_hidden(name)}
@@ -183,6 +196,7 @@ class _Tar(Container):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._tar = tarfile.open(path)  # noqa: SIM115 - __exit__ closes it
+        self._added = 0
         try:
             self._members = self._list()
         except BaseException:
@@ -191,10 +205,14 @@ class _Tar(Container):
         self.names = list(self._members)
 
     def _list(self) -> dict[str, tarfile.TarInfo]:
-        members = {}
+        members: dict[str, tarfile.TarInfo] = {}
+        links: dict[str, str] = {}
         for member in self._tar:
-            name = posixpath.normpath(member.name)
-            if name != "." and not _is_hidden(name) and (member.isdir() or member.isreg() or member.islnk()):
+            name = _printable(posixpath.normpath(member.name))
+            if member.issym():
+                target = posixpath.join(posixpath.dirname(name), _printable(member.linkname))
+                links[name] = posixpath.normpath(target)
+            elif name != "." and (member.isdir() or member.isreg() or member.islnk()):
                 members[f"{name}/" if member.isdir() else name] = member
         # To `tarfile` a damaged header or a cut between two members is an end; a whole archive ends in blocks of zeros.
         assert self._tar.fileobj is not None
@@ -203,7 +221,50 @@ class _Tar(Container):
             raise tarfile.ReadError(f"nothing can be read behind {name}")
         while self._tar.fileobj.read(1 << 20):  # to the very end, where gzip and xz keep the checksum of it all
             pass
-        return members
+        found = dict(members)
+        for name in links:
+            if not _is_hidden(name):
+                found |= self._linked(name, name, links, members)
+        return {name: member for name, member in found.items() if not _is_hidden(name)}
+
+    def _linked(
+        self,
+        name: str,
+        link: str,
+        links: dict[str, str],
+        members: dict[str, tarfile.TarInfo],
+        around: tuple[str, ...] = (),
+    ) -> dict[str, tarfile.TarInfo]:
+        """What a symbolic link stands for, called `name`: a file, or a folder with all that is in it."""
+        target = links[link]
+        for _ in range(40):  # as many links on one way as Linux follows
+            way = list(accumulate(target.split("/"), "{}/{}".format))
+            other = next((part for part in way if part in links), None)
+            if other is None:
+                break
+            target = posixpath.normpath(f"{links[other]}{target[len(other) :]}")
+        if target in members:
+            return {name: members[target]}
+        around = (*around, link)
+        if target == "." or any(path.startswith(f"{target}/") for path in around):
+            return {}  # a folder that the link lies in, as on a disk
+        below = [path for path in (*members, *links) if path.startswith(f"{target}/")]
+        if not below:
+            raise UserError(
+                f"{self._path}: {link} is a link to a file that the archive does not hold; pack the archive again with "
+                "what its links stand for (tar --dereference), or without the link"
+            )
+        self._added += len(below)
+        if self._added > _MOST_LINKED:
+            raise UserError(f"{self._path}: its links stand for more than {_MOST_LINKED:,} files; pack it without them")
+        found = {}
+        for path in below:
+            inside = path[len(target) :]
+            if path not in links:
+                found[name + inside] = members[path]
+            elif not _is_hidden(inside):
+                found |= self._linked(name + inside, path, links, members, around)
+        return found
 
     def __exit__(self, *error: object) -> None:
         self._tar.close()
@@ -226,13 +287,14 @@ class _Tar(Container):
 
 def _names_below(top: Path) -> list[str]:
     names: list[str] = []
-    seen = set()
+    above: dict[str, frozenset[tuple[int, int]]] = {}  # each folder's own and its parents' places on the disks
     for folder, subfolders, files in os.walk(top, followlinks=True, onerror=_raise):
         status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link to what was already listed, perhaps to its own parent
+        own, parents = (status.st_dev, status.st_ino), above.get(str(Path(folder).parent), frozenset())
+        if own in parents:  # a link to a folder around it
             subfolders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        above[str(Path(folder))] = parents | {own}
         subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
         prefix = Path(folder).relative_to(top).as_posix() + "/"
         if prefix == "./":
@@ -256,6 +318,11 @@ def _whole(read: Callable[[int], bytes], size: int, name: str) -> bytes:
     if len(content) > _MOST_BYTES:
         raise UserError(f"{name} unfolds to more than {_MOST_BYTES >> 20} MB, more than a picture or a table has")
     return content
+
+
+def _printable(name: str) -> str:
+    """The name with the bytes written out that are no UTF-8: Python's stand-ins for them can be written nowhere."""
+    return name if name.isascii() else os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _is_hidden(name: str) -> bool:

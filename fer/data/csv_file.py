@@ -43,7 +43,7 @@ def read_csv(stream: IO[bytes], name: str, emotions: Sequence[str] = ALL_EMOTION
     Raises:
         UserError: no such header, no rows, or a row that is not as described; names the line and the fault.
     """
-    header = _read_header(stream, name)
+    header = read_header(stream, name)
     emotion, pixels = header.index("emotion"), header.index("pixels")
     usage = header.index("usage") if "usage" in header else None
 
@@ -106,7 +106,7 @@ def _lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
         yield line
 
 
-def _read_header(stream: IO[bytes], name: str) -> list[str]:
+def read_header(stream: IO[bytes], name: str) -> list[str]:
     """The column names, stripped and in lower case; `emotion` and `pixels` are among them."""
     line = stream.readline(_HEADER_LIMIT).removeprefix(b"\xef\xbb\xbf")  # Excel's byte order mark
     if not line.strip():

@@ -124,7 +124,7 @@ def read_list(path: str | Path, faces: Faces, reasons: Sequence[str] | None = No
     chosen = check_reasons(reasons)
     source = Path(path).expanduser()
     try:
-        with source.open(newline="", encoding="utf-8") as file:
+        with source.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             header = reader.fieldnames or ()
             lines = list(reader)

@@ -6,6 +6,7 @@ torch. The data are Microsoft's, under the MIT licence: https://github.com/micro
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,10 @@ def read_votes(path: str | Path) -> Votes:
         raise UserError(f"{source} does not exist; get {FILE} from {URL}, or correct ferplus_path") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{source} cannot be read as text ({error}); get {FILE} from {URL}") from error
-    return _parse(text, str(source))
+    try:
+        return _parse(text, str(source))
+    except csv.Error as error:
+        raise UserError(f"{source} cannot be read as a CSV ({error}); get {FILE} from {URL}") from error
 
 
 def votes_of(faces: Faces, votes: Votes, path: str | Path) -> npt.NDArray[np.int64]:
@@ -181,8 +185,10 @@ def _parse(text: str, name: str) -> Votes:
         if line[usage].strip() not in _CODES:
             raise UserError(f"{at} has the Usage {line[usage]!r}, which is none of {', '.join(_CODES)}")
         votes = [line[place].strip() for place in places]
-        if not all(vote.isdecimal() for vote in votes):
-            raise UserError(f"{at} has a vote count that is no whole number from 0 on; get {FILE} from {URL}")
+        if not all(re.fullmatch("[0-9]{1,9}", vote) for vote in votes):
+            raise UserError(
+                f"{at} has a vote count that is no whole number of one to nine digits; get {FILE} from {URL}"
+            )
         row = [int(vote) for vote in votes]
         if sum(row) == 0:
             raise UserError(f"{at} has no vote at all; get {FILE} from {URL}")

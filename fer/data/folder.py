@@ -105,13 +105,7 @@ def place(names: Iterable[str], source: str, emotions: Sequence[str] = ALL_EMOTI
     notes += _others(files, root, source, known)
 
     found = {_meaning(folder, known).split for folder, _ in placed}
-    if UNSPLIT in found and len(found) > 1:
-        inside = listed(SPLIT_NAMES[split] for split in sorted(found - {UNSPLIT}))
-        outside = next(folder for folder, _ in placed if _meaning(folder, known).split == UNSPLIT)
-        raise UserError(
-            f"{source} has class folders inside its {inside} folder and others outside, such as {outside}; "
-            "move or delete one of the two"
-        )
+    refuse_outside([(folder, _meaning(folder, known).split) for folder, _ in placed], source)
 
     places = []
     for folder, file in placed:
@@ -123,6 +117,19 @@ def place(names: Iterable[str], source: str, emotions: Sequence[str] = ALL_EMOTI
         path = f"{folder}/{file}"
         places.append(Place(path, path[len(root) :], known.index(meaning.emotion), split))
     return sorted(places, key=lambda place: natural(place.row)), notes
+
+
+def refuse_outside(folders: Iterable[tuple[str, int]], source: str) -> None:
+    """Refuse class folders, each with its split, of which some are in a split and others in none."""
+    split_in = dict(folders)
+    found = set(split_in.values())
+    if UNSPLIT in found and len(found) > 1:
+        inside = listed(SPLIT_NAMES[split] for split in sorted(found - {UNSPLIT}))
+        outside = next(folder for folder, split in split_in.items() if split == UNSPLIT)
+        raise UserError(
+            f"{source} has class folders inside its {inside} folder and others outside, such as {outside}; "
+            "move or delete one of the two"
+        )
 
 
 def to_face(image: Image.Image, size: int = SIZE) -> npt.NDArray[np.uint8]:
@@ -234,4 +241,4 @@ def listed(names: Iterable[str]) -> str:
 
 def natural(text: str) -> list[str | int]:
     """Sorts numbers inside a name by their value."""
-    return [int(part) if part.isdecimal() else part for part in _NUMBERS.split(text)]
+    return [int(part) if part.isascii() and part.isdecimal() else part for part in _NUMBERS.split(text)]

@@ -9,17 +9,17 @@ classes have exactly the sizes that it has. Knows nothing of pixels.
 import csv
 import io
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import NoReturn
 
 import numpy as np
 
 from fer.data.container import Container
 from fer.data.faces import TEST, TRAIN, UNSPLIT
-from fer.data.folder import Place, has_class_folders, is_image, listed, natural, place, split_of
+from fer.data.folder import Place, has_class_folders, is_image, listed, natural, place, refuse_outside, split_of
 from fer.errors import UserError
 from fer.labels import ALL_EMOTIONS, EMOTIONS, emotion_from_spelling
 
@@ -48,6 +48,12 @@ _NAMES = {"fer2013": "FER2013", "raf-db": "RAF-DB", "affectnet": "AffectNet", "f
 
 # The order of FER+'s votes (microsoft/FERPlus, README.md); the last two are "unknown" and "not a face".
 _FERPLUS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt", None, None)
+_FERPLUS_FOLDER = re.compile("FER2013(?:Train|Valid|Test)")
+
+# What stands in the place of a label that is missing; among numbers `datasets` writes -1.
+_MISSING = ("", "nan", "null", "none")
+_NO_LABEL = -1
+_NUMBER = re.compile(r"(-?\d{1,18})(?:\.0*)?")
 
 _RAFDB_LIST = "list_patition_label.txt"  # spelt so by its authors
 _RAFDB_PICTURE = re.compile(r"(train|test)_\d+_aligned\.\w+$")
@@ -100,7 +106,7 @@ def find(
         container: the tree; other folders may be wrapped around it.
         source: what messages call it.
         layout: one of `LAYOUTS`, or None to find out.
-        names: the emotions of number folders, from the smallest number on; None where the layout knows them.
+        names: the emotions of the numbers, one each from the smallest to the largest; None where the layout knows them.
         emotions: those that names may say: `fer.labels.ALL_EMOTIONS` and others.
 
     Raises:
@@ -128,7 +134,38 @@ def find(
     if numbered and (tree := _number_folders(pictures, source, layout, names, emotions)) is not None:
         return tree
     places, notes = place(container.names, source, emotions)  # or says what is missing
-    return _with_persons("class folders", places, notes)
+    return _with_persons("class folders", places, notes, source)
+
+
+def emotions_of_labels(
+    labels: Sequence[object],
+    splits: Sequence[int],
+    what: str,
+    layout: str | None,
+    names: Sequence[str] | None,
+    emotions: Sequence[str],
+) -> tuple[list[int | None], str | None]:
+    """What labels stand for: for each a position in `emotions` or None, and what explains the numbers, if they are any.
+
+    Args:
+        labels: names, or numbers, also as 3.0 or as text. Where one is missing (None, nan, "") it stands for none.
+        splits, what, layout, names, emotions: as `emotions_of_codes` has them.
+
+    Raises:
+        UserError: as `emotions_of_codes`.
+    """
+    numbers = {label: _number(label) for label in set(labels)}
+    codes = [code for label in labels if (code := numbers[label]) is not None]
+    if len(codes) == len(labels):
+        return emotions_of_codes(codes, splits, what, layout, names, emotions)
+    spelt = {label: _position(emotion_from_spelling(str(label), emotions), emotions) for label in numbers}
+    return [spelt[label] for label in labels], None
+
+
+def _number(label: object) -> int | None:
+    text = str(label).strip().lower()
+    found = _NUMBER.fullmatch(text)
+    return _NO_LABEL if text in _MISSING else int(found[1]) if found else None
 
 
 def emotions_of_codes(
@@ -142,7 +179,7 @@ def emotions_of_codes(
     """What numbers stand for: for each row a position in `emotions` or None, and the layout's name.
 
     Args:
-        codes: each row's number.
+        codes: each row's number; -1 stands for none.
         splits: each row's split.
         what: where the numbers stand, for messages: "data: the folders".
         layout, names, emotions: as `find` has them.
@@ -150,36 +187,50 @@ def emotions_of_codes(
     Raises:
         UserError: nothing says what they stand for, or there are others than the layout has.
     """
-    rows = Counter(codes)
+    rows = Counter(code for code in codes if code != _NO_LABEL)
+    if not rows:
+        return [None] * len(codes), "no labels"
     found = ", ".join(map(str, sorted(rows)))
+    table: dict[int, str | None] = {}
     if names is not None:
-        start = min(min(rows), 1)
-        table: dict[int, str | None] = {}
-        for code, given in enumerate(names, start=start):
+        low, high = min(rows), max(rows)
+        for code, given in enumerate(names, start=low):
             table[code] = emotion_from_spelling(str(given), emotions)
             if table[code] is None:
                 raise UserError(f"data.names: {given!r} is no emotion; they are {', '.join(emotions)}")
+        # Where 0 is there, it is the first; else 1 to 6 for seven names may lack the 0 or the 7.
+        if high not in table or (low > 0 and len(table) > high - low + 1):
+            raise UserError(
+                f"{what} are called {found}, and data.names has {len(names)} names; give one for each number from "
+                f"{low} to {high}, also for those between that have no picture"
+            )
         form = "data.names"
     else:
-        if layout is None:
-            train = Counter(code for code, split in zip(codes, splits, strict=True) if split == TRAIN)
-            counts = [tuple(count[code] for code in sorted(count)) for count in (train, rows)]
-            layout = next((FINGERPRINTS[count] for count in counts if count in FINGERPRINTS), None)
+        train = Counter(code for code, split in zip(codes, splits, strict=True) if split == TRAIN and code in rows)
+        shift = 0
+        for count in (train, rows):
+            sized = FINGERPRINTS.get(tuple(count[code] for code in sorted(count)))
+            if sized is not None and layout in (None, sized):
+                layout, shift = sized, min(count) - min(CODES[sized])  # copies of RAF-DB count from 0
+                break
         if layout is None:
             ways = [
                 f"data.layout={name} ({', '.join(f'{code} {emotion}' for code, emotion in codes.items() if emotion)})"
                 for name, codes in CODES.items()
                 if set(rows) <= set(codes)
             ]
-            example = "data.names=[surprise,fear,...] (their emotions, from the smallest number on)"
+            example = "data.names=[surprise,fear,...] (their emotions, from the smallest number to the largest)"
             choice = " or ".join([*ways, example])
             raise UserError(f"{what} are called {found}, and nothing says which emotion is which; set {choice}")
-        table, form = CODES[layout], _NAMES[layout]
+        table, form = {code + shift: emotion for code, emotion in CODES[layout].items()}, _NAMES[layout]
     unknown = sorted(set(rows) - set(table))
     if unknown:
         known = ", ".join(f"{code} {emotion or 'no emotion'}" for code, emotion in table.items())
-        raise UserError(f"{what} hold the number {unknown[0]}, which is none of {form}'s: {known}")
-    return [_position(table[code], emotions) for code in codes], form
+        raise UserError(
+            f"{what} hold the number {unknown[0]}, which is none of {form}'s: {known}; correct it, or say with "
+            "data.names=[surprise,fear,...] what the numbers stand for, from the smallest to the largest"
+        )
+    return [_position(table.get(code), emotions) for code in codes], form
 
 
 # Label files
@@ -193,16 +244,17 @@ def _rafdb(container: Container, pictures: list[str], source: str) -> Tree | Non
     if len(lists) > 1:
         raise UserError(f"{source} holds {_RAFDB_LIST} more than once ({listed(lists)}); name one folder in data.path")
     with container.open(lists[0]) as file:
-        lines = file.read().decode(errors="replace").splitlines()
+        lines = file.read().decode("utf-8-sig", errors="replace").splitlines()
     root = lists[0].removesuffix(_RAFDB_LIST).removesuffix("EmoLabel/")
     below = set(pictures)
+    known = {str(code): code for code in CODES["raf-db"]}
     labels = []
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
             continue
-        code = int(words[1]) if len(words) == 2 and words[1].isdecimal() else -1
-        if code not in CODES["raf-db"]:
+        code = known.get(words[1]) if len(words) == 2 else None
+        if code is None:
             _refuse(lists[0], source, number, f"{line.strip()!r} is no picture and number from 1 to 7")
         stem, _, suffix = words[0].rpartition(".")
         ways = (f"{root}Image/aligned/{stem}_aligned.{suffix}", f"{root}Image/original/{words[0]}")
@@ -227,8 +279,11 @@ def _affectnet(container: Container, pictures: list[str], source: str) -> Tree |
     labels = []
     for name, content in container.read(list(found)):
         try:
-            code = int(np.load(io.BytesIO(content), allow_pickle=False))
-        except (ValueError, TypeError, EOFError, OSError) as error:
+            given = np.load(io.BytesIO(content), allow_pickle=False)
+            code = int(given)
+            if code != float(given):
+                raise ValueError(f"{given} is no whole number")
+        except (ValueError, TypeError, OverflowError, EOFError, OSError) as error:
             raise UserError(
                 f"{source}: {name} is no .npy of one number ({error}); files that hold Python objects are not opened, "
                 "as they may run code: copy the data again"
@@ -245,7 +300,7 @@ def _affectnet(container: Container, pictures: list[str], source: str) -> Tree |
 
 def _ferplus(container: Container, pictures: list[str], source: str) -> Tree | None:
     """FER+'s `FER2013{Train,Valid,Test}/fer0000000.png` with `label.csv`, or beside `fer2013new.csv`."""
-    of_data = [name for name in pictures if name.rpartition("/")[0].rpartition("/")[2].startswith("FER2013")]
+    of_data = [name for name in pictures if _FERPLUS_FOLDER.fullmatch(name.rpartition("/")[0].rpartition("/")[2])]
     if not of_data:
         return None
     tables = [name for name in container.names if name.rpartition("/")[2] in ("label.csv", "fer2013new.csv")]
@@ -262,12 +317,12 @@ def _ferplus(container: Container, pictures: list[str], source: str) -> Tree | N
     labels = []
     for table in beside:
         folder = table.rpartition("/")[0]
-        for number, row in enumerate(_rows(container, table), start=1):
+        for number, row in _rows(container, table, source):
             name = row[1] if table.endswith("fer2013new.csv") and len(row) == 12 else row[0]
             if not is_image(name):  # a header, or a row that FER+ gives no picture
                 continue
             votes = row[-len(_FERPLUS) :]
-            if len(row) < 11 or not all(vote.strip().isdecimal() for vote in votes):
+            if len(row) < 11 or not all(re.fullmatch("[0-9]{1,9}", vote.strip()) for vote in votes):
                 _refuse(table, source, number, "has no ten vote counts")
             counts = [int(vote) for vote in votes]
             path = f"{folder}/{name}" if table.endswith("label.csv") else _one(by_name[name], name, source)
@@ -289,8 +344,8 @@ def _label_table(
     for name in container.names:
         match = _LABEL_TABLE.match(name.rpartition("/")[2])
         if match:
-            rows = _rows(container, name)
-            header = [column.strip().lower() for column in rows[0]] if rows else []
+            rows = _rows(container, name, source)
+            header = [column.strip().lower() for column in rows[0][1]] if rows else []
             picture = next((header.index(column) for column in _PICTURE_COLUMNS if column in header), None)
             label = next((header.index(column) for column in _LABEL_COLUMNS if column in header), None)
             if picture is not None and label is not None:
@@ -299,29 +354,37 @@ def _label_table(
         return None
     by_name = defaultdict(list)
     for name in pictures:
-        by_name[name.rpartition("/")[2]].append(name)
+        by_name[_composed(name.rpartition("/")[2])].append(name)
     listing: list[tuple[str, str, int]] = []  # picture, label, split
-    for table, (part, picture, label, rows) in tables.items():
-        for number, row in enumerate(rows, start=2):
+    stated: dict[str, int] = {}
+    # Those of one split first: what they say of a picture's split holds for a table of all, too.
+    for table, (part, picture, label, rows) in sorted(tables.items(), key=lambda item: not item[1][0]):
+        beside = table[: table.rfind("/") + 1]
+        for number, row in rows:
             if len(row) <= max(picture, label):
                 _refuse(table, source, number, "has too few columns")
-            tail = row[picture].strip().replace("\\", "/").removeprefix("./")
-            ways = [name for name in by_name[tail.rpartition("/")[2]] if f"/{name}".endswith(f"/{tail}")]
+            tail = _composed(row[picture].strip().replace("\\", "/").removeprefix("./"))
+            ways = [name for name in by_name[tail.rpartition("/")[2]] if f"/{_composed(name)}".endswith(f"/{tail}")]
+            ways = [name for name in ways if name.startswith(beside)] or ways
             if len(ways) > 1 and part:
                 ways = [name for name in ways if split_of(name) == split_of(part)]
             path = _one(ways, tail, source)
-            split = split_of(part) if part else split_of(path)
+            split = split_of(part) if part else stated.get(path, split_of(path))
+            if part:
+                stated[path] = split
             listing.append((path, row[label].strip(), split))
+    listing = list(dict.fromkeys(listing))  # in two tables, but counted once
     shown = listed(sorted(tables))
-    if all(label.removesuffix(".0").isdecimal() for _, label, _ in listing):
-        codes = [int(label.removesuffix(".0")) for _, label, _ in listing]
-        if layout is None and all(_RAFDB_PICTURE.search(path) for path, _, _ in listing):
-            layout = "raf-db"
-        splits = [split for _, _, split in listing]
-        emotions, form = emotions_of_codes(codes, splits, f"{source}: the labels in {shown}", layout, names, known)
-    else:
-        emotions = [_position(emotion_from_spelling(label, known), known) for _, label, _ in listing]
-        form = _NAMES.get(layout or "", "label table")
+    guess = "raf-db" if all(_RAFDB_PICTURE.search(path) for path, _, _ in listing) else None
+    emotions, form = emotions_of_labels(
+        [label for _, label, _ in listing],
+        [split for _, _, split in listing],
+        f"{source}: the labels in {shown}",
+        layout or guess,
+        names,
+        known,
+    )
+    form = form or _NAMES.get(layout or "", "label table")
     labels = [(path, emotion, split) for (path, _, split), emotion in zip(listing, emotions, strict=True)]
     return _labelled(f"{form} ({shown})", labels, pictures, "", shown, source)
 
@@ -332,7 +395,7 @@ def _labelled(
     """The tree that a label file describes: (picture, position in the emotions or None, split) each.
 
     Raises:
-        UserError: a picture is missing, or is named twice with different labels.
+        UserError: a picture is missing, or is named twice with different labels or splits.
     """
     have = set(pictures)
     missing = [path for path, _, _ in labels if path not in have]
@@ -342,10 +405,12 @@ def _labelled(
             "again, or delete these lines"
         )
     places: dict[str, Place] = {}
-    seen: dict[str, int | None] = {}
+    seen: dict[str, tuple[int | None, int]] = {}
     for path, emotion, split in labels:
-        if seen.setdefault(path, emotion) != emotion:
-            raise UserError(f"{source}: {table} names {path} twice, with different labels; delete one of the lines")
+        before = seen.setdefault(path, (emotion, split))
+        if before != (emotion, split):
+            what = "labels" if before[0] != emotion else "splits"
+            raise UserError(f"{source}: {table} names {path} twice, with different {what}; delete one of the lines")
         if emotion is not None:
             places[path] = Place(path, path.removeprefix(root), emotion, split)
     notes = []
@@ -356,7 +421,7 @@ def _labelled(
         notes.append(f"{source}: left out {len(unlabelled):,} pictures without a label in {table}: {shown}")
     if not places:
         raise UserError(f"{source}: {table} gives no picture an emotion; name another folder in data.path")
-    return _with_persons(form, sorted(places.values(), key=lambda place: natural(place.row)), notes)
+    return _with_persons(form, sorted(places.values(), key=lambda place: natural(place.row)), notes, source)
 
 
 # Names of files and folders
@@ -374,7 +439,7 @@ def _kdef(pictures: list[str], source: str) -> Tree | None:
     others = [name for name in pictures if name not in found]
     notes = []
     if others:
-        notes.append(f"{source}: left out {len(others):,} pictures that are not called as KDEF's: {listed(others)}")
+        notes.append(_left_out(source, others, "KDEF"))
     return Tree("KDEF", sorted(places, key=lambda place: natural(place.row)), notes)
 
 
@@ -385,19 +450,21 @@ def _number_folders(
     found = []
     for name in pictures:
         parts = name.split("/")
-        index = next((i for i in reversed(range(len(parts) - 1)) if parts[i].isdecimal()), None)
+        inner_first = list(reversed(range(len(parts) - 1)))
+        index = next((i for i in inner_first if parts[i].isdecimal()), None)
         if index is not None:
-            split = split_of("/".join(parts[:index]))
-            found.append((name, int(parts[index]), split, parts[:index]))
+            top = next((i for i in inner_first if split_of(parts[i]) != UNSPLIT), index)
+            found.append((name, int(parts[index]), split_of("/".join(parts[:-1])), parts[: min(index, top)]))
     if not found:
         return None
     if layout is None and all(_RAFDB_PICTURE.search(name) for name, *_ in found):
         layout = "raf-db"
     _, codes, splits, _ = zip(*found, strict=True)
     labels, form = emotions_of_codes(codes, splits, f"{source}: the class folders", layout, names, emotions)
-    roots = {"/".join(parts[:-1] if split != UNSPLIT else parts) for _, _, split, parts in found}
+    roots = {"/".join(parts) for *_, parts in found}
     if len(roots) > 1:
         raise UserError(f"{source} holds more than one data set, in {listed(sorted(roots))}; name one in data.path")
+    refuse_outside([(name.rpartition("/")[0], split) for name, _, split, _ in found], source)
     root = f"{root}/" if (root := roots.pop()) else ""
     places = [
         Place(name, name.removeprefix(root), label, split)
@@ -409,23 +476,39 @@ def _number_folders(
         notes.append(f"{source}: left out {len(found) - len(places):,} pictures in folders that are no emotion's")
     if len(found) < len(pictures):
         notes.append(f"{source}: left out {len(pictures) - len(found):,} pictures outside the class folders")
-    return _with_persons(f"{form} (number folders)", sorted(places, key=lambda place: natural(place.row)), notes)
+    places.sort(key=lambda place: natural(place.row))
+    return _with_persons(f"{form} (number folders)", places, notes, source)
 
 
-def _with_persons(form: str, places: list[Place], notes: list[str]) -> Tree:
-    """Persons by the names of files, where all are called as CK+ calls them (S010_004_00000017.png) or as KDEF does."""
+def _with_persons(form: str, places: list[Place], notes: list[str], source: str) -> Tree:
+    """Persons by the names of files, where most are called as CK+ (S010_004_00000017.png) or KDEF calls them."""
     for data_set, pattern in (("CK+", _CK_PICTURE), ("KDEF", _KDEF_PICTURE)):
-        found = list(takewhile(bool, (pattern.match(place.name.rpartition("/")[2]) for place in places)))
-        if places and len(found) == len(places):
-            persons = [match[1].upper() for match in found if match]
-            named = [replace(place, person=person) for place, person in zip(places, persons, strict=True)]
+        found = [(place, pattern.match(place.name.rpartition("/")[2])) for place in places]
+        named = [replace(place, person=match[1].upper()) for place, match in found if match]
+        if 2 * len(named) > len(places):
+            if others := [place.name for place, match in found if not match]:
+                notes = [*notes, _left_out(source, others, data_set)]
             return Tree(f"{data_set} ({form})", named, notes)
     return Tree(form, places, notes)
 
 
-def _rows(container: Container, name: str) -> list[list[str]]:
+def _left_out(source: str, pictures: list[str], data_set: str) -> str:
+    return f"{source}: left out {len(pictures):,} pictures that are not called as {data_set}'s: {listed(pictures)}"
+
+
+def _rows(container: Container, name: str, source: str) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV that are not blank, each with its line."""
     with container.open(name) as file:
-        return list(csv.reader(io.StringIO(file.read().decode("utf-8-sig", errors="replace"))))
+        lines = csv.reader(io.StringIO(file.read().decode("utf-8-sig", errors="replace")))
+    try:
+        return [(lines.line_num, row) for row in lines if any(field.strip() for field in row)]
+    except csv.Error as error:
+        _refuse(name, source, lines.line_num, f"cannot be read ({error})")
+
+
+def _composed(name: str) -> str:
+    """As most systems write letters with accents; macOS takes them apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _position(emotion: str | None, emotions: Sequence[str] = ALL_EMOTIONS) -> int | None:

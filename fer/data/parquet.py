@@ -15,9 +15,9 @@ from fer.data.container import Container
 from fer.data.decode import BATCH, Images, decode
 from fer.data.faces import UNSPLIT, Faces
 from fer.data.folder import split_of
-from fer.data.layouts import emotions_of_codes
+from fer.data.layouts import emotions_of_labels
 from fer.errors import UserError
-from fer.labels import ALL_EMOTIONS, emotion_from_spelling
+from fer.labels import ALL_EMOTIONS
 
 _PICTURES = ("image", "img", "img_bytes", "image_bytes", "pixels")
 _LABELS = ("label", "labels", "emotion")
@@ -40,8 +40,8 @@ def read_parquet(
     """All faces of the files, in the order of their names and rows, and what the user should be told.
 
     The picture is in a column `image` (or img, img_bytes), as encoded bytes or as a struct of `bytes` and `path`; the
-    label in `label` (or labels, emotion), as a name or a number. What numbers stand for is said by the names that
-    `datasets` keeps in the file, else by `fer.data.layouts.emotions_of_codes`.
+    label in `label` (or labels, emotion), as a name or a number; rows without one are left out. What numbers stand for
+    is said by the names that `datasets` keeps in the file, else by `fer.data.layouts.emotions_of_labels`.
 
     Args:
         container: where the files lie.
@@ -60,7 +60,7 @@ def read_parquet(
             f"{source} is parquet, and pyarrow is not installed: pip install 'fer-lightning[parquet]', or convert it"
         ) from error
     images: list[Images] = []
-    labels: list[str | int] = []
+    labels: list[object] = []
     splits: list[int] = []
     rows: list[str] = []
     for file in sorted(files):
@@ -90,17 +90,24 @@ def read_parquet(
     return (found if kept.all() else found.select(kept)), notes
 
 
-def _read(table: Any, file: str, source: str, size: int) -> tuple[Images, list[str | int], list[str]]:
+def _read(table: Any, file: str, source: str, size: int) -> tuple[Images, list[object], list[str]]:
     """The faces, labels and rows' names of one `pyarrow.parquet.ParquetFile`."""
     picture, label = _columns(table.schema_arrow.names, f"{source}: {file}")
     known = _names_of_codes(table.schema_arrow.metadata, label)
-    labels: list[str | int] = []
+    labels: list[object] = []
     rows: list[str] = []
 
     def batches() -> Iterator[Callable[[], Iterator[tuple[int, bytes]]]]:
         for batch in table.iter_batches(BATCH, columns=[picture, label]):
             yield partial(contents, batch.column(0), len(rows))
             for code in batch.column(1).to_pylist():
+                if isinstance(code, list | dict):
+                    raise UserError(
+                        f"{source}: {file}, row {len(labels):,}, has a {type(code).__name__} as its {label}; write "
+                        "one name or number there"
+                    )
+                if isinstance(code, float) and code.is_integer():
+                    code = int(code)
                 labels.append(known[code] if isinstance(code, int) and 0 <= code < len(known) else code)
             for path in _paths(batch.column(0)):
                 rows.append(f"{file}:{len(rows)}" + (f":{path}" if path else ""))
@@ -166,7 +173,7 @@ def _names_of_codes(metadata: dict[bytes, bytes] | None, column: str) -> list[st
 
 
 def _codes(
-    labels: list[str | int],
+    labels: list[object],
     splits: list[int],
     source: str,
     layout: str | None,
@@ -176,12 +183,8 @@ def _codes(
     """Positions in `emotions`, and by what they were found."""
     if all(label == -1 for label in labels):
         raise UserError(f"{source} holds no labels, only -1; take a copy that has them")
-    if all(isinstance(label, int) for label in labels):
-        numbers = [int(label) for label in labels]
-        return emotions_of_codes(numbers, splits, f"{source}: the labels", layout, names, emotions)
-    emotion_of = {label: emotion_from_spelling(str(label), emotions) for label in set(labels)}
-    found = [emotion_of[label] for label in labels]
-    if not any(found):
+    found, form = emotions_of_labels(labels, splits, f"{source}: the labels", layout, names, emotions)
+    if all(code is None for code in found):
         example = str(labels[0])[:40]
         raise UserError(f"{source}: its labels are no emotions, such as {example!r}; give another data.path")
-    return [None if emotion is None else emotions.index(emotion) for emotion in found], "names"
+    return found, form or "names"

@@ -22,7 +22,7 @@ import numpy as np
 
 from fer.data import cache
 from fer.data.container import Container, Directory, decompressed, open_container
-from fer.data.csv_file import read_csv
+from fer.data.csv_file import read_csv, read_header
 from fer.data.decode import read_places
 from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.data.folder import has_class_folders, is_image, resized
@@ -72,7 +72,7 @@ def read(
             reads them for the first time holds them all.
         size: pixels per side at which faces are stored; larger and smaller pictures are scaled.
         layout: one of `fer.data.layouts.LAYOUTS` where the source does not show what it is.
-        names: the emotions of numbered classes, from the smallest number on.
+        names: the emotions of numbered classes, one each from the smallest number to the largest.
         emotions: those that names may say: `fer.labels.ALL_EMOTIONS` and others.
 
     Raises:
@@ -88,8 +88,8 @@ def read(
             )
         tree = Directory(source) if source.is_dir() else None
         csv = _find_csv(tree, source, how.emotions) if tree else None
-        if csv is not None:
-            source, tree = source / csv, None
+        if tree is not None and csv is not None:
+            source, tree = tree.path(csv), None
         if source.exists() and not (source.is_dir() or source.is_file()):
             raise UserError(f"{source} is no file and no folder but a pipe or a device; write it to a file first")
         if source.is_file() and is_parquet(source.name):
@@ -126,7 +126,7 @@ class _How:
 
 def _parse(source: Path, how: _How, tree: Directory | None) -> tuple[Faces, list[str]]:
     """The faces, and what the user should be told; `tree` is a directory, or holds a parquet file and nothing else."""
-    if source.name.lower().endswith(_PICKLES):
+    if source.is_file() and source.name.lower().endswith(_PICKLES):
         raise _pickle_refused(source.name, source)
     container = tree or open_container(source)
     if container is None:
@@ -161,6 +161,11 @@ def _parse_csv(file: IO[bytes], name: str, how: _How) -> Faces:
     # In large pieces: the streams that decompress are slow line by line.
     with io.BufferedReader(cast(io.RawIOBase, decompressed(file)), 1 << 20) as stream:
         faces = dataclasses.replace(read_csv(stream, name, how.emotions), form="CSV of pixels")
+    given = "data.names" if how.names is not None else "" if how.layout in (None, "fer2013") else "data.layout"
+    if given:
+        raise UserError(
+            f"{name} is a CSV of pixels, whose numbers are always FER2013's; leave {given} out ({given}=null)"
+        )
     if (faces.splits == UNSPLIT).all():
         faces = dataclasses.replace(faces, official=find_official(faces))
     return resized(faces, how.size)
@@ -193,7 +198,7 @@ def _find_csv(container: Container, source: Path, emotions: Sequence[str]) -> st
     if not csvs or has_class_folders(container.names, emotions) or any(map(is_parquet, container.names)):
         return None
     if any(map(is_image, container.names)):
-        csvs = [name for name in csvs if not is_label_table(name)]
+        csvs = [name for name in csvs if not is_label_table(name) and _has_pixels(container, name)]
         if not csvs:
             return None
     if len(csvs) > 1:
@@ -202,6 +207,15 @@ def _find_csv(container: Container, source: Path, emotions: Sequence[str]) -> st
             "name one of them in data.path (unpack an archive for that)"
         )
     return csvs[0]
+
+
+def _has_pixels(container: Container, name: str) -> bool:
+    with container.open(name) as file:
+        try:
+            read_header(decompressed(file), name)
+        except UserError:
+            return False
+    return True
 
 
 @contextmanager

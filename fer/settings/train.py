@@ -76,7 +76,7 @@ class SourceSettings(Settings):
     layout: Literal["fer2013", "raf-db", "affectnet", "fer+", "kdef", "folders"] | None = setting(
         None, "what the source is, where folders with numbers do not show it; null finds out"
     )
-    names: list[str] | None = setting(None, "[surprise,fear,...]: the emotions of number folders, smallest first")
+    names: list[str] | None = setting(None, "[surprise,fear,...]: the numbers' emotions, one each, smallest to largest")
     size: Whole = setting(48, "pixels per side at which faces are stored", ge=16, le=224)
 
 

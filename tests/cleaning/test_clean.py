@@ -173,6 +173,32 @@ def test_predictions_of_other_data_are_refused(some_faces: Callable[..., Faces],
         read_predictions([tmp_path / "bad.csv"], faces)
 
 
+@pytest.mark.parametrize(
+    ("classes", "lines", "fault"),
+    [
+        (EMOTIONS, [], "it has no rows"),
+        (("happy", "sad"), [("0", "angry", [0.5, 0.5])], "it has the target angry, which is none of its columns"),
+        ((), [("0", "angry", [])], "its columns are not those"),
+    ],
+)
+def test_predictions_of_nothing_are_refused(
+    some_faces: Callable[..., Faces],
+    tmp_path: Path,
+    classes: tuple[str, ...],
+    lines: list[tuple[str, str, list[float]]],
+    fault: str,
+) -> None:
+    path = predictions(tmp_path / "p.csv", lines, classes)
+    with pytest.raises(UserError, match=rf"p\.csv cannot be used \({fault}"):
+        inspect(some_faces(7), None, [path])
+
+
+def test_predictions_that_excel_has_saved(some_faces: Callable[..., Faces], tmp_path: Path) -> None:
+    path = predictions(tmp_path / "p.csv", [("0", "angry", [1 / 7] * 7)])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_predictions([path], some_faces(7))[0].tolist() == [0]
+
+
 def test_label_errors_come_from_the_predictions(some_faces: Callable[..., Faces], tmp_path: Path) -> None:
     faces = some_faces(70)
     lines = []

@@ -77,6 +77,85 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
         assert files == {"happy/1.txt", "sad/2.txt"}
 
 
+def link(tree: Path, links: dict[str, str], form: str) -> Path:
+    """The tree, or a .tar of it, with more links in it."""
+    for name, target in links.items():
+        (tree / name).symlink_to(target)
+    return tree if form == "tree" else pack(tree, tree.parent / form)
+
+
+@pytest.mark.parametrize("form", ["tree", "x.tar", "x.tar.gz"])
+def test_links_are_followed(tree, form):
+    links = {"c": "a", "0.txt": "c/b/1.txt", "a/b/again": "../b", "a/4.txt": "../0.txt", "all": ".", "d": "./a/"}
+    links["seen"] = ".hidden"
+    below_a = {"b/1.txt": b"one" * 1000, "2.txt": b"two", "4.txt": b"one" * 1000}
+    expected = {f"{top}/{name}": content for top in "acd" for name, content in below_a.items()}
+    expected |= {"3.txt": b"", "0.txt": b"one" * 1000, "seen": b"x"}
+    with opened(link(tree, links, form)) as container:
+        files = [name for name in container.names if not name.endswith("/")]
+        assert dict(container.read(files)) == expected
+        assert {"a/", "a/b/", "c/", "c/b/", "d/", "d/b/", "empty/"} == {*container.names} - {*files}
+
+
+@pytest.mark.parametrize("target", ["/nowhere", "../outside", "a/b/9.txt", "c"])
+def test_a_link_in_an_archive_that_leads_nowhere_is_named(tree, target):
+    path = link(tree, {"c": target, "val": "a", "a/.old": "/nowhere"}, "x.tar")
+    with pytest.raises(UserError, match=r"x\.tar: c is a link to a file that the archive does not hold; pack"):
+        open_container(path)
+
+
+@pytest.mark.parametrize("form", ["tree", "x.tar"])
+def test_links_of_folders_to_each_other(tree, form):
+    with opened(link(tree, {"a/x": "../empty", "empty/y": "../a"}, form)) as container:
+        assert {*container.names} - {*FILES, "a/", "a/b/", "empty/"} == {
+            "a/x/",
+            "empty/y/",
+            "empty/y/2.txt",
+            "empty/y/b/",
+            "empty/y/b/1.txt",
+        }
+
+
+def test_links_that_multiply_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fer.data.container._MOST_LINKED", 1000)
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("9/1.png"))
+        for folder in range(9):
+            for number in range(10):
+                member = tarfile.TarInfo(f"{folder}/{number}")
+                member.type, member.linkname = tarfile.SYMTYPE, f"../{folder + 1}"
+                tar.addfile(member)
+    with pytest.raises(UserError, match="its links stand for more than 1,000 files; pack it without them"):
+        open_container(tmp_path / "x.tar")
+
+
+def test_a_zip_with_a_name_that_is_no_utf8(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("train/happy/bj\u00f6rn.png", b"1")
+    (tmp_path / "x.zip").write_bytes((tmp_path / "x.zip").read_bytes().replace(b"\xc3\xb6", b"\xf6_"))
+    with pytest.raises(UserError, match=r"x\.zip is truncated or damaged \(a file name that cannot be read"):
+        read(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("form", ["tree", "x.tar"])
+def test_names_that_are_no_utf8_are_written_out(tree, form):
+    try:
+        (tree / os.fsdecode(b"bj\xf6rn.txt")).write_bytes(b"b")
+    except OSError:
+        pytest.skip("this disk takes UTF-8 only")
+    (tree / "bj\u00f6rn.txt").write_bytes(b"u")
+    with opened(link(tree, {}, form)) as container:
+        assert dict(container.read(["bj\\xf6rn.txt", "bj\u00f6rn.txt"])) == {
+            "bj\\xf6rn.txt": b"b",
+            "bj\u00f6rn.txt": b"u",
+        }
+        assert container.open("bj\\xf6rn.txt").read() == b"b"
+        assert set("".join(container.names)).isdisjoint(map(chr, range(0xDC80, 0xDD00)))
+    (tree / "bj\\xf6rn.txt").touch()
+    with pytest.raises(UserError, match="look the same; rename them"):
+        open_container(tree)
+
+
 def test_backslashes_of_windows_programs(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("train\\happy\\1.txt", b"1")

@@ -49,6 +49,12 @@ def ready(source: Path, exclude: Path, **settings: object) -> FER2013DataModule:
     return datamodule
 
 
+def test_a_list_that_excel_has_saved(source: Path, listing: Path) -> None:
+    expected = read_list(listing, read(source)).listed
+    listing.write_bytes(b"\xef\xbb\xbf" + listing.read_bytes().replace(b"\n", b"\r\n"))
+    assert (read_list(listing, read(source)).listed == expected).all()
+
+
 def test_a_list_comes_back_by_reason(source: Path, listing: Path) -> None:
     faces = read(source)
     default = read_list(listing, faces)

@@ -77,6 +77,10 @@ def test_columns_may_stand_in_any_order(tmp_path: Path) -> None:
         (f"{HEADER}\nTraining,x,0,0,0,0,0,0,0,0,0,0\n", r"line 2 \(row 0\), has no vote at all"),
         (f"{HEADER}\nTraining,x,1,0,0,0,-1,0,0,0,0,0\n", "no whole number"),
         (f"{HEADER}\nTraining,x,1,0,0,0,x,0,0,0,0,0\n", "no whole number"),
+        (f"{HEADER}\nTraining,x,1,0,0,0,{'7' * 23},0,0,0,0,0\n", "no whole number"),
+        (f"{HEADER}\nTraining,x,1,0,0,0,{'7' * 5000},0,0,0,0,0\n", "no whole number"),
+        (f'{HEADER}\n"Training,' + "x" * 140_000, r"cannot be read as a CSV \(field larger than"),
+        ('"' + "x" * 140_000, r"cannot be read as a CSV \(field larger than"),
         (f"{HEADER}\nTrain,x,1,0,0,0,0,0,0,0,0,0\n", "the Usage 'Train'"),
     ],
 )

@@ -49,6 +49,11 @@ def test_train_validation_and_test(wrapping):
     ]
 
 
+def test_digits_of_other_scripts_are_sorted_as_letters():
+    names = ["happy/1\u06632.png", "happy/1a2.png"]
+    assert sorted(row for row, *_ in places(*names)) == sorted(names)
+
+
 @pytest.mark.parametrize("folder", ["val", "valid", "Validation", "public_test", "PublicTest"])
 def test_spellings_of_validation(folder):
     assert {split for _, _, split in places("train/happy/1.png", f"{folder}/happy/1.png")} == {TRAIN, VAL}

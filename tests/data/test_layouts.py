@@ -149,6 +149,11 @@ def test_ferplus_as_class_folders_with_contempt(tmp_path: Path, write_tree: Writ
     assert "contempt" not in seven.class_counts()["train"]
 
 
+def test_a_folder_that_is_called_nearly_as_ferplus_calls_its_own(tmp_path: Path, write_tree: Write) -> None:
+    path = write_tree(tmp_path, ["FER2013/train/happy/1.png", "FER2013/test/sad/2.png", "FER2013/overview.png"])
+    assert seen(read(path)) == {"train/happy/1.png": ("happy", TRAIN), "test/sad/2.png": ("sad", TEST)}
+
+
 # RAF-DB
 # README.md of zczcwh/FER_POSTER: raf-basic/EmoLabel/list_patition_label.txt, Image/aligned/train_00001_aligned.jpg.
 # Kaggle, shuvoalok/raf-db-dataset: DATASET/{train,test}/{1..7}/, train_labels.csv beside it.
@@ -189,6 +194,12 @@ def test_a_list_with_an_unknown_number(tmp_path: Path, write_tree: Write, line: 
     labels = write_rafdb(tmp_path, write_tree, "basic")
     labels.write_text(labels.read_text() + line + "\n")
     assert f"list_patition_label.txt, line 15, {line!r} is no picture and number from 1 to 7" in message(tmp_path)
+
+
+def test_a_list_that_excel_has_saved(tmp_path: Path, write_tree: Write) -> None:
+    labels = write_rafdb(tmp_path, write_tree, "basic")
+    labels.write_bytes(b"\xef\xbb\xbf" + labels.read_bytes())
+    assert len(read(tmp_path)) == 14
 
 
 def test_two_sources_of_one_name(tmp_path: Path, write_tree: Write) -> None:
@@ -233,9 +244,69 @@ def test_number_folders_without_a_sign_of_what_they_are(tmp_path: Path, write_tr
     assert seen(own)["train/1/train1.png"] == ("neutral", TRAIN)
     assert seen(own)["test/2/test2.png"] == ("happy", TEST)
     assert "data.names: 'happpy' is no emotion" in message(path, names=["happpy"] * 7)
-    assert "hold the number 3, which is none of data.names's: 1 sad, 2 happy" in message(path, names=["sad", "happy"])
+    assert "data.names has 2 names; give one for each number from 1 to 7" in message(path, names=["sad", "happy"])
     assert "hold the number 7, which is none of FER2013's" in message(path, layout="fer2013")
     assert "no pictures as KDEF has them" in message(path, layout="kdef")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "names", "found"),
+    [
+        ("23", ["happy", "sad"], {"2": "happy", "3": "sad"}),
+        ("02", ["happy", "sad", "fear"], {"0": "happy", "2": "fear"}),
+        ("01", ["happy", "sad", "fear"], {"0": "happy", "1": "sad"}),
+        ("12", ["happy", "sad", "fear"], "data.names has 3 names; give one for each number from 1 to 2"),  # 0 or 3?
+        ("24", ["happy", "sad"], "data.names has 2 names; give one for each number from 2 to 4"),
+    ],
+)
+def test_there_is_a_name_for_each_number(
+    tmp_path: Path, write_tree: Write, numbers: str, names: list[str], found: dict[str, str] | str
+) -> None:
+    path = write_tree(tmp_path, [f"{number}/a.png" for number in numbers])
+    if isinstance(found, str):
+        assert found in message(path, names=names)
+    else:
+        assert {row[0]: emotion for row, (emotion, _) in seen(read(path, names=names)).items()} == found
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("file", ["train_{:05}_aligned.jpg", "{}.png"])
+@pytest.mark.parametrize("table", [True, False])
+def test_rafdbs_sizes_count_from_0_or_1(
+    tmp_path: Path, write_tree: Write, monkeypatch: pytest.MonkeyPatch, first: int, file: str, table: bool
+) -> None:
+    numbers = [first, first, first + 1, *[first + 2] * 3, *range(first + 3, first + 7)]
+    folders = ["images" if table else str(number) for number in numbers]
+    path = write_tree(tmp_path, [f"train/{folder}/{file.format(i)}" for i, folder in enumerate(folders)])
+    if table:
+        rows = [f"{file.format(i)},{number}" for i, number in enumerate(numbers)]
+        (path / "train_labels.csv").write_text("\n".join(["image,label", *rows]) + "\n")
+    if first == 0:
+        assert "hold the number 0" in (found := message(path, layout="raf-db"))
+        assert "say with data.names=[" in found
+    monkeypatch.setattr(layouts, "FINGERPRINTS", {(2, 1, 3, 1, 1, 1, 1): "raf-db"})
+    labels = {row.rpartition("/")[2]: emotion for row, (emotion, _) in seen(read(path)).items()}
+    assert labels == {file.format(i): RAFDB[number - first] for i, number in enumerate(numbers)}
+
+
+@pytest.mark.parametrize("none", ["", "nan", "NULL", " ", "-1", "-1.0"])
+@pytest.mark.parametrize("how", [{"layout": "fer2013"}, {"names": EMOTIONS}, {}])
+def test_a_missing_label_is_none(
+    tmp_path: Path, write_tree: Write, caplog: pytest.LogCaptureFixture, none: str, how: dict[str, object]
+) -> None:
+    path = write_tree(tmp_path, [f"train/{i}.png" for i in range(8)])
+    labels = [none, *(map(str, range(7)) if how else EMOTIONS)]
+    rows = [f"train/{i}.png,{label}" for i, label in enumerate(labels)]
+    (path / "labels.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    faces = read(path, **how)  # type: ignore[arg-type]
+    assert seen(faces) == {f"train/{i}.png": (emotion, TRAIN) for i, emotion in enumerate(EMOTIONS, start=1)}
+    assert "left out 1 pictures that labels.csv gives no emotion" in caplog.text
+
+
+def test_no_label_at_all(tmp_path: Path, write_tree: Write) -> None:
+    path = write_tree(tmp_path, ["0.png", "1.png"])
+    (path / "labels.csv").write_text("path,label\n0.png,-1\n1.png,\n")
+    assert "labels.csv gives no picture an emotion" in message(path, layout="fer2013")
 
 
 def test_rafdb_in_named_folders_divided_anew(tmp_path: Path, write_tree: Write) -> None:
@@ -250,6 +321,95 @@ def test_rafdb_in_named_folders_divided_anew(tmp_path: Path, write_tree: Write) 
         ("happy", TRAIN),
         ("happy", VAL),
     ]
+
+
+@pytest.mark.parametrize("path", ["{}/{}/a.png", "{}/images/{}/a.png", "top/{}/x/y/{}/a.png", "{1}/{0}/a.png"])
+def test_the_split_is_the_innermost_folder_that_is_called_so(tmp_path: Path, write_tree: Write, path: str) -> None:
+    write_tree(tmp_path, [path.format(part, code) for part in ("train", "test") for code in range(1, 8)])
+    expected = {(emotion, split) for emotion in RAFDB for split in (TRAIN, TEST)}
+    assert set(seen(read(tmp_path, layout="raf-db")).values()) == expected
+
+
+def test_class_folders_inside_and_outside_the_splits(tmp_path: Path, write_tree: Write) -> None:
+    write_tree(tmp_path, [f"{part}{code}/a.png" for part in ("train/", "") for code in range(1, 8)])
+    assert "class folders inside its train folder and others outside, such as " in message(tmp_path, layout="raf-db")
+
+
+# Tables
+
+
+@pytest.fixture
+def two_tables(tmp_path: Path, write_tree: Write) -> Path:
+    write_tree(tmp_path, [f"images/{i}.png" for i in range(4)])
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"images/{i}.png,happy\n" for i in range(4)))
+    (tmp_path / "train_labels.csv").write_text("path,label\nimages/0.png,happy\nimages/1.png,joy\n")
+    (tmp_path / "test_labels.csv").write_text("path,label\nimages/2.png,happy\n")
+    return tmp_path
+
+
+def test_the_table_of_a_split_beats_the_table_of_all(two_tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = sorted(path.relative_to(two_tables).as_posix() for path in two_tables.rglob("*.*"))
+    for listing in (names, names[::-1]):
+        monkeypatch.setattr("fer.data.container._names_below", lambda _, listing=listing: listing)
+        splits = [split for _, split in seen(read(two_tables, use_cache=False)).values()]
+        assert splits == [TRAIN, TRAIN, TEST, UNSPLIT]
+
+
+@pytest.mark.parametrize(("label", "what"), [("happy", "splits"), ("sad", "labels")])
+def test_two_tables_that_differ(two_tables: Path, label: str, what: str) -> None:
+    (two_tables / "test_labels.csv").write_text(f"path,label\nimages/1.png,{label}\n")
+    assert f"names images/1.png twice, with different {what}; delete one" in message(two_tables)
+
+
+def test_the_sizes_count_a_picture_once(two_tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "FINGERPRINTS", {(1, 1): "affectnet"})
+    (two_tables / "labels.csv").write_text("path,label\n" + "".join(f"images/{i}.png,{i % 2}\n" for i in range(3)))
+    (two_tables / "train_labels.csv").write_text("path,label\nimages/0.png,0\nimages/1.png,1\n")
+    (two_tables / "test_labels.csv").write_text("path,label\nimages/2.png,0\n")
+    assert [emotion for emotion, _ in seen(read(two_tables)).values()] == ["neutral", "happy", "neutral"]
+
+
+def test_a_table_means_the_pictures_below_its_own_folder(tmp_path: Path, write_tree: Write) -> None:
+    for part, label in (("train", "happy"), ("test", "sad")):
+        write_tree(tmp_path, [f"{part}/images/0.png"])
+        (tmp_path / part / "labels.csv").write_text(f"path,label\nimages/0.png,{label}\n")
+    assert seen(read(tmp_path)) == {"train/images/0.png": ("happy", TRAIN), "test/images/0.png": ("sad", TEST)}
+
+
+@pytest.mark.parametrize("blank", ["\n", " \n", ",\n"])
+def test_blank_lines(tmp_path: Path, write_tree: Write, blank: str) -> None:
+    path = with_table(tmp_path / "a", write_tree)
+    table = path / "labels.csv"
+    table.write_text(table.read_text().replace("train/2", f"{blank}train/2") + blank)
+    assert len(read(path, layout="fer2013")) == 4
+    table.write_text(table.read_text() + "train/3.png\n")
+    assert "labels.csv, line 8, has too few columns" in message(path, layout="fer2013")
+    path = with_votes(tmp_path / "b", write_tree)
+    table = path / "FER2013Train" / "label.csv"
+    table.write_text(table.read_text() + blank)
+    assert len(read(path)) == 4
+
+
+@pytest.mark.parametrize("make", ["table", "votes"])
+def test_a_quote_that_is_never_closed(tmp_path: Path, write_tree: Write, make: str) -> None:
+    path = {"table": with_table, "votes": with_votes}[make](tmp_path, write_tree)
+    table = next(path.rglob("label*.csv"))
+    table.write_text(table.read_text() + '"' + "train/3.png,3\n" * 10_000)
+    assert re.search(r"labels?\.csv, line [\d,]+, cannot be read \(field larger than", message(path))
+
+
+@pytest.mark.parametrize("digits", [23, 5000])
+def test_a_vote_of_many_digits(tmp_path: Path, write_tree: Write, digits: int) -> None:
+    path = with_votes(tmp_path, write_tree)
+    table = path / "FER2013Train" / "label.csv"
+    table.write_text(table.read_text().replace(",7,", f",{'7' * digits},", 1))
+    assert "line 1, has no ten vote counts" in message(path)
+
+
+def test_names_as_macos_writes_them(tmp_path: Path, write_tree: Write) -> None:
+    path = write_tree(tmp_path, ["bjo\u0308rn.png"])
+    (path / "labels.csv").write_text("path,label\nbj\u00f6rn.png,happy\n", encoding="utf-8")
+    assert list(seen(read(path)).values()) == [("happy", UNSPLIT)]
 
 
 # AffectNet
@@ -287,6 +447,13 @@ def test_an_npy_that_holds_objects_is_not_opened(tmp_path: Path, write_tree: Wri
     assert not (tmp_path / "sprung").exists()
     np.save(tmp_path / "x/train_set/annotations/3_exp.npy", np.array(11))
     assert "holds the number 11, which is none of AffectNet's 0 to 10" in message(tmp_path / "x")
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 2.5, [1, 2]])
+def test_an_npy_that_is_no_number(tmp_path: Path, write_tree: Write, value: object) -> None:
+    write_affectnet(tmp_path, write_tree)
+    np.save(tmp_path / "train_set/annotations/3_exp.npy", np.array(value))
+    assert "train_set/annotations/3_exp.npy is no .npy of one number" in message(tmp_path)
 
 
 def test_affectnet_in_named_folders(tmp_path: Path, write_tree: Write) -> None:
@@ -342,6 +509,18 @@ def test_ckplus_names_its_persons(tmp_path: Path, write_tree: Write) -> None:
     again = read(tmp_path)
     assert again.persons is not None
     assert (again.persons == faces.persons).all()
+
+
+def test_persons_where_most_pictures_name_them(
+    tmp_path: Path, write_tree: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"happy/S01{i}_001_00000017.png" for i in range(3)]
+    faces = read(write_tree(tmp_path, [*names, "happy/S010_001_00000017 (2).png"]))
+    assert faces.persons is not None
+    assert faces.persons.tolist() == ["S010", "S011", "S012"]
+    assert "left out 1 pictures that are not called as CK+'s: happy/S010_001_00000017 (2).png" in caplog.text
+    write_tree(tmp_path, [f"happy/{i}.png" for i in range(2)])  # half of them
+    assert read(tmp_path).persons is None
 
 
 @pytest.mark.parametrize("how", [{}, {"split": "random"}, {"folds": 3}])
@@ -464,6 +643,23 @@ def test_labels_and_pictures_that_do_not_belong_together(
 
 
 # Other
+
+
+@pytest.mark.parametrize("classes", ["\u00fcberrascht", "u\u0308berrascht"])
+def test_other_emotions_as_macos_writes_them(tmp_path: Path, write_tree: Write, classes: str) -> None:
+    path = write_tree(
+        tmp_path,
+        [
+            f"{part}/{name}/{i}.png"
+            for part in ("train", "val")
+            for i in range(3)
+            for name in ("u\u0308berrascht", "Gelangweilt")
+        ],
+    )
+    settings = {"path": str(path), "classes": [classes, "gelangweilt"], "other_emotions": True, "split": "source"}
+    data = FER2013DataModule(DataSettings.checked(settings))
+    data.setup()
+    assert data.class_counts()["train"] == {"\u00fcberrascht": 3, "gelangweilt": 3}
 
 
 @pytest.mark.parametrize("name", ["faces.pt", "faces.pkl", "train.pth"])

@@ -97,6 +97,27 @@ def test_rows_without_a_label_are_left_out(tmp_path: Path, caplog: pytest.LogCap
         read(tmp_path / "train.parquet")
 
 
+@pytest.mark.parametrize("none", [-1, None])
+@pytest.mark.parametrize("kind", [int, float, str])
+@pytest.mark.parametrize("how", [{"layout": "fer2013"}, {"names": EMOTIONS}, {}])
+def test_numbers_of_any_type_without_those_that_are_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, none: object, kind: type, how: dict[str, object]
+) -> None:
+    labels = [none if none is None else kind(none), *(kind(code) for code in (6, 0, 1, 2, 3, 4, 5))]
+    known = None if how or kind is str else SPELT
+    if known is None and not how:
+        labels[1:] = SPELT[-1:] + SPELT[:-1]
+    path = write(tmp_path / "train.parquet", {"image": pictures(8), "label": labels}, known)
+    assert read(path, **how).labels.tolist() == [6, 0, 1, 2, 3, 4, 5]  # type: ignore[arg-type]
+    assert "left out 1 rows that are labelled with no emotion" in caplog.text
+
+
+@pytest.mark.parametrize(("label", "kind"), [([1, 2], "list"), ({"id": 1}, "dict")])
+def test_a_label_of_several_parts_is_refused(tmp_path: Path, label: object, kind: str) -> None:
+    path = write(tmp_path / "x.parquet", {"image": pictures(1), "label": [label]})
+    assert f"x.parquet, row 0, has a {kind} as its label; write one name or number" in message(path)
+
+
 def test_names_as_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     columns = {"image": pictures(4), "emotion": ["Joy", "sadness", "boredom", "calm"]}
     faces = read(write(tmp_path / "train.parquet", columns))

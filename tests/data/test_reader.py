@@ -111,6 +111,38 @@ def test_the_challenges_download(tmp_path, faces, csv_text):
         read(top)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("pictures", "how"),
+    [
+        (["DATASET/train/1/a.png", "DATASET/test/2/a.png"], {"layout": "raf-db"}),
+        (["train_set/images/1.png"], {}),
+        (["AF01ANS.png", "AF02HAS.png"], {}),
+        (["train/happy/1.png"], {}),
+    ],
+)
+def test_a_csv_of_something_else_beside_pictures(tmp_path, write_tree, pictures, how, packed):
+    top = write_tree(tmp_path / "top", pictures)
+    if "train_set" in pictures[0]:
+        (top / "train_set/annotations").mkdir()
+        np.save(top / "train_set/annotations/1_exp.npy", np.array(1))
+    (top / "notes.csv").write_text("id,emotion\n1,x\n")
+    (top / "sample_submission.csv").write_text("")
+    (top / "caf\u00e9.csv").write_bytes(b"caf\xe9\n")
+    assert len(read(pack(tmp_path / "x.zip", top) if packed else top, **how)) == len(pictures)
+
+
+def test_a_csv_of_pixels_beside_pictures(tmp_path, csv, faces, write_tree):
+    top = write_tree(tmp_path / "top", ["overview.png"])
+    csv.rename(top / "mine.csv")
+    (top / "notes.csv").write_text("id,note\n1,x\n")
+    assert_same(read(top), faces)
+
+
+def test_a_folder_may_be_called_as_a_pickle_is(tmp_path, write_tree):
+    assert len(read(write_tree(tmp_path / "faces.pth", TREE))) == len(TREE)
+
+
 @pytest.mark.parametrize("name", ["", "x.zip", "x.tar", "x.tar.gz", "x.tgz"])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_class_folders(tmp_path, tree, name, wrapped):
@@ -125,6 +157,31 @@ def test_class_folders(tmp_path, tree, name, wrapped):
     for row, image in zip(faces.ids, faces.images, strict=True):
         noise = np.random.default_rng(TREE.index(row)).integers(0, 256, (48, 48), np.uint8)
         np.testing.assert_array_equal(image, noise)
+
+
+def test_a_split_that_is_a_link_to_another(tree):
+    (tree / "validation").symlink_to("test")
+    faces = read(tree)
+    assert [faces.splits.tolist().count(split) for split in (TRAIN, VAL, TEST)] == [1, 2, 2]
+
+
+def test_a_csv_whose_name_is_no_utf8(csv, faces):
+    try:
+        csv.rename(csv.with_name(os.fsdecode(b"donn\xe9es.csv")))
+    except OSError:
+        pytest.skip("this disk takes UTF-8 only")
+    assert_same(read(csv.parent), faces)
+
+
+def test_a_file_name_that_is_no_utf8_can_be_written(tree):
+    try:
+        (tree / TREE[0]).rename(tree / "train/happy" / os.fsdecode(b"bj\xf6rn.png"))
+    except OSError:
+        pytest.skip("this disk takes UTF-8 only")
+    for _ in ("parsed", "from the cache"):
+        ids = read(tree).ids.tolist()
+        assert ids[-1] == "train/happy/bj\\xf6rn.png"
+        "".join(ids).encode()
 
 
 def test_the_home_directory(csv, faces, monkeypatch):
@@ -278,6 +335,16 @@ def test_a_damaged_checksum(tmp_path, csv):
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress(csv.read_bytes())[:-8] + bytes(8))
     assert "x.csv.gz is truncated or damaged (CRC" in message(path)
+
+
+@pytest.mark.parametrize("how", [{"layout": "raf-db"}, {"layout": "kdef"}, {"names": ["happy", "sad"]}])
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_numbers_stand_for_in_a_csv_of_pixels_cannot_be_said(tmp_path, csv, faces, how, packed):
+    path = pack(tmp_path / "x.zip", csv) if packed else csv
+    given = f"data.{next(iter(how))}"
+    with pytest.raises(UserError, match=rf"csv is a CSV of pixels, .* FER2013's; leave {given} out \({given}=null\)"):
+        read(path, **how)
+    assert_same(read(path, layout="fer2013"), faces)
 
 
 def test_a_bad_row_inside_an_archive_is_named(tmp_path, csv):
