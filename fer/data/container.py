@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol, Self, cast
 
@@ -24,7 +24,6 @@ from fer.errors import UserError
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 HASH = partial(hashlib.blake2b, digest_size=32)  # of files
 _MOST_BYTES = 256 << 20  # of one file: a picture or a table has a fraction; what unfolds to more is a trap
-_MOST_LINKED = 2_000_000  # names that links may add to an archive's: links to folders of links multiply
 
 Batch = Callable[[], Sequence[tuple[str, bytes]]]
 
@@ -196,7 +195,6 @@ class _Tar(Container):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._tar = tarfile.open(path)  # noqa: SIM115 - __exit__ closes it
-        self._added = 0
         try:
             self._members = self._list()
         except BaseException:
@@ -206,13 +204,9 @@ class _Tar(Container):
 
     def _list(self) -> dict[str, tarfile.TarInfo]:
         members: dict[str, tarfile.TarInfo] = {}
-        links: dict[str, str] = {}
         for member in self._tar:
             name = _printable(posixpath.normpath(member.name))
-            if member.issym():
-                target = posixpath.join(posixpath.dirname(name), _printable(member.linkname))
-                links[name] = posixpath.normpath(target)
-            elif name != "." and (member.isdir() or member.isreg() or member.islnk()):
+            if name != "." and not _is_hidden(name) and (member.isdir() or member.isreg() or _is_link(member)):
                 members[f"{name}/" if member.isdir() else name] = member
         # To `tarfile` a damaged header or a cut between two members is an end; a whole archive ends in blocks of zeros.
         assert self._tar.fileobj is not None
@@ -221,50 +215,14 @@ class _Tar(Container):
             raise tarfile.ReadError(f"nothing can be read behind {name}")
         while self._tar.fileobj.read(1 << 20):  # to the very end, where gzip and xz keep the checksum of it all
             pass
-        found = dict(members)
-        for name in links:
-            if not _is_hidden(name):
-                found |= self._linked(name, name, links, members)
-        return {name: member for name, member in found.items() if not _is_hidden(name)}
-
-    def _linked(
-        self,
-        name: str,
-        link: str,
-        links: dict[str, str],
-        members: dict[str, tarfile.TarInfo],
-        around: tuple[str, ...] = (),
-    ) -> dict[str, tarfile.TarInfo]:
-        """What a symbolic link stands for, called `name`: a file, or a folder with all that is in it."""
-        target = links[link]
-        for _ in range(40):  # as many links on one way as Linux follows
-            way = list(accumulate(target.split("/"), "{}/{}".format))
-            other = next((part for part in way if part in links), None)
-            if other is None:
-                break
-            target = posixpath.normpath(f"{links[other]}{target[len(other) :]}")
-        if target in members:
-            return {name: members[target]}
-        around = (*around, link)
-        if target == "." or any(path.startswith(f"{target}/") for path in around):
-            return {}  # a folder that the link lies in, as on a disk
-        below = [path for path in (*members, *links) if path.startswith(f"{target}/")]
-        if not below:
-            raise UserError(
-                f"{self._path}: {link} is a link to a file that the archive does not hold; pack the archive again with "
-                "what its links stand for (tar --dereference), or without the link"
-            )
-        self._added += len(below)
-        if self._added > _MOST_LINKED:
-            raise UserError(f"{self._path}: its links stand for more than {_MOST_LINKED:,} files; pack it without them")
-        found = {}
-        for path in below:
-            inside = path[len(target) :]
-            if path not in links:
-                found[name + inside] = members[path]
-            elif not _is_hidden(inside):
-                found |= self._linked(name + inside, path, links, members, around)
-        return found
+        folders = {".", *(name[:end] for name in members for end, letter in enumerate(name) if letter == "/")}
+        for name, member in members.items():
+            target = posixpath.join(posixpath.dirname(name), member.linkname)
+            if member.issym() and posixpath.normpath(target) in folders:
+                raise UserError(
+                    f"{self._path}: {name} is a link to a folder; pack what it stands for (tar --dereference)"
+                )
+        return members
 
     def __exit__(self, *error: object) -> None:
         self._tar.close()
@@ -272,7 +230,7 @@ class _Tar(Container):
     def open(self, name: str) -> IO[bytes]:
         try:
             file = self._tar.extractfile(self._members[name])
-        except KeyError as error:
+        except (KeyError, RecursionError) as error:  # the second: links to each other
             raise UserError(f"{self._path}: {name} is a link to a file that the archive does not hold") from error
         assert file is not None  # only folders have no content
         return file
@@ -318,6 +276,10 @@ def _whole(read: Callable[[int], bytes], size: int, name: str) -> bytes:
     if len(content) > _MOST_BYTES:
         raise UserError(f"{name} unfolds to more than {_MOST_BYTES >> 20} MB, more than a picture or a table has")
     return content
+
+
+def _is_link(member: tarfile.TarInfo) -> bool:
+    return member.islnk() or member.issym()
 
 
 def _printable(name: str) -> str:

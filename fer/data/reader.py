@@ -131,12 +131,12 @@ def _parse(source: Path, how: _How, tree: Directory | None) -> tuple[Faces, list
     container = tree or open_container(source)
     if container is None:
         with source.open("rb") as file:
-            return _parse_csv(file, str(source), how), []
+            return _parse_csv(file, str(source), how)
     with container:
         csv = _find_csv(container, source, how.emotions)
         if csv is not None:
             with container.open(csv) as file:
-                return _parse_csv(file, f"{source}: {csv}", how), []
+                return _parse_csv(file, f"{source}: {csv}", how)
         pickles = [name for name in container.names if name.lower().endswith(_PICKLES)]
         if pickles and not any(map(is_image, container.names)):
             raise _pickle_refused(pickles[0], source)
@@ -157,18 +157,15 @@ def _pickle_refused(name: str, source: Path) -> UserError:
     )
 
 
-def _parse_csv(file: IO[bytes], name: str, how: _How) -> Faces:
+def _parse_csv(file: IO[bytes], name: str, how: _How) -> tuple[Faces, list[str]]:
     # In large pieces: the streams that decompress are slow line by line.
     with io.BufferedReader(cast(io.RawIOBase, decompressed(file)), 1 << 20) as stream:
         faces = dataclasses.replace(read_csv(stream, name, how.emotions), form="CSV of pixels")
-    given = "data.names" if how.names is not None else "" if how.layout in (None, "fer2013") else "data.layout"
-    if given:
-        raise UserError(
-            f"{name} is a CSV of pixels, whose numbers are always FER2013's; leave {given} out ({given}=null)"
-        )
     if (faces.splits == UNSPLIT).all():
         faces = dataclasses.replace(faces, official=find_official(faces))
-    return resized(faces, how.size)
+    given = "data.names" if how.names is not None else None if how.layout in (None, "fer2013") else "data.layout"
+    notes = [] if given is None else [f"{given} is not used: a CSV of pixels has FER2013's numbers"]
+    return resized(faces, how.size), notes
 
 
 def _summary(faces: Faces) -> str:

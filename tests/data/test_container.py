@@ -85,48 +85,35 @@ def link(tree: Path, links: dict[str, str], form: str) -> Path:
 
 
 @pytest.mark.parametrize("form", ["tree", "x.tar", "x.tar.gz"])
-def test_links_are_followed(tree, form):
-    links = {"c": "a", "0.txt": "c/b/1.txt", "a/b/again": "../b", "a/4.txt": "../0.txt", "all": ".", "d": "./a/"}
-    links["seen"] = ".hidden"
-    below_a = {"b/1.txt": b"one" * 1000, "2.txt": b"two", "4.txt": b"one" * 1000}
-    expected = {f"{top}/{name}": content for top in "acd" for name, content in below_a.items()}
-    expected |= {"3.txt": b"", "0.txt": b"one" * 1000, "seen": b"x"}
+def test_links_to_files_are_followed(tree, form):
+    links = {"0.txt": "a/b/1.txt", "a/4.txt": "../0.txt", "seen": ".hidden"}
     with opened(link(tree, links, form)) as container:
-        files = [name for name in container.names if not name.endswith("/")]
-        assert dict(container.read(files)) == expected
-        assert {"a/", "a/b/", "c/", "c/b/", "d/", "d/b/", "empty/"} == {*container.names} - {*files}
-
-
-@pytest.mark.parametrize("target", ["/nowhere", "../outside", "a/b/9.txt", "c"])
-def test_a_link_in_an_archive_that_leads_nowhere_is_named(tree, target):
-    path = link(tree, {"c": target, "val": "a", "a/.old": "/nowhere"}, "x.tar")
-    with pytest.raises(UserError, match=r"x\.tar: c is a link to a file that the archive does not hold; pack"):
-        open_container(path)
-
-
-@pytest.mark.parametrize("form", ["tree", "x.tar"])
-def test_links_of_folders_to_each_other(tree, form):
-    with opened(link(tree, {"a/x": "../empty", "empty/y": "../a"}, form)) as container:
-        assert {*container.names} - {*FILES, "a/", "a/b/", "empty/"} == {
-            "a/x/",
-            "empty/y/",
-            "empty/y/2.txt",
-            "empty/y/b/",
-            "empty/y/b/1.txt",
+        assert {*container.names} >= {*links}
+        assert dict(container.read(list(links))) == {
+            "0.txt": b"one" * 1000,
+            "a/4.txt": b"one" * 1000,
+            "seen": b"x",
         }
 
 
-def test_links_that_multiply_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("fer.data.container._MOST_LINKED", 1000)
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        tar.addfile(tarfile.TarInfo("9/1.png"))
-        for folder in range(9):
-            for number in range(10):
-                member = tarfile.TarInfo(f"{folder}/{number}")
-                member.type, member.linkname = tarfile.SYMTYPE, f"../{folder + 1}"
-                tar.addfile(member)
-    with pytest.raises(UserError, match="its links stand for more than 1,000 files; pack it without them"):
-        open_container(tmp_path / "x.tar")
+def test_a_folder_that_two_links_lead_to_is_read_twice(tree):
+    with opened(link(tree, {"c": "a", "d": "./a/"}, "tree")) as container:
+        assert {"a/2.txt", "c/2.txt", "d/2.txt", "c/b/1.txt"} <= {*container.names}
+
+
+@pytest.mark.parametrize("target", ["a", "./a/", ".", "b/../a"])
+def test_a_link_to_a_folder_in_an_archive_is_refused(tree, target):
+    with pytest.raises(UserError, match=r"x\.tar: c is a link to a folder; pack what it stands for"):
+        open_container(link(tree, {"c": target}, "x.tar"))
+
+
+@pytest.mark.parametrize("target", ["/nowhere", "../outside", "a/b/9.txt", "c"])
+def test_a_link_in_an_archive_that_leads_nowhere_is_named_when_it_is_read(tree, target):
+    with (
+        opened(link(tree, {"c": target}, "x.tar")) as container,
+        pytest.raises(UserError, match=r"x\.tar: c is a link to a file that the archive does not hold"),
+    ):
+        container.open("c")
 
 
 def test_a_zip_with_a_name_that_is_no_utf8(tmp_path):
