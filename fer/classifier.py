@@ -91,6 +91,7 @@ class EmotionClassifier(L.LightningModule):
             last.register_forward_pre_hook(self._keep_features)
         self.counts = self._no_counts()
         self.val_counts = EpochCounts(len(network.spec.classes), [])
+        self.validated = False  # in this epoch
         self.val_confusion: list[list[int]] = []  # of the last validation, of all processes: labels are rows
         self.val_metrics = headline_metrics(len(network.spec.classes))
         # Lightning's own mean over processes rounds the number of rows per process. A loss that is no number makes the
@@ -190,8 +191,13 @@ class EmotionClassifier(L.LightningModule):
         self.val_counts.add(logits, batch[1], [], 0.0)
         return logits
 
+    def on_train_epoch_start(self) -> None:
+        """Forgets the last epoch's validation."""
+        self.validated = False
+
     def on_validation_epoch_end(self) -> None:
         """Sums the confusion matrix over all processes."""
+        self.validated = True
         total = self.val_counts.over_processes(self._sum)
         self.val_counts = EpochCounts(total.num_classes, [])
         self.val_confusion = total.confusion.reshape(total.num_classes, total.num_classes).tolist()

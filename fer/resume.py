@@ -110,7 +110,9 @@ def _refuse_foreign_targets(saved: dict[str, Any], run: Path, given: list[str]) 
     foreign = named + [
         f"{key}={target}"
         for key, target in rundir.targets(saved)
-        if key not in given and target not in known and not _is_optimiser_of_torch(key, target)
+        if not any(f"{key}.".startswith(f"{each}.") for each in given)
+        and target not in known
+        and not _is_optimiser_of_torch(key, target)
     ]
     if foreign:
         raise UserError(

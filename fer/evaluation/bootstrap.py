@@ -128,7 +128,8 @@ def _metrics(
     for position, name in enumerate(("auroc", "average_precision")):
         values = np.stack([pair[position] for pair in ranked], axis=1)
         known = ~np.isnan(values)
-        result[name] = np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        mean = np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        result[name] = np.where(known.any(axis=1), mean, np.nan)
         result[f"per_class/{name}"] = values
     return result
 

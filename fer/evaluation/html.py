@@ -76,8 +76,8 @@ CAPTIONS = {
     "reliability": (
         "Reliability",
         "Bars on the dotted line are honest confidences: of the predictions with 80 %, 80 % are right. Bars below it "
-        "are too sure, above it too modest. Underneath, how many predictions have that confidence. The temperature was "
-        "fitted on the validation split.",
+        "are too sure, above it too modest. Underneath, how many predictions have that confidence. A temperature "
+        "is fitted on the validation split.",
     ),
     "groups": (
         "Accuracy by group",

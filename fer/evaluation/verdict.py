@@ -115,7 +115,7 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
         ("Guessing", _guessing(most, majority, accuracy, low)),
         ("People", _people(accuracy, low, high) if people is None else people),
         ("Copies", _copies(without, split)),
-        ("Confidence", _calibration(found, split)),
+        ("Confidence", _calibration(found, split, any(each["temperature"] != 1 for each in report["checkpoints"]))),
     ]
     if report["data"] == "synthetic":
         sentences.append(("Drawn faces", "The program drew these faces: nothing follows for photographs."))
@@ -200,15 +200,16 @@ def _copies(without: Mapping[str, Any], split: str) -> str:
     return f"{text}; of the other {without['images']:,}, {share} are named right."
 
 
-def _calibration(found: Mapping[str, Any], split: str) -> str:
+def _calibration(found: Mapping[str, Any], split: str, fitted: bool) -> str:
     gap = 100 * (found["confidence"] - found["accuracy"])
     side = "high" if gap > 0 else "low"
     on = "val, not on these rows" if split == "test" else "a val split, perhaps these rows"
+    temperature = f"The temperature was fitted on {on}." if fitted else "No temperature was fitted."
     return (
         f"Mean confidence is {_percent(found['confidence'])}, {abs(gap):.1f} points too {side}. "
         f"Level by level it misses the share of right answers by {100 * found['ece']:.1f} points on average (ECE); "
         f"with perfect calibration that would be {100 * found['calibration']['ece_expected']:.1f} on as many faces. "
-        f"The temperature was fitted on {on}."
+        f"{temperature}"
     )
 
 

@@ -61,5 +61,7 @@ def build(key: str, settings: Mapping[str, Any], base: type, *fixed: Any, **give
         raise UserError(
             f"{key}: {found.__name__} needs a package that is not installed: pip install {package}"
         ) from error
-    except (TypeError, ValueError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever its constructor refuses values by
         raise UserError(f"{key}: {found.__name__}: {first_line(error)}") from error

@@ -199,7 +199,7 @@ class TrainSettings(Settings):
     teacher: PathText | list[PathText] | None = setting(
         None, "checkpoints whose answers are learnt besides the labels, a.ckpt or [a.ckpt,b.ckpt]"
     )
-    early_stopping: Whole | None = setting(None, "stop after this many epochs without a better val/accuracy", ge=1)
+    early_stopping: Whole | None = setting(None, "stop after this many validations without a better val/accuracy", ge=1)
     compile: bool = setting(False, "torch.compile the network, and its teachers")
     robustness: bool = setting(False, "measure corrupted faces, too: 85 times the evaluation (docs/robustness.md)")
     robustness_faces: Whole | None = setting(None, "on so many faces, drawn with a fixed seed; null: all", ge=1)

@@ -222,7 +222,7 @@ class History(Callback):
         """Adds the epoch's row."""
         if self.rows and self.rows[-1]["epoch"] == trainer.current_epoch:
             return  # Lightning ends the last epoch of a checkpoint once more
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+        metrics = {name: float(value) for name, value in _of_epoch(trainer, pl_module).items() if "/" in name}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
         for logger in trainer.loggers:
             logger.log_metrics(metrics, trainer.global_step - 1)
@@ -237,6 +237,13 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the rows of the run that is resumed."""
         self.rows = state_dict["rows"]
+
+
+def _of_epoch(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Tensor]:
+    """The metrics at an epoch's end, without those of a validation in an earlier one."""
+    assert isinstance(pl_module, EmotionClassifier)
+    of_now = pl_module.validated
+    return {name: value for name, value in trainer.callback_metrics.items() if of_now or not name.startswith("val/")}
 
 
 def _as_csv(rows: list[dict[str, float]]) -> str:
@@ -261,7 +268,7 @@ class StepLoss(Callback):
 
 
 class StopAfterBatch(Callback):
-    """Lets signals finish the batch at hand, so that `last.ckpt` is written between two steps and not inside one.
+    """Lets signals finish the step at hand, so that `last.ckpt` is written between two steps and not inside one.
 
     Ctrl-C, SIGTERM, a closed terminal, and SIGUSR1 and SIGUSR2, by which SLURM and submitit announce that a job's time
     is up. Of several processes all stop after the same batch, whichever was told. Then Lightning's own way out for
@@ -274,11 +281,13 @@ class StopAfterBatch(Callback):
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._lightnings: Any = None
+        self._step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals over, also from Lightning, whose handler for SIGTERM talks to the other processes from
         wherever it interrupts this one. Lightning gives all signals back when it is done.
         """
+        self._step = trainer.global_step
         self._lightnings = signal.getsignal(signal.SIGTERM)
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
             # Windows has not all of them; nohup ignores SIGHUP, and a shell's background job SIGINT.
@@ -294,6 +303,9 @@ class StopAfterBatch(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Lets all processes stop when one was told to."""
+        if trainer.global_step == self._step:
+            return  # gradients were accumulated only, and no checkpoint holds them
+        self._step = trainer.global_step
         if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
             self._lightnings(signal.SIGTERM, None)
 
@@ -309,16 +321,21 @@ class StopAfterBatch(Callback):
 class LastCheckpoint(ModelCheckpoint):
     """`last.ckpt`, rewritten after every epoch and when a signal has stopped the run after a batch.
 
-    Also at the end of a training whose last epochs were not validated, after which Lightning writes none. Not after any
-    other exception, as Lightning would: that may have come in the middle of a step, or before a resumed
-    run had read this very file.
+    Also after an epoch that was not validated, for which Lightning writes none. Not after any other exception, as
+    Lightning would: that may have come in the middle of a step, or before a resumed run had read this very file.
     """
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, "last", save_on_exception=True, enable_version_counter=False)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes what no validation has written."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_checkpoint(trainer, self.format_checkpoint_name({}))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The same of an epoch that was not trained to its end."""
         super().on_train_end(trainer, pl_module)
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_checkpoint(trainer, self.format_checkpoint_name({}))
@@ -329,6 +346,14 @@ class LastCheckpoint(ModelCheckpoint):
             super().on_exception(trainer, pl_module, exception)
 
 
+class StaysStopped(Callback):
+    """Ends a run at once that early stopping had ended, and that is resumed: Lightning would train one epoch more."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Asks the states that the checkpoint has brought."""
+        trainer.should_stop = any(each.wait_count >= max(1, each.patience) for each in trainer.early_stopping_callbacks)
+
+
 class EpochLine(Callback):
     """One line per epoch on standard output, for log files, where a progress bar would be noise."""
 
@@ -336,7 +361,7 @@ class EpochLine(Callback):
         """Prints the epoch's figures."""
         of_val = ("loss", "accuracy", "f1", "precision", "recall")
         shown = ("train/loss", "train/accuracy", *(f"val/{name}" for name in of_val))
-        metrics = trainer.callback_metrics
+        metrics = _of_epoch(trainer, pl_module)
         figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in shown if name in metrics)
         if trainer.is_global_zero:
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}", flush=True)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from fer.classifier import EmotionClassifier
+from fer.errors import UserError
 from fer.settings.target import build
 from fer.settings.train import OptimSettings
 
@@ -20,6 +21,9 @@ def build_optimizer(module: nn.Module, optim: OptimSettings) -> torch.optim.Opti
     Raises:
         UserError: there is no such class, or it does not take these arguments.
     """
+    for twice in ("lr", "weight_decay"):
+        if twice in optim.optimizer:
+            raise UserError(f"optim.optimizer.{twice}: set optim.{twice} instead")
     groups = param_groups_weight_decay(module, optim.weight_decay)
     given = {"lr": optim.lr, "weight_decay": optim.weight_decay}
     found: torch.optim.Optimizer = build("optim.optimizer", optim.optimizer, torch.optim.Optimizer, groups, **given)
@@ -39,20 +43,28 @@ def configure_optimizers(module: EmotionClassifier, optim: OptimSettings) -> dic
     """
     built = build_optimizer(module, optim)
     trainer = module.trainer
-    steps = max(1, int(trainer.estimated_stepping_batches))  # makes the trainer count the batches, too
+    estimated = trainer.estimated_stepping_batches  # makes the trainer count the batches, too
+    if optim.schedule in ("cosine", "onecycle") and math.isinf(estimated):
+        raise UserError(
+            f"optim.schedule={optim.schedule} needs to know the end: set trainer.max_epochs or trainer.max_steps, or "
+            "optim.schedule=none"
+        )
     if optim.schedule == "none":
         return {"optimizer": built}
     if optim.schedule == "plateau":
         plateau = lr_scheduler.ReduceLROnPlateau(
             built, factor=optim.factor, patience=optim.patience, min_lr=optim.min_lr
         )
+        if trainer.check_val_every_n_epoch != 1:
+            raise UserError("optim.schedule=plateau goes by each epoch's val/loss: trainer.check_val_every_n_epoch=1")
         # With the epoch's last step, so before its checkpoint is written: Lightning would do it after that, and a run
         # that is resumed from the checkpoint never.
         epoch = {"interval": "step", "frequency": trainer.num_training_batches}
         return {"optimizer": built, "lr_scheduler": {"scheduler": plateau, "monitor": "val/loss", **epoch}}
 
-    epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 1
-    warmup = min(round(optim.warmup_epochs * steps / epochs), steps // 2)
+    steps = max(1, int(estimated))
+    steps_of_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    warmup = min(round(optim.warmup_epochs * steps_of_epoch), steps // 2)
     if optim.schedule == "onecycle":
         cycle, rise = max(3, steps), max(1, warmup)  # a rise or a fall of no steps would be a division by zero
         scheduler: lr_scheduler.LRScheduler = lr_scheduler.OneCycleLR(

@@ -1,5 +1,6 @@
 """One training run, from settings to checkpoints: the data, the network, the optimiser and the trainer, by name."""
 
+import csv
 import inspect
 import logging
 import os
@@ -8,6 +9,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +44,7 @@ from fer.training.callbacks import (
     History,
     LastCheckpoint,
     ProgressiveResizing,
+    StaysStopped,
     StepLoss,
     StopAfterBatch,
     StopOnDivergence,
@@ -125,12 +128,12 @@ def train(
     else:
         _wait_for(datamodule.files)
     datamodule.setup()
-    _check_classes(datamodule)
+    _check_rows(settings, datamodule)
     if machine.is_first():
         print_class_counts(datamodule)
 
     classifier = build_classifier(settings, datamodule)
-    step, command = (0, None) if ckpt is None else _resumed_at(ckpt, classifier.network.spec)
+    step, command = (0, None) if ckpt is None else _resumed_at(ckpt, classifier.network.spec, datamodule.digest())
     classifier.provenance = {
         "command": command or shlex.join(["train.py", *words]),
         "version": fer.__version__,
@@ -182,8 +185,8 @@ def train(
     return Trained(Path(best.best_model_path or last), datamodule, trainer.loggers, trainer.global_step)
 
 
-def _check_classes(datamodule: FER2013DataModule) -> None:
-    """Asks before training what evaluation will ask after it."""
+def _check_rows(settings: TrainSettings, datamodule: FER2013DataModule) -> None:
+    """Asks before training what training and evaluation will ask for at an end."""
     by_split = datamodule.class_counts()
     counts = by_split["train"]
     present = [name for name in datamodule.classes if counts[name]]
@@ -199,6 +202,10 @@ def _check_classes(datamodule: FER2013DataModule) -> None:
         raise UserError(
             f"{source} leaves no faces to validate or test on; give more faces, or a larger data.val_fraction"
         )
+    needs = {"early_stopping": settings.early_stopping, "optim.schedule=plateau": settings.optim.schedule == "plateau"}
+    asked = [key for key, value in needs.items() if value]
+    if asked and "val" not in by_split:
+        raise UserError(f"{' and '.join(asked)}: {source} has no validation rows to go by; set data.val_fraction")
 
 
 def _wait_for(files: list[Path]) -> None:
@@ -257,6 +264,10 @@ def build_trainer(
     if found:
         raise UserError("\n".join(found))
     _check_counts(arguments)
+    if re.fullmatch("64(-true)?|double|(bf)?16-true|transformer-engine.*", str(arguments.get("precision"))):
+        raise UserError(
+            f"trainer.precision={arguments['precision']}: networks are trained in 32-true, bf16-mixed or 16-mixed"
+        )
     arguments["precision"] = choose_precision(arguments.get("precision", "auto"), arguments.get("accelerator", "auto"))
     own: dict[str, Any] = {
         "enable_model_summary": False,
@@ -337,11 +348,11 @@ def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> 
     )
 
 
-def _resumed_at(ckpt: str, spec: NetworkSpec) -> tuple[int, str | None]:
+def _resumed_at(ckpt: str, spec: NetworkSpec, data: str) -> tuple[int, str | None]:
     """The steps that a checkpoint has seen, and the command that began its run, as far as it says.
 
     Raises:
-        UserError: it is of another network or other classes, or cannot be resumed.
+        UserError: it is of another network, other classes or other data, or cannot be resumed.
     """
     content = read_checkpoint(ckpt)
     saved = read_spec(ckpt, content)
@@ -358,7 +369,13 @@ def _resumed_at(ckpt: str, spec: NetworkSpec) -> tuple[int, str | None]:
             )
     if "optimizer_states" not in content:
         raise UserError(f"checkpoint {ckpt} holds no training state; resume from a run's checkpoints/last.ckpt")
-    return int(content["global_step"]), provenance(content).get("command")
+    made = provenance(content)
+    if made.get("data", data) != data:
+        raise UserError(
+            f"checkpoint {ckpt} cannot be resumed: the rows, their labels or their splits are not those it was trained "
+            "on; give the same data, or start from its weights, model.weights=FILE"
+        )
+    return int(content["global_step"]), made.get("command")
 
 
 def _callbacks(settings: TrainSettings, run_dir: Path) -> list[Callback]:
@@ -371,6 +388,7 @@ def _callbacks(settings: TrainSettings, run_dir: Path) -> list[Callback]:
         callbacks.append(ProgressiveResizing(settings.image_sizes))
     if settings.early_stopping is not None:
         callbacks.append(EarlyStopping("val/accuracy", mode="max", patience=settings.early_stopping))
+    callbacks.append(StaysStopped())
     for name, target in settings.callbacks.items():
         callbacks.append(build(f"callbacks.{name}", target, Callback))
     return callbacks
@@ -387,12 +405,26 @@ def _loggers(settings: TrainSettings, run_dir: Path, resumed_at: int | None) -> 
         if find(key, target.get("_target_"), Logger) is TensorBoardLogger:
             loggers.append(RunLogger(run_dir, resumed_at))
         elif find(key, target["_target_"], Logger) is CSVLogger:
-            loggers.append(build(key, {"name": "", "version": "csv", **target}, Logger, save_dir=run_dir))
+            table = build(key, {"name": "", "version": "csv", **target}, CSVLogger, save_dir=run_dir)
+            _keep_rows(table, resumed_at or 0)
+            loggers.append(table)
         else:
             if str(target["_target_"]).endswith(".MLFlowLogger") and "MLFLOW_TRACKING_URI" not in os.environ:
                 target = _in_the_run(run_dir) | target
             loggers.append(build(key, target, Logger, save_dir=run_dir))
     return loggers
+
+
+def _keep_rows(logger: CSVLogger, resumed_at: int) -> None:
+    """Lets a resumed run's table go on behind the rows of the steps before; Lightning begins with an empty one."""
+    file = Path(logger.log_dir) / "metrics.csv"
+    if resumed_at > 0 and file.is_file():
+        with file.open(newline="") as stream:
+            rows = [row for row in csv.DictReader(stream) if int(row["step"]) < resumed_at]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Experiment logs directory")  # that it deletes the file
+            logger.experiment.metrics = [{name: value for name, value in row.items() if value} for row in rows]
+        logger.save()
 
 
 def _in_the_run(run_dir: Path) -> dict[str, str]:

@@ -116,6 +116,13 @@ def test_means_leave_out_a_class_that_is_nowhere() -> None:
     assert metrics["per_class"]["neutral"]["interval95"]["recall"] is None
 
 
+def test_one_class_alone_ranks_nothing() -> None:
+    probabilities, targets = draw(30)
+    metrics = compute_metrics(probabilities, torch.full_like(targets, 1), CLASSES)
+    assert metrics["auroc"] is None
+    assert metrics["interval95"]["auroc"] is None
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_a_resample_is_measured_as_scikit_learn_would(ties: bool) -> None:
     """The bootstrap has formulas of its own, for speed: they must agree with the report's on the drawn images."""

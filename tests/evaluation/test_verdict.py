@@ -44,6 +44,7 @@ def report(split: str = "test", rows: str = "PrivateTest", accuracy: float = 0.7
         "data": "/somewhere/fer2013.csv",
         "labels": {"train": "the given labels", "evaluation": "the given labels"},
         "training": {"counts": counts("Training", classes), "beside": []},
+        "checkpoints": [{"temperature": 0.8}],
         **more,
     }
 
@@ -66,6 +67,8 @@ def test_it_says_what_was_measured_on_which_rows() -> None:
     assert "68.0 % (66.0 % to 70.0 %)" in said["Copies"]
     assert "73.0 %, 3.0 points too high" in said["Confidence"]
     assert "4.0 points on average (ECE); with perfect calibration that would be 1.7" in said["Confidence"]
+    assert "The temperature was fitted on val, not on these rows." in said["Confidence"]
+    assert "No temperature was fitted." in of(report(checkpoints=[{"temperature": 1.0}]))["Confidence"]
     assert "Caution" not in said
     assert "lean to the good side" in of(report("val", "PublicTest"))["Caution"]
     assert "nothing follows for photographs" in of(report(data="synthetic"))["Drawn faces"]

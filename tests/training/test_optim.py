@@ -3,6 +3,7 @@ import math
 import pytest
 
 from fer.classifier import EmotionClassifier
+from fer.errors import UserError
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.train import OptimSettings
 from fer.training.optim import configure_optimizers
@@ -24,7 +25,8 @@ class Trainer:
 
     num_training_batches = 10
     estimated_stepping_batches = 100
-    max_epochs = 10
+    accumulate_grad_batches = 1
+    check_val_every_n_epoch = 1
 
 
 @pytest.fixture
@@ -83,3 +85,33 @@ def test_plateau_follows_the_validation_loss(module: EmotionClassifier) -> None:
     for _ in range(200):
         scheduler.step(1.0)
     assert built["optimizer"].param_groups[0]["lr"] == pytest.approx(1e-3)
+
+
+def test_the_warm_up_is_of_epochs_also_where_steps_end_the_training(
+    module: EmotionClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "accumulate_grad_batches", 4)  # 3 steps per epoch
+    seen = rates(module)
+    assert seen.index(max(seen)) == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "trainer", "message"),
+    [
+        ({}, {"estimated_stepping_batches": math.inf}, "optim.schedule=cosine needs to know the end"),
+        ({"schedule": "onecycle"}, {"estimated_stepping_batches": math.inf}, "optim.schedule=onecycle needs to know"),
+        ({"schedule": "plateau"}, {"check_val_every_n_epoch": 2}, "trainer.check_val_every_n_epoch=1"),
+        ({"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.5}}, {}, "optim.optimizer.lr: set optim.lr instead"),
+    ],
+)
+def test_what_a_schedule_cannot_do_is_refused(
+    module: EmotionClassifier,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object],
+    trainer: dict[str, object],
+    message: str,
+) -> None:
+    for name, value in trainer.items():
+        monkeypatch.setattr(Trainer, name, value)
+    with pytest.raises(UserError, match=message):
+        configure_optimizers(module, OptimSettings.checked({**SETTINGS, **changes}))

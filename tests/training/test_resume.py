@@ -1,5 +1,6 @@
 """A run that is broken off and resumed ends with the weights and the figures of an unbroken one."""
 
+import csv
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from tiny import scalars
 
 from fer.checkpoint import read_checkpoint
+from fer.errors import UserError
 from fer.settings.train import TrainSettings
 from fer.training.run import train
 
@@ -28,6 +30,18 @@ class Interrupt(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         if trainer.global_step == self.step:
             os.kill(os.getpid(), self.signum)
+
+
+class LateInterrupt(Interrupt):
+    """Sends it after the batch that follows on the step."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            self.step = -1  # a second Ctrl-C would stop at once
+            os.kill(os.getpid(), self.signum)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        pass
 
 
 def weights(file: Path) -> dict[str, torch.Tensor]:
@@ -80,6 +94,63 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert shown == scalars(unbroken[name])
     assert [place for place, _ in shown["train: step/loss"]] == [3, 9, 15]
     assert [place for place, _ in shown["val: epoch/loss"]] == [5, 11, 17]
+
+
+def test_a_step_of_several_batches_is_finished_before_a_run_stops(
+    settings: Callable[..., TrainSettings], tmp_path: Path
+) -> None:
+    options = ["optim=adam", "trainer.accumulate_grad_batches=4", "trainer.max_epochs=3"]
+    train(settings(*options), tmp_path / "unbroken")
+    # After the second epoch's first step of two, in the middle of the second.
+    stop = f"+callbacks.stop={{_target_: {__name__}.Interrupt, step: 3, signum: {int(signal.SIGINT)}}}"
+    with pytest.raises(SystemExit):
+        train(settings(*options, stop.replace("Interrupt", "LateInterrupt")), tmp_path / "broken")
+    assert read_checkpoint(tmp_path / "broken" / LAST)["global_step"] == 4
+    train(settings(*options, f"ckpt={tmp_path / 'broken' / LAST}"), tmp_path / "broken")
+    expected, resumed = weights(tmp_path / "unbroken" / LAST), weights(tmp_path / "broken" / LAST)
+    assert all(torch.equal(tensor, resumed[key]) for key, tensor in expected.items())
+
+
+def test_a_run_that_early_stopping_ended_stays_ended(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
+    options = ["early_stopping=1", "trainer.max_epochs=9", "optim.lr=1e-9"]
+    train(settings(*options), tmp_path)
+    before = read_checkpoint(tmp_path / LAST)
+    assert before["epoch"] < 8
+    train(settings(*options, f"ckpt={tmp_path / LAST}"), tmp_path)
+    assert read_checkpoint(tmp_path / LAST)["global_step"] == before["global_step"]
+
+
+def test_a_run_goes_on_with_its_own_data_alone(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
+    train(settings("optim.schedule=none"), tmp_path)
+    other = ["optim.schedule=none", "data.split_seed=5", "trainer.max_epochs=3", f"ckpt={tmp_path / LAST}"]
+    with pytest.raises(UserError, match="the rows, their labels or their splits are not those it was trained on"):
+        train(settings(*other), tmp_path)
+
+
+def test_the_csv_of_a_resumed_run_keeps_the_epochs_before(
+    settings: Callable[..., TrainSettings], tmp_path: Path
+) -> None:
+    options = ["logger=csv", "optim.schedule=none"]
+    train(settings(*options, "trainer.max_epochs=1"), tmp_path)
+    train(settings(*options, "trainer.max_epochs=3", f"ckpt={tmp_path / LAST}"), tmp_path)
+    with (tmp_path / "csv" / "metrics.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["val/loss"]]
+    assert [row["step"] for row in rows] == ["5", "11", "17"]
+
+
+def test_an_epoch_without_validation_repeats_no_figures_and_has_a_checkpoint(
+    settings: Callable[..., TrainSettings], tmp_path: Path
+) -> None:
+    stop = f"+callbacks.stop={{_target_: {__name__}.Interrupt, step: 8, signum: {int(signal.SIGINT)}}}"
+    options = ["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3"]
+    with pytest.raises(SystemExit):
+        train(settings(*options, stop), tmp_path)
+    assert read_checkpoint(tmp_path / LAST)["global_step"] == 8
+    train(settings(*options, f"ckpt={tmp_path / LAST}"), tmp_path)
+    with (tmp_path / "history.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["train/loss"] != "" for row in rows] == [True, True, True]
+    assert [row["val/loss"] != "" for row in rows] == [False, True, False]
 
 
 def test_sigterm_leaves_a_whole_checkpoint(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
