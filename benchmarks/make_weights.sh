@@ -34,7 +34,7 @@ trained distilled_7 experiment=distilled_7 seed=1 "model.weights=$first" \
 python -m fer.commands.export "ckpt=$out/distilled_7/checkpoints/last.ckpt" format=ckpt "data=$data" \
     output=fer/weights/senet_7.ckpt
 
-# The answers restricted to a subset's classes: training on the subset's rows did not help (docs/results.md).
+# The answers restricted to a subset's classes: training on the subset's rows did not help (docs/lessons.md).
 for subset in "${subsets[@]}"; do
     python -m fer.commands.export ckpt=fer/weights/senet_7.ckpt format=ckpt "classes=$subset" "data=$data" \
         "output=fer/weights/senet_$subset.ckpt"
