@@ -72,13 +72,16 @@ def arguments(overrides: Sequence[str], grid: Mapping[str, Any]) -> list[str]:
 
 
 def _directory(overrides: Sequence[str], swept: Sequence[str]) -> str:
-    """The directory of an earlier sweep by the same command, else a new name with the time and what is varied."""
+    """The directory of an earlier sweep by the same command, else a new name with the time and what is varied.
+
+    The order of the other words does not matter. That of what is varied does: jobs are numbered and named by it.
+    """
     digest = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
-    earlier = sorted(_FOLDER.glob(f"*_{digest}"))
+    name = "_".join([*filter(None, [_plain(swept)]), digest])
+    earlier = sorted(_FOLDER.glob(f"*_{name}"))
     if earlier:
         return str(earlier[-1])
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return str(_FOLDER / "_".join([now, *filter(None, [_plain(swept)]), digest]))
+    return str(_FOLDER / f"{datetime.datetime.now().strftime('%Y-%m-%d_%H-%M-%S')}_{name}")
 
 
 def _varied(job: Sequence[str], fixed: Sequence[str]) -> str:

@@ -43,6 +43,16 @@ def test_the_same_command_finds_its_directory_again(tmp_path: Path, monkeypatch:
     assert names(["model=net", "seed=1,2,3"], [])[0] != directory
 
 
+def test_another_order_of_what_is_varied_is_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its jobs have other numbers and names: in one directory each would be trained and counted twice."""
+    monkeypatch.chdir(tmp_path)
+    words = ["label_smoothing=0.0,0.2", "seed=1,2", "model=net"]
+    directory, _ = names(words, [])
+    Path(directory).mkdir(parents=True)
+    assert names([words[0], words[2], words[1]], [])[0] == directory
+    assert names([words[1], words[0], words[2]], [])[0] != directory
+
+
 def test_what_is_left_of_a_job(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
     cfg = settings("seed=3")
     assert sweep.finished_accuracy(cfg, tmp_path) is None
