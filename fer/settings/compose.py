@@ -163,12 +163,8 @@ def compose_line(line: Line) -> Composed:
         words.append(_first(text, override))
     if found:
         raise UserError("\n".join(found))
-    if any(word.startswith("model.name=") and ":" in word for word in words) and not any(
-        word.startswith("model=") for word in words
-    ):
-        words.insert(0, "model=timm")  # without the arguments of the default network
     register()
-    cfg = _compose(words, line.folders)
+    cfg = _compose([*implied(line), *words], line.folders)
     hydra = cfg.pop("hydra")
     run_dir = None
     if any(override.key_or_group == "hydra.run.dir" for _, override in overrides):
@@ -221,10 +217,18 @@ def _others(line: Line, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 yield with_value(values, override.key_or_group, _override(word).value())
             else:
                 others = [first for first in firsts if _override(first).key_or_group != override.key_or_group]
-                cfg = _compose([*others, word], line.folders)
+                cfg = _compose([*implied(line), *others, word], line.folders)
                 cfg.pop("hydra")
                 container: Any = OmegaConf.to_container(cfg, resolve=True)
                 yield container
+
+
+def implied(line: Line) -> list[str]:
+    """What a network of one's own needs besides the words of its command: no arguments of the default network."""
+    grid = [f"{key}={value}" for key, value in sweep_parameters(line).items()]
+    given = [word.partition("=") for word in (*line.words, *grid)]
+    own = any(key == "model.name" and ":" in value for key, _, value in given)
+    return ["model=timm"] if own and all(key != "model" for key, _, _ in given) else []
 
 
 def overrides_of(line: Line) -> dict[str, bool]:
