@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer import machine, rundir
 from fer.errors import UserError
+from fer.settings.compose import CONFIGS, values_of
 from fer.settings.train import TrainSettings
 
 _FOLDER = rundir.OUTPUTS / "sweeps"
@@ -41,13 +42,14 @@ class OnSweep(Callback):
         OnSweep.directory = Path(config.hydra.sweep.dir)
 
 
-def arguments(overrides: Sequence[str], grid: Mapping[str, Any]) -> list[str]:
+def arguments(overrides: Sequence[str], grid: Mapping[str, Any], folders: Sequence[Path] = (CONFIGS,)) -> list[str]:
     """What a command with -m needs besides its own words: the sweep's directory, which settings do not vary, and what
     a launcher for several jobs at a time should not be left to guess.
 
     Args:
         overrides: the KEY=VALUE words of the command line.
         grid: what `sweep=NAME` adds to them (see `fer.settings.compose.sweep_parameters`).
+        folders: where groups are looked for.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = [word for word, override in zip(overrides, parsed, strict=True) if override.is_sweep_override()]
@@ -57,7 +59,7 @@ def arguments(overrides: Sequence[str], grid: Mapping[str, Any]) -> list[str]:
         shown = [word for word in overrides if word in swept or word.startswith("sweep=")]
         own.append(f"hydra.sweep.dir={_directory(overrides, shown)}")
     jobs = math.prod(
-        len(list(word.sweep_string_iterator()))
+        len(values_of(word, folders))
         for word in [*parsed, *OverridesParser.create().parse_overrides([f"{key}={grid[key]}" for key in grid])]
         if word.is_sweep_override()
     )

@@ -127,6 +127,7 @@ def test_a_launcher_for_several_jobs_is_told_what_it_should_not_guess(
     assert sweep.arguments(["seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=5"], {})[-1].startswith(
         "hydra.sweep"
     )
+    assert sweep.arguments(["model=glob(*net)", "hydra/launcher=joblib"], {})
     assert "hydra.launcher.gpus_per_node=1" in sweep.arguments(["seed=1,2", "hydra/launcher=submitit_slurm"], {})
 
 

@@ -161,7 +161,7 @@ def _sweep(line: Line) -> int:
     flags = ["-m", *([f"--config-dir={line.folders[1]}"] if line.folders[1:] else [])]
     try:
         words = [*implied(line), *line.words]
-        _by_hydra([*flags, *words, *sweep.arguments(words, grid)])
+        _by_hydra([*flags, *words, *sweep.arguments(words, grid, line.folders)])
     finally:
         if sweep.OnSweep.directory is not None:
             _summarise(sweep.OnSweep.directory)
