@@ -125,11 +125,11 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
         if not path.is_dir():
             raise UserError(f"{path} is no directory; give run directories, or a directory that holds some")
         found += [file.parent for file in path.rglob(rundir.SETTINGS) if file.parent not in found]
-    if not found:
+    runs = [run for directory in sorted(found, key=_natural) if (run := _read_run(directory, found)) is not None]
+    if not runs:
         raise UserError(
             f"{', '.join(map(str, paths))}: there is no run in it; a run has a config.yaml and a metrics.json"
         )
-    runs = [_read_run(directory) for directory in sorted(found, key=_natural)]
     if all(run.report is None for run in runs):
         last = (rundir.checkpoint(run.directory, rundir.LAST) for run in runs)
         ckpt = next((file for file in last if file.is_file()), None)
@@ -171,8 +171,18 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
     return sorted(rows, key=lambda row: -_score(row)) + unfinished
 
 
-def _read_run(directory: Path) -> Run:
-    loaded = rundir.saved_values(directory)
+def _read_run(directory: Path, others: Sequence[Path]) -> Run | None:
+    """A run, or None where the config.yaml is of another program, such as the one that W&B leaves below a run."""
+    try:
+        loaded = rundir.saved_values(directory)
+    except UserError:
+        if any(parent in others for parent in directory.parents):
+            return None
+        raise
+    if not isinstance(loaded.get("name"), str) or not all(
+        isinstance(loaded.get(key), dict) for key in ("data", "model")
+    ):
+        return None
     made = loaded.pop("run", None)
     loaded.pop("logger", None)
     words = made.get("overrides", []) if isinstance(made, dict) else []

@@ -205,6 +205,26 @@ def test_nothing_to_sum_up_ends_with_one_sentence(tmp_path: Path, make: Any, mes
         summarise([tmp_path / "nowhere"])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wandb_version: 1\nseed:\n  value: 1\n",
+        "name:\n  value: a\ndata:\n  value: {}\nmodel:\n  value: {}\n",
+        "a: &a 1\nb: *a\n",
+        "- 1\n",
+        "{",
+    ],
+)
+def test_a_config_of_another_program_is_no_run(tmp_path: Path, text: str) -> None:
+    foreign = write_run(tmp_path / "a", 0.6) / "wandb" / "x" / "files"
+    foreign.mkdir(parents=True)
+    (foreign / "config.yaml").write_text(text)
+    assert [run.directory.name for run in read_runs([tmp_path])] == ["a"]
+    (tmp_path / "a" / "config.yaml").write_text("{")
+    with pytest.raises(UserError, match="is not plain YAML"):
+        read_runs([tmp_path])
+
+
 def test_what_the_command_lines_named_is_what_the_rows_are_called_by(tmp_path: Path) -> None:
     """Not what followed from it: here the recipe sets the learning rate, too."""
     for name, lr in (("a", 0.1), ("b", 0.2)):
