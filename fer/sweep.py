@@ -114,7 +114,15 @@ def finished_accuracy(settings: TrainSettings, run_dir: Path) -> float | None:
     """
     if not (run_dir / rundir.SETTINGS).is_file():
         return None
-    if not rundir.same(settings, rundir.load(run_dir)):
+    try:
+        saved = rundir.load(run_dir)
+    except UserError:
+        if (run_dir / rundir.FAILURE).is_file() and not (run_dir / rundir.CHECKPOINTS).exists():
+            for name in (rundir.SETTINGS, rundir.FAILURE):  # of settings that were refused and have been mended since
+                (run_dir / name).unlink()
+            return None
+        raise
+    if not rundir.same(settings, saved):
         raise UserError(
             f"{run_dir} holds a run with other settings, from before a file under configs/ was changed; "
             "move it away, or choose another hydra.sweep.dir"
@@ -134,11 +142,18 @@ def val_accuracy(report: Mapping[str, Any]) -> float:
     return float(report.get("val", report[report["reported_split"]])["accuracy"])
 
 
-def note_failure(settings: TrainSettings, run_dir: Path, words: Sequence[str], message: str) -> None:
-    """Leaves the message and the settings of a failed job for the summary of its sweep."""
+def note_failure(
+    settings: TrainSettings | Mapping[str, Any], run_dir: Path, words: Sequence[str], message: str
+) -> None:
+    """Leaves the message and the settings of a failed job for the summary of its sweep; plain ones where they were
+    refused.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     if not (run_dir / rundir.SETTINGS).is_file():
-        rundir.write_settings(run_dir, settings, words)
+        if isinstance(settings, TrainSettings):
+            rundir.write_settings(run_dir, settings, words)
+        else:
+            rundir.write_refused(run_dir, settings, words)
     (run_dir / rundir.FAILURE).write_text(message + "\n")
 
 

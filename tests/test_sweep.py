@@ -80,6 +80,30 @@ def test_what_is_left_of_a_job(settings: Callable[..., TrainSettings], tmp_path:
         sweep.finished_accuracy(settings("seed=4"), tmp_path)
 
 
+def test_a_job_whose_settings_were_refused_is_tried_again(
+    settings: Callable[..., TrainSettings], tmp_path: Path
+) -> None:
+    job = tmp_path / "0_seed-3"
+    values = settings("seed=3").plain()
+    sweep.note_failure({**values, "data": {**values["data"], "classes": 6}}, job, ["seed=3"], "data.classes=6")
+    with pytest.raises(UserError, match="classes"):
+        rundir.load(job)
+    assert sweep.failed_jobs(tmp_path) == [job.name]
+    assert sweep.finished_accuracy(settings("seed=3"), job) is None
+    assert list(job.iterdir()) == []
+
+
+def test_jobs_that_are_wrong_only_in_combination_are_rows_and_failures(
+    command: Callable[..., "CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    words = ["data.classes=7,[happy,bored]", "data.other_emotions=true,false", "data.path=none", "data.download=false"]
+    finished = command("-m", *TINY, *words)
+    assert finished.returncode == 2
+    assert "4 of the jobs failed" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert len(list((tmp_path / "outputs" / "sweeps").glob("*/*/config.yaml"))) == 4
+
+
 def test_a_sweep_is_summed_up_and_completed_by_the_same_command(
     command: Callable[..., "CompletedProcess[str]"], tmp_path: Path
 ) -> None:

@@ -147,8 +147,7 @@ def job(cfg: DictConfig) -> float | None:
         traceback.print_exc()  # one broken job must not cost the others
         message = f"{type(error).__name__}: {error}"
     complain(message.splitlines())
-    if settings is not None:
-        sweep.note_failure(settings, run_dir, words, message)
+    sweep.note_failure(values if settings is None else settings, run_dir, words, message)
     return None
 
 
