@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +129,17 @@ def write_settings(run: Path, settings: TrainSettings, words: Sequence[str], sec
     """Writes config.yaml: every setting, resolved, and what made them."""
     content = settings.plain() | {"name": settings.run_name}
     content["model"]["image_size"] = settings.image_size
-    content["run"] = {"overrides": list(words), "version": fer.__version__, "commit": commit()}
-    write_whole(run / SETTINGS, as_yaml(content).encode(), mode=0o600 if secret else None)
+    _write(run, content, words, secret)
+
+
+def write_refused(run: Path, values: Mapping[str, Any], words: Sequence[str]) -> None:
+    """Writes config.yaml of settings that make no sense, for the table of a sweep; `load` refuses them."""
+    _write(run, {**values, "name": values.get("name") or run.name}, words, secret=False)
+
+
+def _write(run: Path, content: Mapping[str, Any], words: Sequence[str], secret: bool) -> None:
+    made = {"overrides": list(words), "version": fer.__version__, "commit": commit()}
+    write_whole(run / SETTINGS, as_yaml({**content, "run": made}).encode(), mode=0o600 if secret else None)
 
 
 def load(run: Path) -> TrainSettings:

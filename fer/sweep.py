@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer import machine, rundir
 from fer.errors import UserError
+from fer.settings.compose import CONFIGS, values_of
 from fer.settings.train import TrainSettings
 
 _FOLDER = rundir.OUTPUTS / "sweeps"
@@ -41,13 +42,14 @@ class OnSweep(Callback):
         OnSweep.directory = Path(config.hydra.sweep.dir)
 
 
-def arguments(overrides: Sequence[str], grid: Mapping[str, Any]) -> list[str]:
+def arguments(overrides: Sequence[str], grid: Mapping[str, Any], folders: Sequence[Path] = (CONFIGS,)) -> list[str]:
     """What a command with -m needs besides its own words: the sweep's directory, which settings do not vary, and what
     a launcher for several jobs at a time should not be left to guess.
 
     Args:
         overrides: the KEY=VALUE words of the command line.
         grid: what `sweep=NAME` adds to them (see `fer.settings.compose.sweep_parameters`).
+        folders: where groups are looked for.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = [word for word, override in zip(overrides, parsed, strict=True) if override.is_sweep_override()]
@@ -57,7 +59,7 @@ def arguments(overrides: Sequence[str], grid: Mapping[str, Any]) -> list[str]:
         shown = [word for word in overrides if word in swept or word.startswith("sweep=")]
         own.append(f"hydra.sweep.dir={_directory(overrides, shown)}")
     jobs = math.prod(
-        len(list(word.sweep_string_iterator()))
+        len(values_of(word, folders))
         for word in [*parsed, *OverridesParser.create().parse_overrides([f"{key}={grid[key]}" for key in grid])]
         if word.is_sweep_override()
     )
@@ -72,13 +74,16 @@ def arguments(overrides: Sequence[str], grid: Mapping[str, Any]) -> list[str]:
 
 
 def _directory(overrides: Sequence[str], swept: Sequence[str]) -> str:
-    """The directory of an earlier sweep by the same command, else a new name with the time and what is varied."""
+    """The directory of an earlier sweep by the same command, else a new name with the time and what is varied.
+
+    The order of the other words does not matter. That of what is varied does: jobs are numbered and named by it.
+    """
     digest = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
-    earlier = sorted(_FOLDER.glob(f"*_{digest}"))
+    name = "_".join([*filter(None, [_plain(swept)]), digest])
+    earlier = sorted(_FOLDER.glob(f"*_{name}"))
     if earlier:
         return str(earlier[-1])
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return str(_FOLDER / "_".join([now, *filter(None, [_plain(swept)]), digest]))
+    return str(_FOLDER / f"{datetime.datetime.now().strftime('%Y-%m-%d_%H-%M-%S')}_{name}")
 
 
 def _varied(job: Sequence[str], fixed: Sequence[str]) -> str:
@@ -109,7 +114,15 @@ def finished_accuracy(settings: TrainSettings, run_dir: Path) -> float | None:
     """
     if not (run_dir / rundir.SETTINGS).is_file():
         return None
-    if not rundir.same(settings, rundir.load(run_dir)):
+    try:
+        saved = rundir.load(run_dir)
+    except UserError:
+        if (run_dir / rundir.FAILURE).is_file() and not (run_dir / rundir.CHECKPOINTS).exists():
+            for name in (rundir.SETTINGS, rundir.FAILURE):  # of settings that were refused and have been mended since
+                (run_dir / name).unlink()
+            return None
+        raise
+    if not rundir.same(settings, saved):
         raise UserError(
             f"{run_dir} holds a run with other settings, from before a file under configs/ was changed; "
             "move it away, or choose another hydra.sweep.dir"
@@ -129,11 +142,18 @@ def val_accuracy(report: Mapping[str, Any]) -> float:
     return float(report.get("val", report[report["reported_split"]])["accuracy"])
 
 
-def note_failure(settings: TrainSettings, run_dir: Path, words: Sequence[str], message: str) -> None:
-    """Leaves the message and the settings of a failed job for the summary of its sweep."""
+def note_failure(
+    settings: TrainSettings | Mapping[str, Any], run_dir: Path, words: Sequence[str], message: str
+) -> None:
+    """Leaves the message and the settings of a failed job for the summary of its sweep; plain ones where they were
+    refused.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     if not (run_dir / rundir.SETTINGS).is_file():
-        rundir.write_settings(run_dir, settings, words)
+        if isinstance(settings, TrainSettings):
+            rundir.write_settings(run_dir, settings, words)
+        else:
+            rundir.write_refused(run_dir, settings, words)
     (run_dir / rundir.FAILURE).write_text(message + "\n")
 
 

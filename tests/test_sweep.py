@@ -43,6 +43,16 @@ def test_the_same_command_finds_its_directory_again(tmp_path: Path, monkeypatch:
     assert names(["model=net", "seed=1,2,3"], [])[0] != directory
 
 
+def test_another_order_of_what_is_varied_is_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its jobs have other numbers and names: in one directory each would be trained and counted twice."""
+    monkeypatch.chdir(tmp_path)
+    words = ["label_smoothing=0.0,0.2", "seed=1,2", "model=net"]
+    directory, _ = names(words, [])
+    Path(directory).mkdir(parents=True)
+    assert names([words[0], words[2], words[1]], [])[0] == directory
+    assert names([words[1], words[0], words[2]], [])[0] != directory
+
+
 def test_what_is_left_of_a_job(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
     cfg = settings("seed=3")
     assert sweep.finished_accuracy(cfg, tmp_path) is None
@@ -68,6 +78,30 @@ def test_what_is_left_of_a_job(settings: Callable[..., TrainSettings], tmp_path:
     assert sweep.finished_accuracy(settings("seed=3"), tmp_path) == 0.5
     with pytest.raises(UserError, match="other settings"):
         sweep.finished_accuracy(settings("seed=4"), tmp_path)
+
+
+def test_a_job_whose_settings_were_refused_is_tried_again(
+    settings: Callable[..., TrainSettings], tmp_path: Path
+) -> None:
+    job = tmp_path / "0_seed-3"
+    values = settings("seed=3").plain()
+    sweep.note_failure({**values, "data": {**values["data"], "classes": 6}}, job, ["seed=3"], "data.classes=6")
+    with pytest.raises(UserError, match="classes"):
+        rundir.load(job)
+    assert sweep.failed_jobs(tmp_path) == [job.name]
+    assert sweep.finished_accuracy(settings("seed=3"), job) is None
+    assert list(job.iterdir()) == []
+
+
+def test_jobs_that_are_wrong_only_in_combination_are_rows_and_failures(
+    command: Callable[..., "CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    words = ["data.classes=7,[happy,bored]", "data.other_emotions=true,false", "data.path=none", "data.download=false"]
+    finished = command("-m", *TINY, *words)
+    assert finished.returncode == 2
+    assert "4 of the jobs failed" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert len(list((tmp_path / "outputs" / "sweeps").glob("*/*/config.yaml"))) == 4
 
 
 def test_a_sweep_is_summed_up_and_completed_by_the_same_command(
@@ -117,6 +151,7 @@ def test_a_launcher_for_several_jobs_is_told_what_it_should_not_guess(
     assert sweep.arguments(["seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=5"], {})[-1].startswith(
         "hydra.sweep"
     )
+    assert sweep.arguments(["model=glob(*net)", "hydra/launcher=joblib"], {})
     assert "hydra.launcher.gpus_per_node=1" in sweep.arguments(["seed=1,2", "hydra/launcher=submitit_slurm"], {})
 
 

@@ -15,7 +15,17 @@ from fer.commands.frame import complain, in_words, run
 from fer.errors import EXIT_CODE, UserError
 from fer.resume import settings_of
 from fer.settings.base import as_yaml
-from fer.settings.compose import CONFIGS, Line, checked, compose_line, help_text, register, sweep_parameters, take_apart
+from fer.settings.compose import (
+    CONFIGS,
+    Line,
+    checked,
+    compose_line,
+    help_text,
+    implied,
+    register,
+    sweep_parameters,
+    take_apart,
+)
 from fer.settings.train import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -113,6 +123,9 @@ def job(cfg: DictConfig) -> float | None:
     _log()
     hydra = HydraConfig.get()
     run_dir, words = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    typed = [word for word in words if word != "model=timm"]
+    if implied(Line(words=typed)):  # nobody has typed it: no settings that a resumed or tested run would refuse
+        words = typed
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     settings: TrainSettings | None = None
     try:
@@ -134,8 +147,7 @@ def job(cfg: DictConfig) -> float | None:
         traceback.print_exc()  # one broken job must not cost the others
         message = f"{type(error).__name__}: {error}"
     complain(message.splitlines())
-    if settings is not None:
-        sweep.note_failure(settings, run_dir, words, message)
+    sweep.note_failure(values if settings is None else settings, run_dir, words, message)
     return None
 
 
@@ -147,7 +159,8 @@ def _sweep(line: Line) -> int:
             raise UserError(f"{word}: configs/sweep/ varies this already; leave it out, or take a copy of that file")
     flags = ["-m", *([f"--config-dir={line.folders[1]}"] if line.folders[1:] else [])]
     try:
-        _by_hydra([*flags, *line.words, *sweep.arguments(line.words, grid)])
+        words = [*implied(line), *line.words]
+        _by_hydra([*flags, *words, *sweep.arguments(words, grid, line.folders)])
     finally:
         if sweep.OnSweep.directory is not None:
             _summarise(sweep.OnSweep.directory)

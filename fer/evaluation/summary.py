@@ -63,11 +63,13 @@ class Row:
 
     Attributes:
         label: what sets the row apart from the others, by short name.
-        runs: at least one.
+        runs: at least one, each of another seed or fold.
+        repeated: runs that have seed and fold of one of `runs`, and are not counted.
     """
 
     label: dict[str, str]
     runs: list[Run]
+    repeated: Sequence[Run] = ()
 
     @property
     def finished(self) -> bool:
@@ -104,7 +106,7 @@ def summarise(paths: Sequence[Path]) -> None:
     """
     rows = make_rows(read_runs(paths))
     directory = Path(os.path.commonpath([path.absolute() for path in paths]))
-    notes = [*_compare_best(rows), *_out_of_fold(rows, directory)]
+    notes = [*_repeated(rows, directory), *_compare_best(rows), *_out_of_fold(rows, directory)]
 
     write_whole(directory / "summary.csv", _csv(rows).encode())
     write_whole(directory / "summary.md", _markdown(rows, notes).encode())
@@ -123,11 +125,11 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
         if not path.is_dir():
             raise UserError(f"{path} is no directory; give run directories, or a directory that holds some")
         found += [file.parent for file in path.rglob(rundir.SETTINGS) if file.parent not in found]
-    if not found:
+    runs = [run for directory in sorted(found, key=_natural) if (run := _read_run(directory, found)) is not None]
+    if not runs:
         raise UserError(
             f"{', '.join(map(str, paths))}: there is no run in it; a run has a config.yaml and a metrics.json"
         )
-    runs = [_read_run(directory) for directory in sorted(found, key=_natural)]
     if all(run.report is None for run in runs):
         last = (rundir.checkpoint(run.directory, rundir.LAST) for run in runs)
         ckpt = next((file for file in last if file.is_file()), None)
@@ -139,7 +141,10 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def make_rows(runs: Sequence[Run]) -> list[Row]:
-    """One row per setting, the best validation accuracy first, what was not finished last."""
+    """One row per setting, the best validation accuracy first, what was not finished last.
+
+    Of several runs with the same settings, seed and fold, which say nothing about the spread, the first one counts.
+    """
     keys = list(dict.fromkeys(key for run in runs for key in run.settings))
     names = _label_keys(runs, [key for key in keys if not _is_repetition(key, runs)])
     if _are_told_apart_by_name(runs, names):
@@ -156,12 +161,28 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
             unfinished.append(Row(label, [run]))
         else:
             groups.setdefault(key, []).append(run)
-    rows = [Row(_label(members[0], names), members) for members in groups.values()]
+    rows = []
+    for members in groups.values():
+        first: dict[tuple[str, str], Run] = {}
+        for run in members:
+            first.setdefault(_seed_and_fold(run), run)
+        counted = list(first.values())
+        rows.append(Row(_label(counted[0], names), counted, [run for run in members if run not in counted]))
     return sorted(rows, key=lambda row: -_score(row)) + unfinished
 
 
-def _read_run(directory: Path) -> Run:
-    loaded = rundir.saved_values(directory)
+def _read_run(directory: Path, others: Sequence[Path]) -> Run | None:
+    """A run, or None where the config.yaml is of another program, such as the one that W&B leaves below a run."""
+    try:
+        loaded = rundir.saved_values(directory)
+    except UserError:
+        if any(parent in others for parent in directory.parents):
+            return None
+        raise
+    if not isinstance(loaded.get("name"), str) or not all(
+        isinstance(loaded.get(key), dict) for key in ("data", "model")
+    ):
+        return None
     made = loaded.pop("run", None)
     loaded.pop("logger", None)
     words = made.get("overrides", []) if isinstance(made, dict) else []
@@ -195,6 +216,10 @@ def _is_repetition(key: str, runs: Iterable[Run]) -> bool:
     if key == "data.fold":
         return all(run.settings.get("data.folds") is not None for run in runs)
     return key in ("seed", "name")
+
+
+def _seed_and_fold(run: Run) -> tuple[str, str]:
+    return str(run.settings.get("seed")), str(run.settings.get("data.fold"))
 
 
 def _label_keys(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, str]:
@@ -248,6 +273,16 @@ def _score(row: Row) -> float:
     return -1.0 if value is None else value
 
 
+def _repeated(rows: Sequence[Row], directory: Path) -> list[str]:
+    """Which runs are not counted, in a sentence per row."""
+    sentences = []
+    for row in rows:
+        if row.repeated:
+            shown = ", ".join(os.path.relpath(run.directory, directory) for run in row.repeated)
+            sentences.append(f"Left out of '{row.name}', as runs of a seed and fold that another one has: {shown}.")
+    return sentences
+
+
 def _compare_best(rows: Sequence[Row]) -> list[str]:
     """The two best rows on val and on test, in sentences."""
     best = [row for row in rows if row.finished][:2]
@@ -263,14 +298,19 @@ def _compare_best(rows: Sequence[Row]) -> list[str]:
 
 def _answers(row: Row, split: str) -> list[Answers]:
     """What each run of a row said about a split; the folds of a cross-validation are put together."""
-    runs = [(run, run.directory / rundir.PREDICTIONS) for run in row.runs if (run.report or {}).get(split)]
-    answers = [(run, read_answers(file, split)) for run, file in runs if file.is_file()]
-    if split != "val" or row.runs[0].settings.get("data.folds") is None:
-        return [answer for _, answer in answers]
-    by_seed: dict[str, list[Answers]] = {}
-    for run, answer in answers:
-        by_seed.setdefault(str(run.settings.get("seed")), []).append(answer)
-    return [Answers.join(parts) for parts in by_seed.values()]
+    return [Answers.join(parts) for parts in _parts(row, split)]
+
+
+def _parts(row: Row, split: str) -> list[list[Answers]]:
+    """The answers to be put together: on val the folds of each seed, else every run for itself."""
+    pooled = split == "val" and row.runs[0].settings.get("data.folds") is not None
+    parts: dict[str, list[Answers]] = {}
+    for run in row.runs:
+        file = run.directory / rundir.PREDICTIONS
+        if (run.report or {}).get(split) and file.is_file():
+            key = str(run.settings.get("seed")) if pooled else str(run.directory)
+            parts.setdefault(key, []).append(read_answers(file, split))
+    return list(parts.values())
 
 
 def _out_of_fold(rows: Sequence[Row], directory: Path) -> list[str]:
@@ -280,13 +320,13 @@ def _out_of_fold(rows: Sequence[Row], directory: Path) -> list[str]:
         folds = row.runs[0].settings.get("data.folds")
         if folds is None or not row.finished:
             continue
-        for number, pooled in enumerate(_answers(row, "val")):
+        for number, parts in enumerate(_parts(row, "val")):
             import torch  # slow, so only where it is needed
 
             from fer.evaluation import plots
             from fer.evaluation.metrics import compute_metrics
 
-            done = len({run.settings["data.fold"] for run in row.runs})
+            pooled, done = Answers.join(parts), len(parts)
             probabilities, targets = torch.from_numpy(pooled.probabilities), torch.from_numpy(pooled.targets)
             metrics = compute_metrics(probabilities, targets, pooled.classes)
             reports.append({"row": row.label, "folds": folds, "folds_finished": done, **metrics})

@@ -16,7 +16,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Sweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -144,6 +144,7 @@ def compose_line(line: Line) -> Composed:
         UserError: every mistake in a line each.
     """
     overrides, found = _parse(line)
+    found += _mistakes_of_grid(line)
     words = []
     for text, override in overrides:
         key = override.key_or_group
@@ -152,7 +153,7 @@ def compose_line(line: Line) -> Composed:
             found += missing
             continue
         if options is not None:
-            choices = _choices(override)
+            choices = _choices(override, line.folders)
             unknown_ones = [choice for choice in choices if choice not in (*options, "null")]
             found += [_unknown_choice(key, choice, options) for choice in unknown_ones]
             if unknown_ones or (choices == ["null"] and key in ("experiment", "sweep")):
@@ -160,15 +161,11 @@ def compose_line(line: Line) -> Composed:
         elif not _is_known(key):
             found.append(unknown(key, [*names_of(TrainSettings), *_groups()]))
             continue
-        words.append(_first(text, override))
+        words.append(_first(text, override, line.folders))
     if found:
         raise UserError("\n".join(found))
-    if any(word.startswith("model.name=") and ":" in word for word in words) and not any(
-        word.startswith("model=") for word in words
-    ):
-        words.insert(0, "model=timm")  # without the arguments of the default network
     register()
-    cfg = _compose(words, line.folders)
+    cfg = _compose([*implied(line), *words], line.folders)
     hydra = cfg.pop("hydra")
     run_dir = None
     if any(override.key_or_group == "hydra.run.dir" for _, override in overrides):
@@ -211,20 +208,28 @@ def _others(line: Line, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     overrides, _ = _parse(line)
     grid = sweep_parameters(line)
     parsed = [*overrides, *((f"{key}={text}", _override(f"{key}={text}")) for key, text in grid.items())]
-    firsts = [_first(text, override) for text, override in overrides]
+    firsts = [_first(text, override, line.folders) for text, override in overrides]
     for text, override in parsed:
         if not override.is_sweep_override():
             continue
-        for value in list(override.sweep_string_iterator())[0 if text not in line.words else 1 :]:
+        for value in values_of(override, line.folders)[0 if text not in line.words else 1 :]:
             word = f"{text.partition('=')[0]}={value}"
             if _options(line.folders, override.key_or_group) is None:
                 yield with_value(values, override.key_or_group, _override(word).value())
             else:
                 others = [first for first in firsts if _override(first).key_or_group != override.key_or_group]
-                cfg = _compose([*others, word], line.folders)
+                cfg = _compose([*implied(line), *others, word], line.folders)
                 cfg.pop("hydra")
                 container: Any = OmegaConf.to_container(cfg, resolve=True)
                 yield container
+
+
+def implied(line: Line) -> list[str]:
+    """What a network of one's own needs besides the words of its command: no arguments of the default network."""
+    grid = [f"{key}={value}" for key, value in sweep_parameters(line).items()]
+    given = [word.partition("=") for word in (*line.words, *grid)]
+    own = any(key == "model.name" and ":" in value for key, _, value in given)
+    return ["model=timm"] if own and all(key != "model" for key, _, _ in given) else []
 
 
 def overrides_of(line: Line) -> dict[str, bool]:
@@ -279,11 +284,60 @@ def _parse(line: Line) -> tuple[list[tuple[str, Override]], list[str]]:
         if override.is_sweep_override() and not line.sweeping:
             found.append(f"{typed}: several values at a time are a sweep, which needs -m; a list is KEY=[a,b]")
             continue
+        if mistake := _mistake_of_sweep(typed, override, line.folders):
+            found.append(mistake)
+            continue
         if override.key_or_group in ("logger", "callbacks") and override.value() is None:
             word = f"{override.key_or_group}=[]" if override.key_or_group == "logger" else "callbacks={}"
             override = _override(word)
         overrides.append((word, override))
     return overrides, found
+
+
+def _mistakes_of_grid(line: Line) -> Iterator[str]:
+    for key, values in sweep_parameters(line).items():
+        text = f"{key}={values}"
+        try:
+            mistake = _mistake_of_sweep(text, _override(text), line.folders)
+        except HydraException:
+            mistake = f"{text!r} cannot be read; values of a sweep are a,b, and a list is [a,b]"
+        if mistake:
+            yield _with_file(mistake, line)
+
+
+def _mistake_of_sweep(text: str, override: Override, folders: Sequence[Path]) -> str | None:
+    """What Hydra's sweeper would end with a traceback for."""
+    if not override.is_sweep_override():
+        return None
+    try:
+        if values_of(override, folders):
+            return None
+    except HydraException:
+        return f"{text}: a sweep takes values one by one: a,b or choice(a,b) or range(3), none of them inside another"
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        there = ", ".join(_options(folders, override.key_or_group) or [])
+        return f"{text}: glob(...) finds none; " + (
+            f"there is {there}" if there else "it is of groups; give values: a,b"
+        )
+    return f"{text}: there is no value in it; give at least one"
+
+
+def values_of(override: Override, folders: Sequence[Path]) -> list[str]:
+    """The values of a sweep as Hydra's sweeper takes them.
+
+    Args:
+        override: one for which `is_sweep_override` holds.
+        folders: see `Line.folders`.
+
+    Raises:
+        HydraException: Hydra's sweeper cannot list them.
+    """
+    value: Any = override.value()  # a Glob, too, whatever its annotation says
+    if isinstance(value, Glob):
+        return list(value.filter(_options(folders, override.key_or_group) or []))
+    if isinstance(value, ChoiceSweep) and any(isinstance(item, Sweep | Glob) for item in value.list):
+        raise HydraException("a sweep inside another")
+    return list(override.sweep_string_iterator())
 
 
 def _override(word: str) -> Override:
@@ -357,18 +411,18 @@ def _is_known(key: str) -> bool:
     return key.partition(".")[0] in TrainSettings.model_fields or key.partition(".")[0] == "hydra" or "/" in key
 
 
-def _choices(override: Override) -> list[str]:
-    if override.is_sweep_override():
-        return [str(choice) for choice in override.sweep_string_iterator()]
-    value = override.value()
-    return [str(choice) for choice in value] if isinstance(value, list) else ["null" if value is None else str(value)]
+def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
+    swept = values_of(override, folders) if override.is_sweep_override() else None
+    values = [override.value()] if swept is None else [_override(f"group={text}").value() for text in swept]
+    choices = [choice for value in values for choice in (value if isinstance(value, list) else [value])]
+    return ["null" if choice is None else str(choice) for choice in choices]
 
 
-def _first(text: str, override: Override) -> str:
+def _first(text: str, override: Override, folders: Sequence[Path]) -> str:
     """An override with the first value of its sweep, if it is one."""
     if not override.is_sweep_override():
         return text
-    return f"{text.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}"
+    return f"{text.partition('=')[0]}={values_of(override, folders)[0]}"
 
 
 def _unknown_choice(group: str, choice: str, options: Sequence[str]) -> str:

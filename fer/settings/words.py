@@ -80,7 +80,7 @@ def quoted(word: str, kinds: Callable[[str], str | None], sweeping: bool) -> str
     Args:
         word: KEY=VALUE.
         kinds: "path", "paths" (one or several), "directory" (of Hydra, with its ${...}) or None by KEY.
-        sweeping: a comma then separates values, unless a file of exactly this name exists.
+        sweeping: a comma outside of [] then separates values, unless a file of exactly this name exists.
     """
     key, equals, value = word.partition("=")
     kind = kinds(key.lstrip("+~"))
@@ -88,13 +88,27 @@ def quoted(word: str, kinds: Callable[[str], str | None], sweeping: bool) -> str
         return word
     if kind == "directory":
         return f"{key}={_quote(value, interpolated=True)}"
-    if kind == "paths" and isinstance(items := several(value), list):
-        return f"{key}=[{','.join(map(_quote, items))}]"
-    if sweeping and "," in value and not Path(value).exists() and "${" not in value:
-        return f"{key}={','.join(each if each == 'null' else _quote(each) for each in value.split(','))}"
-    if "${oc." in value:  # of the environment, as a person asked for it
-        return word
-    return f"{key}={_quote(value)}"
+    parts = _apart(value) if sweeping and "${" not in value and not Path(value).exists() else [value]
+    return f"{key}={','.join(_as_value(part, kind) for part in parts)}"
+
+
+def _apart(value: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in value:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts if depth == 0 else value.split(",")  # a bracket may be a part of a name
+
+
+def _as_value(text: str, kind: str) -> str:
+    if kind == "paths" and isinstance(items := several(text), list):
+        return f"[{','.join(map(_quote, items))}]"
+    if text == "null" or "${oc." in text:  # of the environment, as a person asked for it
+        return text
+    return _quote(text)
 
 
 def _quote(path: str, interpolated: bool = False) -> str:

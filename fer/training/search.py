@@ -28,13 +28,14 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from fer import machine, rundir
-from fer.errors import UserError
+from fer.errors import UserError, first_line
 from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
 from fer.training.run import train
 
 log = logging.getLogger(__name__)
 
+_FAILURES = 3  # in a row, after which it is not the luck of one trial
 _HEARTBEAT_S = 20  # between the signs of life of a running trial; after three without one it is another's to go on with
 
 
@@ -73,7 +74,26 @@ def read_space(file: Path) -> dict[str, dict[str, Any]]:
     for key, values in space.items() if isinstance(space, dict) else [(file, None)]:
         if not isinstance(values, dict) or set(values) not in ({"choices"}, {"low", "high"}, {"low", "high", "log"}):
             raise UserError(f"{file}: {key} must be {{low: ..., high: ..., log: true}} or {{choices: [...]}}")
+        if mistake := _mistake(values):
+            raise UserError(f"{file}: {key}: {mistake}")
     return dict(space)
+
+
+def _mistake(values: Mapping[str, Any]) -> str | None:
+    """What Optuna could not draw from."""
+    if "choices" in values:
+        choices = values["choices"]
+        return None if isinstance(choices, list) and choices else f"choices: {choices} must be a list of at least one"
+    for end in ("low", "high"):
+        value = values[end]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"{end}: {value} must be a finite number, in YAML with a point: 1.0e-4"
+    low, high, log = values["low"], values["high"], values.get("log", False)
+    if low > high:
+        return f"low: {low} must not be above high: {high}"
+    if not isinstance(log, bool):
+        return f"log: {log} must be true or false"
+    return f"low: {low} must be above 0 where log is true" if log and low <= 0 else None
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -94,6 +114,8 @@ def search(
 ) -> optuna.Study:
     """Goes on with the study in `directory` until it has `trials` trials that were completed or pruned.
 
+    A trial that ends with an error, such as a diverged one or one that the memory cannot hold, is told in a line.
+
     Args:
         directory: of study.db and of the trials' runs.
         words: settings of train.py that all trials share, KEY=VALUE.
@@ -102,7 +124,7 @@ def search(
         heartbeat_s: seconds between the signs of life of a trial.
 
     Raises:
-        UserError: the settings of a trial make no sense.
+        UserError: several trials in a row failed.
     """
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # the heartbeat, since 2.8
     directory.mkdir(parents=True, exist_ok=True)
@@ -123,7 +145,23 @@ def search(
     # Another seed for every start: with the same one it would propose again what it began with.
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
 
+    failures: list[str] = []  # in a row
+
     def objective(trial: optuna.Trial) -> float:
+        try:
+            accuracy = attempt(trial)
+        except optuna.TrialPruned:
+            failures.clear()
+            raise
+        except Exception as error:
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            failures.append(f"{kind}{first_line(error)}")
+            log.info("trial %d failed: %s", trial.number, failures[-1])
+            raise
+        failures.clear()
+        return accuracy
+
+    def attempt(trial: optuna.Trial) -> float:
         chosen = [f"{key}={value}" for key, value in suggest(trial, space).items()]
         settings = _settings([*words, *chosen])
         before = study.get_trials(deepcopy=False)[trial.number]  # has something to say if another one was cut off
@@ -136,10 +174,18 @@ def search(
         rundir.claim(run_dir, settings, [*words, *chosen])
         train(settings, run_dir, [Pruning(trial, before.intermediate_values)])
         with (run_dir / rundir.HISTORY).open(newline="") as file:
-            return max(float(row["val/accuracy"]) for row in csv.DictReader(file))
+            reached = [float(value) for row in csv.DictReader(file) if (value := row.get("val/accuracy"))]
+        if not reached:
+            raise UserError("no epoch was validated, and val/accuracy is what a search goes by; validate every epoch")
+        return max(reached)
 
     while (done := len(finished(study))) < trials:
-        study.optimize(objective, n_trials=1, catch=(RuntimeError,))  # such as a batch that the memory cannot hold
+        study.optimize(objective, n_trials=1, catch=(Exception,))
+        if len(failures) == _FAILURES:
+            raise UserError(
+                f"{_FAILURES} trials in a row failed, the last one by: {failures[-1]}; mend that, or narrow the space, "
+                "and start the search again"
+            )
         if len(finished(study)) > done and study.trials[-1].state == TrialState.PRUNED:
             log.info("trial %d was behind the others and was stopped", study.trials[-1].number)
     return study
@@ -204,13 +250,15 @@ def run(space_file: Path, words: Sequence[str], trials: int) -> None:
     Raises:
         UserError: the space or the settings make no sense, or no trial was completed.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are tracebacks of failed trials
     machine.quieten()
     machine.use_huge_pages()
     space = read_space(space_file)
     for key, among in space.items():  # both ends of every range, before the first trial
         for value in among.get("choices", [among.get("low"), among.get("high")]):
-            _settings([*words, f"{key}={value}"])
+            settings = _settings([*words, f"{key}={value}"])
+            if settings.trainer.get("limit_val_batches") == 0:
+                raise UserError("trainer.limit_val_batches=0: a search goes by val/accuracy; leave it out")
     digest = hashlib.sha256(repr((sorted(words), space)).encode()).hexdigest()[:8]
     directory = rundir.OUTPUTS / "searches" / f"{space_file.stem}_{digest}"
     log.info("Study in %s", directory)

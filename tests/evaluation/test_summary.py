@@ -162,6 +162,33 @@ def test_folds_are_one_row_with_a_pooled_report(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("out_of_fold_*.png"))) == 1
 
 
+def test_a_seed_counts_once_however_often_it_was_run(tmp_path: Path) -> None:
+    for number in range(3):
+        write_run(tmp_path / f"{number}_a", 0.7, optim__lr=0.1)
+        write_run(tmp_path / f"{number}_b", 0.69, optim__lr=0.2, seed=number)
+    summarise([tmp_path])
+    first, second = table(tmp_path)
+    assert (first["lr"], first["n"], second["n"]) == ("0.1", "1", "3")
+    assert first["val_accuracy_std"] == ""
+    text = (tmp_path / "summary.md").read_text()
+    assert "Left out of 'lr 0.1', as runs of a seed and fold that another one has: 1_a, 2_a." in text
+    assert text.count("Left out") == 1
+
+
+def test_a_fold_counts_once_and_each_seed_has_its_own_folds(tmp_path: Path) -> None:
+    for name, seed, fold in (("a", 0, 0), ("b", 0, 1), ("c", 0, 0), ("d", 1, 0)):
+        rows = [f"{fold}_{i:03d}" for i in range(40)]
+        write_run(tmp_path / name, 0.5, rows, data__folds=2, data__fold=fold, seed=seed)
+    summarise([tmp_path])
+    (row,) = table(tmp_path)
+    assert row["n"] == "3"
+    pools = json.loads((tmp_path / "out_of_fold.json").read_text())
+    assert [(pool["images"], pool["folds_finished"]) for pool in pools] == [(80, 2), (40, 1)]
+    text = (tmp_path / "summary.md").read_text()
+    assert text.count("only 1 of 2 folds are finished") == 1
+    assert "that another one has: c." in text
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -176,6 +203,26 @@ def test_nothing_to_sum_up_ends_with_one_sentence(tmp_path: Path, make: Any, mes
     assert len(str(raised.value).splitlines()) == 1
     with pytest.raises(UserError):
         summarise([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wandb_version: 1\nseed:\n  value: 1\n",
+        "name:\n  value: a\ndata:\n  value: {}\nmodel:\n  value: {}\n",
+        "a: &a 1\nb: *a\n",
+        "- 1\n",
+        "{",
+    ],
+)
+def test_a_config_of_another_program_is_no_run(tmp_path: Path, text: str) -> None:
+    foreign = write_run(tmp_path / "a", 0.6) / "wandb" / "x" / "files"
+    foreign.mkdir(parents=True)
+    (foreign / "config.yaml").write_text(text)
+    assert [run.directory.name for run in read_runs([tmp_path])] == ["a"]
+    (tmp_path / "a" / "config.yaml").write_text("{")
+    with pytest.raises(UserError, match="is not plain YAML"):
+        read_runs([tmp_path])
 
 
 def test_what_the_command_lines_named_is_what_the_rows_are_called_by(tmp_path: Path) -> None:

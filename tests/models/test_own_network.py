@@ -108,3 +108,16 @@ def test_a_network_from_the_command_line(
     assert not (tmp_path / "imported").exists()
     tested = command("mode=test", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", "model.name=mine:Tiny")
     assert tested.returncode == 0, tested.stderr
+
+
+def test_a_sweep_takes_a_network_from_the_command_line(
+    command: Callable[..., "CompletedProcess[str]"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(CODE)
+    monkeypatch.setenv("FER_MORE_PATH", str(tmp_path))
+    words = [word for word in TINY if "model" not in word]
+    trained = command("-m", *words, "model.name=mine:Tiny", "model.kwargs.width=6", "trainer.max_epochs=1", "seed=1,2")
+    assert trained.returncode == 0, trained.stderr
+    one, two = sorted((tmp_path / "outputs" / "sweeps").rglob("best.ckpt"))
+    tested = command("-m", "mode=test", f"ckpt={one},{two}", "model.name=mine:Tiny")
+    assert tested.returncode == 0, tested.stderr

@@ -207,6 +207,55 @@ def test_one_file_or_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert compose_line(take_apart(["-m", "data.path=a,b.csv"])).values["data"]["path"] == "a,b.csv"
 
 
+@pytest.mark.parametrize(
+    ("typed", "word"),
+    [
+        ("teacher=null,a.ckpt,[a.ckpt,b.ckpt]", "teacher=null,'a.ckpt',['a.ckpt','b.ckpt']"),
+        ("data.path=[a,b],c", "data.path=['a','b'],'c'"),
+        ("ckpt=[a,b],[c,d e]", "ckpt=['a','b'],['c','d e']"),
+        ("ckpt=[a,b]", "ckpt=['a','b']"),
+        ("data.exclude=x[1.csv,y.csv", "data.exclude='x[1.csv','y.csv'"),
+        ("data.exclude=x[1].csv,y.csv", "data.exclude='x[1].csv','y.csv'"),
+    ],
+)
+def test_lists_within_a_sweep_stay_whole(typed: str, word: str) -> None:
+    assert take_apart(["-m", typed]).words == [word]
+
+
+@pytest.mark.parametrize(
+    ("word", "messages"),
+    [
+        ("logger=[csv],[tensorboard,csv]", []),
+        ("logger=[csv],[tensorboard,cvs]", ["logger=cvs: there is csv, mlflow, tensorboard, wandb; did you mean csv?"]),
+        ("model=glob(*net)", []),
+        ("model=glob([senet,cnn],exclude=cnn)", []),
+        ("seed=choice(1,2)", []),
+        ("seed=range(3)", []),
+        ("model=glob(nosuch*)", ["model=glob(nosuch*): glob(...) finds none; there is cnn, "]),
+        ("seed=glob(1*)", ["seed=glob(1*): glob(...) finds none; it is of groups"]),
+        ("optim.lr=interval(0.1,0.2)", ["optim.lr=interval(0.1,0.2): a sweep takes values one by one"]),
+        ("data.classes=choice(4,[happy,sad]),7", ["data.classes=choice(4,[happy,sad]),7: a sweep takes values one"]),
+        ("seed=range(3),5", ["seed=range(3),5: a sweep takes values one by one"]),
+        ("model=glob(a),net", ["model=glob(a),net: a sweep takes values one by one"]),
+        ("seed=range(0)", ["seed=range(0): there is no value in it"]),
+    ],
+)
+def test_what_hydras_sweeper_takes_is_taken_and_the_rest_is_named(word: str, messages: list[str]) -> None:
+    found = mistakes("-m", word)
+    assert len(found) == len(messages), found
+    assert all(text.startswith(message) for text, message in zip(found, messages, strict=True)), found
+
+
+@pytest.mark.parametrize("values", ["interval(0.1,0.2)", "choice(1,range(2))", "a)"])
+def test_values_of_a_sweep_file_are_looked_at_likewise(tmp_path: Path, values: str) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text(
+        f"# @package _global_\nhydra:\n  sweeper:\n    params:\n      optim.lr: {values}\n"
+    )
+    (mistake,) = mistakes("-m", f"--config-dir={tmp_path}", "sweep=mine")
+    assert f"optim.lr={values}" in mistake
+
+
 def test_every_value_of_a_sweep_is_looked_at_before_its_first_run() -> None:
     found = mistakes("-m", "optim.lr=0.1,-1", "seed=1,two", "model=net,senet")
     assert [text.partition(":")[0] for text in found] == ["optim.lr=-1", "seed=two"]

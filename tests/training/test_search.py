@@ -70,6 +70,73 @@ def test_a_trial_behind_the_others_is_stopped() -> None:
         module.Pruning(study.ask(), []).on_validation_end(Trainer(), None)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "message"),
+    [
+        ([UserError("training diverged"), 0.5], None),
+        ([UserError("training diverged"), RuntimeError("no memory\nmore"), 0.5], None),
+        ([ValueError("a"), RuntimeError("b"), 0.5, RuntimeError("c"), RuntimeError("d"), 0.6], None),
+        ([UserError("training diverged"), ValueError("no such"), RuntimeError("no memory\nmore")], "no memory;"),
+        ([None, None, None], "no epoch was validated"),
+    ],
+)
+def test_failed_trials_are_told_until_several_in_a_row(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    outcomes: list[Exception | float | None],
+    message: str | None,
+) -> None:
+    left = iter(outcomes)
+
+    def train(settings: Any, run_dir: Path, more: Any) -> None:
+        outcome = next(left)
+        if isinstance(outcome, Exception):
+            raise outcome
+        row = "epoch\n0\n" if outcome is None else f"epoch,val/accuracy\n0,\n1,{outcome}\n"
+        (run_dir / "history.csv").write_text(row)
+
+    monkeypatch.setattr(module, "train", train)
+    caplog.set_level("INFO", "fer.training.search")
+    reached = [outcome for outcome in outcomes if isinstance(outcome, float)]
+    if message is None:
+        study = module.search(tmp_path, WORDS, SPACE, len(reached), heartbeat_s=60)
+        assert [trial.value for trial in module.finished(study)] == reached
+    else:
+        with pytest.raises(UserError, match=f"3 trials in a row failed, the last one by: .*{message}") as raised:
+            module.search(tmp_path, WORDS, SPACE, 1, heartbeat_s=60)
+        assert len(str(raised.value).splitlines()) == 1
+    told = [text for text in caplog.messages if "failed: " in text]
+    assert len(told) == len(outcomes) - len(reached)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("{low: 0.01, high: 0.001}", "low: 0.01 must not be above high: 0.001"),
+        ("{low: 0.0, high: 20.0, log: true}", "low: 0.0 must be above 0"),
+        ("{low: 1e-4, high: 0.1}", "low: 1e-4 must be a finite number, in YAML with a point"),
+        ("{low: 0.1, high: .inf}", "high: inf must be a finite number"),
+        ("{low: 1, high: true}", "high: True must be a finite number"),
+        ("{low: 0.1, high: 0.2, log: [1]}", "true or false"),
+        ("{choices: []}", "at least one"),
+        ("{choices: 3}", "at least one"),
+    ],
+)
+def test_a_range_that_nothing_can_be_drawn_from_is_named(tmp_path: Path, values: str, message: str) -> None:
+    (tmp_path / "space.yaml").write_text(f"optim.lr: {values}\n")
+    with pytest.raises(UserError, match=r"space\.yaml: optim\.lr: ") as raised:
+        module.read_space(tmp_path / "space.yaml")
+    assert message in str(raised.value)
+
+
+def test_a_search_needs_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="limit_val_batches=0: a search goes by val/accuracy"):
+        module.run(CONFIGS / "search" / "recipe.yaml", [*WORDS, "trainer.limit_val_batches=0"], 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_space_is_checked(tmp_path: Path) -> None:
     assert "optim.lr" in module.read_space(CONFIGS / "search" / "recipe.yaml")
     with pytest.raises(UserError, match="does not exist"):
