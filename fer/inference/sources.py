@@ -481,14 +481,28 @@ def _open_pictures(sources: Sequence[str], report: Report, recursive: bool, leav
     unique: dict[Path, Path] = {}
     for paths, _ in found:
         for path in paths:
-            unique.setdefault(path.resolve(), path.absolute())
+            unique.setdefault(path.resolve(), _without_dots(path))
     try:
-        root = Path(os.path.commonpath([root.absolute() for _, root in found]))
+        # The pictures' folders besides: behind a link, "*/.." leads out of a root.
+        folders = {path.parent for path in unique.values()} | {_without_dots(root) for _, root in found}
+        root = Path(os.path.commonpath(folders))
     except ValueError as error:  # two drives of Windows
         raise UserError(
             "the sources lie on several drives, so results have no common folder; run once for each"
         ) from error
     return PictureFiles(list(unique.values()), root, report)
+
+
+def _without_dots(path: Path) -> Path:
+    """`path` from the root and without "..", by which a copy of it would leave its folder.
+
+    What stands before the last ".." is resolved, as the system does: behind a link it leads elsewhere than it seems.
+    """
+    parts = path.absolute().parts
+    if ".." not in parts:
+        return Path(*parts)
+    after = len(parts) - parts[::-1].index("..")
+    return Path(*parts[:after]).resolve().joinpath(*parts[after:])
 
 
 def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path | None) -> tuple[list[Path], Path]:

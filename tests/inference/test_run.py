@@ -552,6 +552,47 @@ def test_a_source_is_never_written_over(no_weights, tmp_path, clip, photos):
         run(InferSettings(mode="image", source=str(photos), output="one.png", ckpt="any.ckpt"))
 
 
+@pytest.mark.parametrize(
+    ("sources", "output", "message"),
+    [
+        ([".", ".."], "out", None),
+        (["x.jpg", "b/x.jpg"], "b", r"would write over .*b/x\.jpg"),
+        (["x.jpg", "b/x.jpg"], "alias", r"would write over .*b/x\.jpg"),
+        (["link/../x.jpg", "x.jpg"], "out", None),
+        (["*/../../x.jpg"], "out", "outside of output="),
+        (["twins"], "out", r"p\.gif and .*p\.gif\.png would both be written to out/p\.gif\.png"),
+        (["shard=2/2", "x.jpg", "b/x.jpg"], "b", r"would write over .*b/x\.jpg"),
+    ],
+    ids=str,
+)
+def test_no_source_is_lost_and_no_file_goes_elsewhere(tmp_path, monkeypatch, sources, output, message):
+    monkeypatch.setattr(run_module, "_load", lambda *_: (FakeAnalyzer, CLASSES, 0.0))
+    work = tmp_path / "work" / "photos"
+    for number, name in enumerate(["../x.jpg", "x.jpg", "b/x.jpg", "far/x.jpg", "far/off/y.jpg"]):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 60), (20 * number, 0, 0)).save(work / name)
+    (work / "twins").mkdir()
+    for name in ("p.gif", "p.gif.png"):
+        Image.new("RGB", (60, 60)).save(work / "twins" / name)
+    (work / "link").symlink_to("far/off")
+    (work / "alias").symlink_to("b")
+    monkeypatch.chdir(work)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    config = read(InferSettings, [*sources, "mode=image", f"output={output}"], bare="source")
+    if message is None:
+        run(config)
+        assert len(list(Path(output).rglob("*.jpg"))) == 2
+        lines = (Path(output) / "predictions.jsonl").read_text().splitlines()
+        assert {Path(json.loads(line)["source"]) for line in lines} <= set(before)
+    else:
+        with pytest.raises(UserError, match=message):
+            run(config)
+        assert output != "out" or not Path(output).exists()
+    assert {path: path.read_bytes() for path in before} == before
+    others = {path for path in tmp_path.rglob("*.*") if path.is_file()} - set(before)
+    assert all(path.is_relative_to(work / output) for path in others)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_kill_and_a_closed_terminal_end_as_ctrl_c_does():
     before = signal.getsignal(signal.SIGHUP)
