@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache, partial
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from fer import weights
 from fer.errors import UserError
-from fer.files import printable
+from fer.files import is_file, printable
 from fer.inference.analyzer import Analyzer, FaceAnalyzer, watch
 from fer.inference.confidence import minimum_confidence
 from fer.inference.detectors import create_detector
@@ -59,6 +60,7 @@ def run(config: InferSettings) -> None:
     messages = Console(stderr=True)
     results = Console()
     report = partial(_say, messages, style="yellow")
+    warnings.filterwarnings("ignore", module="PIL")  # of large pictures, which are welcome, and of odd metadata
     assert config.mode is not None
     if config.mode == "browser":
         _serve(config, messages, report)
@@ -127,9 +129,9 @@ def find_checkpoint(ckpt: str | None) -> Path:
     if ckpt is not None:
         path = weights.resolve(ckpt)
         best = path / "checkpoints" / "best.ckpt"
-        if path.is_dir() and best.is_file():
+        if is_file(best):
             return best
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(
                 f"ckpt={ckpt} does not exist; give a .ckpt file, the folder of a run under {RUNS}/, or one of "
                 f"{', '.join(weights.names())}"
