@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from fer import weights
 from fer.errors import UserError
+from fer.files import is_file, is_there
 from fer.inference.analyzer import FaceAnalyzer, watch
 from fer.inference.crop import crop_detections
 from fer.inference.detectors import as_detector, find_in_still
@@ -307,8 +308,8 @@ def foreign_spec(model: ForeignSettings, classes: Sequence[str] | None) -> "Fore
 def _network_file(path: str | Path | None) -> Path:
     if path is None:
         path = weights.DEFAULT
-    named = None if Path(path).is_file() else weights.packaged(str(path))
-    if named is None and not Path(path).suffix and not Path(path).exists():
+    named = None if is_file(path) else weights.packaged(str(path))
+    if named is None and not Path(path).suffix and not is_there(path):
         raise UserError(f"{path} is no file, and no network of the package: there is {', '.join(weights.names())}")
     return named or Path(path)
 

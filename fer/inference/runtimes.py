@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.errors import UserError
+from fer.files import is_file
 from fer.settings.infer import RUNTIMES
 
 FORMAT = 1  # of what an exported file holds
@@ -85,7 +86,7 @@ def load_exported(path: str | Path, threads: int = 1) -> ExportedNetwork:
         UserError: the file is missing, damaged, of something else, or lacks its class names.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{path} does not exist; fer-export ckpt=FILE writes such files")
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from fer.files import is_there
+
 FOLDER = Path(__file__).parent
 DEFAULT = "senet_7"  # all seven emotions
 YUNET = FOLDER / "face_detection_yunet_2023mar.onnx"
@@ -20,4 +22,4 @@ def packaged(name: str) -> Path | None:
 def resolve(name: str) -> Path:
     """The file that `name` stands for: itself, or where there is no such file, the packaged network of that name."""
     path = Path(name).expanduser()
-    return path if path.exists() else packaged(name) or path
+    return path if is_there(path) else packaged(name) or path
