@@ -90,6 +90,9 @@ def run(config: InferSettings) -> None:
             problems.append(str(error))
         if problems or ckpt is None or source is None:
             raise UserError("\n".join(problems))
+        probe = stack.enter_context(WindowProbe()) if _window_is_wanted(config) else None
+        new_analyzer, classes, _ = _load(config, ckpt, messages)
+        analyzer = new_analyzer()
         if outputs is not None:
             make_folder(outputs.folder)
             stack.enter_context(OutputLock(outputs))
@@ -97,9 +100,6 @@ def run(config: InferSettings) -> None:
                 report(
                     f"{outputs.video} plays only if this run ends in order; a .mkv survives a kill or a power cut, too"
                 )
-        probe = stack.enter_context(WindowProbe()) if _window_is_wanted(config) else None
-        new_analyzer, classes, _ = _load(config, ckpt, messages)
-        analyzer = new_analyzer()
         window = None
         if probe is not None and probe.works():
             window = stack.enter_context(Window(f"{source.name} - fer"))

@@ -539,6 +539,17 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
         Predictor.load(tmp_path / "nowhere.ckpt")
 
 
+@pytest.mark.parametrize("suffix", ["", ".ckpt", ".onnx", ".mp4"])
+def test_names_that_are_too_long_for_a_file(network, suffix):
+    name = "x" * 300 + suffix
+    with pytest.raises(UserError, match=r"is no file|does not exist"):
+        Predictor.load(name)
+    with pytest.raises(UserError, match="does not exist"):
+        next(Predictor(network).video(name))
+    with pytest.raises(UserError, match="cannot be read"):
+        Predictor(network)(name)
+
+
 def test_torch_is_imported_by_loading_alone_and_waits_without_spinning(checkpoint):
     """In a new process: nothing else of the chain needs torch, nor lightning or timm at any time."""
     code = f"""

@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from fer import weights
+from fer.checkpoint import PREFIX, SPEC_KEY, write_checkpoint
 from fer.errors import UserError
 from fer.inference import run as run_module
 from fer.inference import sinks
@@ -31,6 +32,7 @@ from fer.inference.timeline import Timeline
 from fer.inference.window import Action, Window
 from fer.labels import EMOTION_COLORS
 from fer.models.cnn import CNN
+from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.infer import InferSettings
 from fer.settings.words import read
 
@@ -539,6 +541,23 @@ def test_all_mistakes_are_told_at_once_before_anything_is_written(no_weights, tm
         "source=nothing.mp4",
     ]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"ckpt": "text.ckpt"}, "text.ckpt is refused"), ({"min_confidence": "auto"}, "min_confidence=auto")],
+)
+def test_a_mistake_that_shows_on_loading_leaves_no_folder(tmp_path, monkeypatch, photos, settings, message):
+    monkeypatch.chdir(tmp_path)
+    Path("text.ckpt").write_text("no network")
+    torch.manual_seed(0)
+    network = EmotionNetwork(NetworkSpec("cnn", CLASSES))
+    state = {PREFIX + name: tensor for name, tensor in network.state_dict().items()}
+    write_checkpoint({SPEC_KEY: network.spec.to_dict(), "state_dict": state}, "plain.ckpt")
+    base = {"ckpt": "plain.ckpt", "mode": "image", "source": str(photos), "output": "new/deep", "threads": 1}
+    with pytest.raises(UserError, match=message):
+        run(InferSettings(**{**base, **settings}))
+    assert not Path("new").exists()
 
 
 def test_a_source_is_never_written_over(no_weights, tmp_path, clip, photos):
