@@ -46,6 +46,14 @@ def whole_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
         raise
 
 
+def at_home(path: str | Path) -> Path:
+    """As `Path.expanduser`, and the path itself where nobody has that name, as a shell takes it."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def is_there(path: str | Path) -> bool:
     """As `Path.exists`, and False of a name that no file can have."""
     try:

@@ -17,7 +17,7 @@ from fer.errors import UserError
 from fer.export.check import Comparison, compare, table
 from fer.export.faces import CALIBRATION, load_faces
 from fer.export.recalibrate import recalibrate
-from fer.files import is_file
+from fer.files import at_home, is_file
 from fer.inference.predictor import Predictor, foreign_spec
 from fer.inference.run import find_checkpoint
 from fer.inference.runtimes import FORMAT, load_exported
@@ -44,7 +44,7 @@ def export(settings: ExportSettings) -> Path:
     network = load_network(ckpt, foreign=foreign_spec(settings.model, _names(settings.classes)))
     spec = network.spec
     stem = ckpt.stem if settings.precision == "fp32" else f"{ckpt.stem}_{settings.precision}"
-    output = Path(settings.output).expanduser() if settings.output else ckpt.with_name(stem + _SUFFIX)
+    output = at_home(settings.output) if settings.output else ckpt.with_name(stem + _SUFFIX)
     console = Console()
     with _workplace(output) as folder, _one_thread():
         faces = load_faces(settings.data, spec.classes, spec.size)
@@ -73,7 +73,7 @@ def export(settings: ExportSettings) -> Path:
 
 def _small_copy(settings: ExportSettings) -> Path:
     """A checkpoint without training state, in half precision."""
-    output = Path(str(settings.output)).expanduser()
+    output = at_home(str(settings.output))
     ckpt = find_checkpoint(settings.ckpt)
     if is_file(output) and output.samefile(ckpt):
         raise UserError(

@@ -88,6 +88,7 @@ def to_frame(predictions: Sequence[Prediction | Sequence[Prediction]]) -> Any:
             row |= {f"probability_{name}": value for name, value in face.probabilities.items()}
             row |= {f"smoothed_{name}": value for name, value in (face.smoothed or face.probabilities).items()}
             rows.append(row)
-    columns = ["track", *"xywh", "score", "emotion", "confidence"]  # of no faces, whose classes nobody knows
-    several = bool(predictions) and not isinstance(predictions[0], Prediction)
-    return pandas.DataFrame(rows, columns=None if rows else ["picture", *columns] if several else columns)
+    if not rows:  # of no faces, whose classes nobody knows
+        columns = ["track", *"xywh", "score", "emotion", "confidence"]
+        return pandas.DataFrame({name: [] for name in (["picture", *columns] if predictions else columns)})
+    return pandas.DataFrame(rows)

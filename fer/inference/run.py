@@ -21,7 +21,7 @@ from rich.table import Table
 
 from fer import weights
 from fer.errors import UserError
-from fer.files import is_file, printable
+from fer.files import at_home, is_file, printable
 from fer.inference.analyzer import Analyzer, FaceAnalyzer, watch
 from fer.inference.confidence import minimum_confidence
 from fer.inference.detectors import create_detector
@@ -283,7 +283,7 @@ def _refuse_overwriting(source: Source, outputs: Outputs | None) -> None:
     if outputs is None or isinstance(source, LiveStream):
         return
     if isinstance(source, VideoFile):
-        sources = [Path(source.name).expanduser()]
+        sources = [at_home(source.name)]
         files = [outputs.video, outputs.predictions, outputs.timeline, outputs.summary]
         targets = [path for path in files if path is not None]
     else:

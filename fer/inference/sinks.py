@@ -29,7 +29,7 @@ except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
 from fer.errors import UserError
-from fer.files import cell, is_file, is_there, write_whole
+from fer.files import at_home, cell, is_file, is_there, write_whole
 from fer.inference.h264 import H264Writer, has_h264
 from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Prediction
@@ -83,7 +83,7 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tup
     Raises:
         UserError: a suffix that cannot be written, or a file where a folder is needed.
     """
-    path = Path(output).expanduser()
+    path = at_home(output)
     suffix = path.suffix.lower()
     allowed = PICTURE_OUTPUTS if mode == "image" else VIDEO_OUTPUTS
     if suffix in allowed and not (is_there(path) and path.is_dir()):

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from fer.errors import UserError
-from fer.files import is_file, is_there
+from fer.files import at_home, is_file, is_there
 from fer.inference.pictures import (
     HEIF_SUFFIXES,
     PICTURE_SUFFIXES,
@@ -414,7 +414,7 @@ def guess_mode(sources: Sequence[str]) -> str:
 def _guess_one(source: str) -> str:
     if source.isdecimal() or source.startswith("/dev/"):
         return "webcam"
-    path = Path(source.partition("?")[0] if "://" in source else source).expanduser()
+    path = at_home(source.partition("?")[0] if "://" in source else source)
     suffix = path.suffix.lower()
     if "://" in source:
         return "image" if suffix in set(PICTURE_SUFFIXES) - set(VIDEO_SUFFIXES) else "video"
@@ -524,7 +524,7 @@ def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path
     """The picture files of a source, and the folder that all of them are in."""
     if "://" in source:
         raise UserError(f"source={hide_password(source)}: mode=image reads files; download the picture first")
-    path = Path(source).expanduser()
+    path = at_home(source)
     if is_file(path):
         if path.suffix.lower() in set(VIDEO_SUFFIXES) - set(PICTURE_SUFFIXES):
             raise UserError(f"source={source} is a video: use mode=video")
@@ -582,7 +582,7 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 
 
 def _open_video(source: str, report: Report) -> VideoFile:
-    path = Path(source).expanduser()
+    path = at_home(source)
     if not is_there(path):
         raise UserError(f"source={source} does not exist; mode=video takes a file or an rtsp:// or http:// address")
     if path.is_dir():
