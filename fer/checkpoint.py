@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fer.errors import UserError
-from fer.files import write_whole
+from fer.files import is_file, write_whole
 from fer.models import create, hand_over, is_foreign
 from fer.models.network import EmotionNetwork, NetworkSpec
 
@@ -71,6 +71,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} was not written by this project: it does not say which network it holds; infer.py takes it all "
             "the same where model.name= and classes=[...] say so"
         )
+    state = content["state_dict"].items()
+    if not all(isinstance(key, str) and (_is_plain(value) or not isinstance(value, Tensor)) for key, value in state):
+        raise UserError(f"checkpoint {path} is refused: its state_dict is no mapping of names to plain tensors")
     written = content[SPEC_KEY].get("digest")
     if written is not None and written != digest(content["state_dict"]):
         raise UserError(f"checkpoint {path} is damaged: its weights are not those that were written; take another copy")
@@ -79,7 +82,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     """What a file holds, on the CPU, as plain data; {} where that is no dict."""
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"checkpoint {path} does not exist; a run's checkpoints are in its checkpoints/ directory")
     try:
         if path.suffix == ".safetensors":
@@ -97,6 +100,15 @@ def _read(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises half a dozen types for damaged files
         raise UserError(f"{path} is no checkpoint, or was cut off while it was written") from error
     return content if isinstance(content, dict) else {}
+
+
+def _is_plain(tensor: Any) -> bool:
+    """Whether it is a tensor with its own numbers one after another in memory."""
+    return (
+        isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and not (tensor.is_quantized or tensor.is_meta or tensor.is_nested)
+    )
 
 
 def _is_ours(content: dict[str, Any]) -> bool:
@@ -170,7 +182,7 @@ def load_network(
     state = {
         key.removeprefix(PREFIX): tensor for key, tensor in content["state_dict"].items() if key.startswith(PREFIX)
     }
-    _refuse_infinite(path, state)
+    _refuse_odd(path, state)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -178,8 +190,10 @@ def load_network(
     return network.eval()
 
 
-def _refuse_infinite(path: str | Path, state: Mapping[str, Any]) -> None:
-    if not all(isinstance(tensor, torch.Tensor) and torch.isfinite(tensor).all() for tensor in state.values()):
+def _refuse_odd(path: str | Path, state: Mapping[str, Any]) -> None:
+    if not all(_is_plain(tensor) for tensor in state.values()):
+        raise UserError(f"checkpoint {path} is refused: its weights are no plain tensors, but sparse or something else")
+    if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise UserError(f"checkpoint {path} is refused: its weights are not finite; take an earlier one of its run")
 
 
@@ -218,7 +232,7 @@ def _load_foreign(path: str | Path, content: dict[str, Any], foreign: ForeignSpe
     misfit = _misfit(state, own, foreign)
     if misfit:
         raise UserError(f"checkpoint {path} does not fit model.name={spec.name}: {misfit}")
-    _refuse_infinite(path, state)
+    _refuse_odd(path, state)
     network.load_state_dict({**own, **state})
     return EmotionNetwork(spec, backbone=_Channels(network, foreign)).eval()
 
@@ -294,16 +308,18 @@ def write_slim(source: str | Path, target: str | Path) -> None:
     """Writes a copy of a checkpoint that only predicts: the network's weights in half precision, no training state.
 
     Raises:
-        UserError: as `read_checkpoint`.
+        UserError: as `load_network`, or a weight is too great for half precision.
         OSError: as `write_checkpoint`.
     """
     content = read_checkpoint(source)
     spec = read_spec(source, content)
-    state = {
-        name: tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in content["state_dict"].items()
-        if name.startswith(PREFIX)
-    }
+    state = {name: tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)}
+    _refuse_odd(source, state)
+    state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+        raise UserError(
+            f"checkpoint {source} has weights above 65504, which half precision cannot hold; use it as it is"
+        )
     kept: dict[str, Any] = {key: content[key] for key in ("epoch", "global_step") if key in content}
     made = {"provenance": _for_others(content[SPEC_KEY]["provenance"])} if "provenance" in content[SPEC_KEY] else {}
     write_checkpoint({SPEC_KEY: spec.to_dict() | made, "state_dict": state, **kept}, target)

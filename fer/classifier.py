@@ -20,7 +20,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from fer.checkpoint import SPEC_KEY, load_network
+from fer.checkpoint import PREFIX, SPEC_KEY, load_network
 from fer.errors import UserError
 from fer.labels import VOTED_ON
 from fer.models.network import EmotionNetwork
@@ -110,12 +110,18 @@ class EmotionClassifier(L.LightningModule):
     ) -> "EmotionClassifier":
         """The module of a checkpoint of this project, to predict, validate or test; only the path is needed.
 
-        Always read as plain data and strictly, whatever the arguments that Lightning's own method has say.
+        Always read as plain data and strictly, whatever the arguments that Lightning's own method has say; its
+        `map_location` is whatever torch.load takes.
 
         Raises:
             UserError: see `fer.checkpoint.load_network`.
         """
-        return cls(load_network(checkpoint_path)).to(map_location or "cpu")
+        network = load_network(checkpoint_path)
+        if not isinstance(map_location, str | int | torch.device | None):
+            # By where the tensors were when they were saved, which torch.load knows.
+            saved = torch.load(checkpoint_path, map_location=map_location, weights_only=True)["state_dict"]
+            map_location = next(tensor.device for name, tensor in saved.items() if name.startswith(PREFIX))
+        return cls(network).to(map_location or "cpu")
 
     def forward(self, faces: Tensor) -> Tensor:
         """Logits (B, C) of raw faces, uint8 (B, 1, H, W)."""

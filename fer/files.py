@@ -46,6 +46,27 @@ def whole_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
         raise
 
 
+def at_home(path: str | Path) -> Path:
+    """As `Path.expanduser`, and the path itself where nobody has that name, as a shell takes it."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def is_there(path: str | Path) -> bool:
+    """As `Path.exists`, and False of a name that no file can have."""
+    try:
+        return Path(path).exists()
+    except OSError:  # too long, or behind a folder that may not be read
+        return False
+
+
+def is_file(path: str | Path) -> bool:
+    """As `Path.is_file`, and False of a name that no file can have."""
+    return is_there(path) and Path(path).is_file()
+
+
 def printable(text: str) -> str:
     """`text` for a terminal, which would obey control characters, as a file's name may hold them."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -14,15 +14,16 @@ from torch import Tensor
 from fer.machine import choose_precision
 from fer.models.network import EmotionNetwork
 
-_CROP = 44  # of 48 pixels
+_CROP = 44 / 48  # of the side
 _BATCH = 128  # larger ones leave the processor's cache: 512 took 1.6 times as long
 
 
 def _ten_crops(faces: Tensor) -> list[Tensor]:
     """Four corners and the centre, as they are and mirrored (Krizhevsky et al., NIPS 2012)."""
-    far = faces.shape[-1] - _CROP
+    side = round(_CROP * faces.shape[-1])
+    far = faces.shape[-1] - side
     places = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
-    crops = [faces[..., top : top + _CROP, left : left + _CROP] for top, left in places]
+    crops = [faces[..., top : top + side, left : left + side] for top, left in places]
     return [view for crop in crops for view in (crop, crop.flip(-1))]
 
 
@@ -39,7 +40,7 @@ def _shifts(faces: Tensor) -> list[Tensor]:
     return [view for face in moved for view in (face, face.flip(-1))]
 
 
-# Test-time augmentation: from faces uint8 (N, 1, 48, 48) to as many sets of N views. The network resizes crops itself.
+# Test-time augmentation: from faces uint8 (N, 1, S, S) to as many sets of N views. The network resizes crops itself.
 VIEWS: dict[str, Callable[[Tensor], list[Tensor]]] = {
     "none": lambda faces: [faces],
     "flip": lambda faces: [faces, faces.flip(-1)],
@@ -71,7 +72,7 @@ def predict(network: EmotionNetwork, faces: Tensor, trainer: Mapping[str, Any], 
 
     Args:
         network: raw faces to logits.
-        faces: uint8 (N, 1, 48, 48).
+        faces: uint8 (N, 1, S, S), of the size that the network takes.
         trainer: arguments of Lightning's Trainer, of which accelerator and precision are used.
         tta: a key of `VIEWS`.
     """

@@ -1,12 +1,13 @@
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint, write_checkpoint, write_slim
+from fer.checkpoint import SPEC_KEY, ForeignSpec, load_network, read_checkpoint, write_checkpoint, write_slim
 from fer.errors import UserError
 from fer.models.network import EmotionNetwork, NetworkSpec
 
@@ -164,6 +165,46 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     write_checkpoint(written, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=r"a\.ckpt.*not finite"):
         load_network(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta", "quantized", "text", "int key"])
+def test_what_is_no_mapping_of_names_to_plain_tensors_is_refused(tmp_path: Path, kind: str) -> None:
+    bad = content()
+    state = bad["state_dict"]
+    name = next(name for name, tensor in state.items() if tensor.is_floating_point() and tensor.ndim == 4)
+    if kind == "int key":
+        state[3] = state[name]
+    else:
+        odd = {"sparse": state[name].to_sparse(), "meta": state[name].to("meta"), "text": "weights"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # quantized tensors are deprecated
+            odd["quantized"] = torch.quantize_per_tensor(state[name], 0.1, 0, torch.qint8)
+        state[name] = odd[kind]
+    for digest in (None, "0" * 64):
+        bad[SPEC_KEY]["digest"] = digest
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.save(bad, tmp_path / "a.ckpt")
+            for read in (load_network, lambda path: write_slim(path, tmp_path / "small.ckpt")):
+                with pytest.raises(UserError, match=r"a\.ckpt is (refused|damaged)"):
+                    read(tmp_path / "a.ckpt")
+    assert not (tmp_path / "small.ckpt").exists()
+    network = EmotionNetwork(NetworkSpec.from_dict({k: v for k, v in content()[SPEC_KEY].items() if k != "digest"}))
+    foreign = ForeignSpec(network.spec.name, network.spec.classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(state, tmp_path / "b.pth")
+        with pytest.raises(UserError, match=r"b\.pth (is refused|does not fit)"):
+            load_network(tmp_path / "b.pth", foreign=foreign)
+
+
+def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path: Path) -> None:
+    great = content()
+    next(tensor for tensor in great["state_dict"].values() if tensor.ndim == 4)[0] = 70_000
+    write_checkpoint(great, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match="above 65504"):
+        write_slim(tmp_path / "a.ckpt", tmp_path / "small.ckpt")
+    assert not (tmp_path / "small.ckpt").exists()
 
 
 def test_damage_is_named(tmp_path: Path) -> None:

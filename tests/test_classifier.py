@@ -187,6 +187,29 @@ def test_what_every_lightning_user_types_first(tmp_path: Path, auxiliary: float)
             assert found[f"{split}/accuracy"] == pytest.approx(float(expected))
 
 
+@pytest.mark.parametrize(
+    ("location", "device"),
+    [
+        (None, "cpu"),
+        ("meta", "meta"),
+        (torch.device("cpu"), "cpu"),
+        ({}, "cpu"),
+        ({"cuda:1": "cuda:0"}, "cpu"),
+        ({"cpu": "meta"}, "meta"),
+        (lambda storage, location: storage, "cpu"),
+        (lambda storage, location: None, "cpu"),
+    ],
+    ids=str,
+)
+def test_map_location_is_what_torch_load_takes(tmp_path: Path, location: Any, device: str) -> None:
+    module = classifier()
+    content = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(content)
+    write_checkpoint(content, tmp_path / "best.ckpt")
+    loaded = EmotionClassifier.load_from_checkpoint(tmp_path / "best.ckpt", map_location=location)
+    assert {parameter.device.type for parameter in loaded.parameters()} == {device}
+
+
 @pytest.mark.parametrize("name", ["senet_7", "senet_4", "senet_5", "senet_5-surprise"])
 def test_packaged_networks_load_as_lightning_modules(name: str) -> None:
     loaded = EmotionClassifier.load_from_checkpoint(resolve(name))

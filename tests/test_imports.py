@@ -15,7 +15,7 @@ ALLOWED = {
     "files": set(),
     "labels": {"errors"},
     "machine": {"errors"},
-    "settings": {"errors", "labels", "models", "weights"},  # models: only for a suggestion, on a mistake
+    "settings": {"errors", "files", "labels", "models", "weights"},  # models: only for a suggestion, on a mistake
     "rundir": GROUND,
     "sweep": {*GROUND, "rundir"},
     "resume": {*GROUND, "rundir"},
@@ -65,7 +65,7 @@ ALLOWED = {
         "export",
         "cleaning",
     },
-    "weights": set(),
+    "weights": {"files"},
     "__init__": {"checkpoint", "classifier", "inference"},
 }
 FORBIDDEN = {

@@ -220,8 +220,8 @@ def _limits(metrics: Mapping[str, Any], split: str) -> str:
         lines.append(f"- Worst corruptions: {', '.join(name.replace('_', ' ') for name in worst)}.")
     if split == "val":
         lines.append(
-            "- The temperature was fitted on the split that is reported, and a best epoch chosen on it: the figures lean to "
-            "the good side."
+            "- The temperature was fitted on the split that is reported, and a best epoch chosen on it: the figures "
+            "lean to the good side."
         )
     lines.append(
         "- A picture without a face, a drawn face or a face that is turned away gets an answer, too, and sometimes a "

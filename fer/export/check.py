@@ -15,7 +15,7 @@ from fer.inference.predictor import Predictor
 
 # What is refused.
 MOST_DIFFERENT = 1e-4  # of fp32, in probability
-MOST_LOST = 0.005  # of int8, in accuracy
+MOST_LOST = 0.005  # of fewer bits, in accuracy
 LEAST_EQUAL = 0.97  # of its labels
 
 _BATCHES = (1, 8)
@@ -42,7 +42,11 @@ class Comparison:
     milliseconds: dict[int, tuple[float, float]]
 
     def objections(self, precision: str) -> Iterator[str]:
-        """Why the file should not be used; nothing when it should. Comparisons are such that NaN is refused."""
+        """Why the file should not be used; nothing when it should. Comparisons are such that NaN is refused.
+
+        Args:
+            precision: "fp32", "int8" or "half".
+        """
         if precision == "fp32":
             if not self.largest_difference <= MOST_DIFFERENT:
                 yield f"its probabilities differ by up to {self.largest_difference:.2g} ({MOST_DIFFERENT:g} is allowed)"

@@ -12,7 +12,7 @@ from fer.data.reader import read
 from fer.data.splits import assign_splits
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.labels import EMOTIONS, emotions_with
+from fer.labels import EMOTIONS, emotions_with, resolve_classes
 
 CALIBRATION = 512  # faces; 128 and 1024 gave the same labels but for half a percent (docs/export.md)
 _DRAWN = 700
@@ -46,6 +46,8 @@ def load_faces(data: str | None, classes: Sequence[str], size: int = SIZE) -> Ex
     Raises:
         UserError: the data cannot be read, or hold faces of fewer than two of the classes.
     """
+    if data is not None:  # a checkpoint of another project has its classes as they were typed
+        classes = resolve_classes(classes, other_emotions=True)
     drawn, emotions = data is None or data == "synthetic", emotions_with(classes)
     if drawn:
         faces = resized(make_faces(len(EMOTIONS) * CALIBRATION // len(classes), _DRAWN, 0, seed=0), size)
@@ -61,6 +63,8 @@ def load_faces(data: str | None, classes: Sequence[str], size: int = SIZE) -> Ex
     faces = faces.select(np.isin(faces.labels, wanted))
     train, check = faces.select(faces.splits == TRAIN), faces.select(faces.splits == VAL)
     seen = [name for name, code in zip(classes, wanted, strict=True) if (train.labels == code).any()]
+    if not seen:
+        raise UserError(f"data={data} has no training rows of {', '.join(classes)}; give faces of these classes")
     if len(seen) < 2:
         raise UserError(
             f"the training rows of data={data} show one class only ({seen[0]}); "

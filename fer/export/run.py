@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,9 +14,10 @@ from rich.console import Console
 
 from fer.checkpoint import load_network, write_slim
 from fer.errors import UserError
-from fer.export.check import compare, table
+from fer.export.check import Comparison, compare, table
 from fer.export.faces import CALIBRATION, load_faces
 from fer.export.recalibrate import recalibrate
+from fer.files import at_home, is_file
 from fer.inference.predictor import Predictor, foreign_spec
 from fer.inference.run import find_checkpoint
 from fer.inference.runtimes import FORMAT, load_exported
@@ -34,17 +35,16 @@ def export(settings: ExportSettings) -> Path:
         UserError: something is missing or cannot be used, or the file disagrees with the checkpoint; what was at its
             place before is untouched then.
     """
-    classes = None if settings.classes is None else resolve_classes(settings.classes)
     if settings.format == "ckpt":
-        return _small_copy(settings, classes)
+        return _small_copy(settings)
     _need_tools()
     ckpt = find_checkpoint(settings.ckpt)
     if ckpt.suffix.lower() == _SUFFIX:
         raise UserError(f"ckpt={ckpt} is an exported file already; give the checkpoint that it was made of")
-    network = load_network(ckpt, foreign=foreign_spec(settings.model, classes))
+    network = load_network(ckpt, foreign=foreign_spec(settings.model, _names(settings.classes)))
     spec = network.spec
     stem = ckpt.stem if settings.precision == "fp32" else f"{ckpt.stem}_{settings.precision}"
-    output = Path(settings.output).expanduser() if settings.output else ckpt.with_name(stem + _SUFFIX)
+    output = at_home(settings.output) if settings.output else ckpt.with_name(stem + _SUFFIX)
     console = Console()
     with _workplace(output) as folder, _one_thread():
         faces = load_faces(settings.data, spec.classes, spec.size)
@@ -63,31 +63,61 @@ def export(settings: ExportSettings) -> Path:
 
         comparison = compare(Predictor(network), Predictor(load_exported(draft)), faces, (ckpt, draft))
         console.print(table(comparison, output.name, (ckpt.name, output.name), faces.source))
-        objections = list(comparison.objections(settings.precision))
-        if objections and not settings.force:
-            raise UserError(
-                f"{output} was not written: {', and '.join(objections)}; "
-                "choose another precision, or keep it all the same with force=true"
-            )
+        objections = _judged(comparison, settings.precision, settings, output)
         _flush(draft)
         draft.replace(output)
-    for objection in objections:
-        _say(console, f"Kept because of force=true, although {objection}")
-    _say(console, f"Written: {output}")
+    _tell(console, output, objections)
     _say(console, f"Use it:  python infer.py mode=webcam {shlex.quote(f'ckpt={output}')}")
     return output
 
 
-def _small_copy(settings: ExportSettings, classes: tuple[str, ...] | None) -> Path:
+def _small_copy(settings: ExportSettings) -> Path:
     """A checkpoint without training state, in half precision."""
-    output = Path(str(settings.output)).expanduser()
+    output = at_home(str(settings.output))
     ckpt = find_checkpoint(settings.ckpt)
-    with _workplace(output) as folder, _no_space_in_words(output):
-        if settings.data is not None:
-            ckpt = recalibrate(ckpt, classes, settings.data, folder / "calibrated.ckpt")
-        write_slim(ckpt, output)
-    _say(Console(), f"Written: {output}")
+    if is_file(output) and output.samefile(ckpt):
+        raise UserError(
+            f"output={output} is the checkpoint itself, whose training could not go on; choose another name"
+        )
+    classes = None if settings.classes is None else resolve_classes(settings.classes)
+    console = Console()
+    with _workplace(output) as folder, _one_thread():
+        whole = ckpt
+        draft = folder / output.name
+        with _no_space_in_words(output):
+            if settings.data is not None:
+                whole = recalibrate(ckpt, classes, settings.data, folder / "calibrated" / ckpt.name)
+            write_slim(whole, draft)
+        network = load_network(whole)
+        faces = load_faces(settings.data, network.spec.classes, network.spec.size)
+        comparison = compare(Predictor(network), Predictor(load_network(draft)), faces, (ckpt, draft))
+        console.print(table(comparison, output.name, (ckpt.name, output.name), faces.source))
+        objections = _judged(comparison, "half", settings, output)
+        draft.replace(output)
+    _tell(console, output, objections)
     return output
+
+
+def _names(classes: int | str | Sequence[str] | None) -> Sequence[str] | None:
+    """Of a checkpoint of another project; `ExportSettings` takes nothing but a list there."""
+    return None if classes is None or isinstance(classes, int | str) else classes
+
+
+def _judged(comparison: Comparison, precision: str, settings: ExportSettings, output: Path) -> list[str]:
+    """What speaks against the file, which is refused for that unless the person wants it."""
+    objections = list(comparison.objections(precision))
+    if objections and not settings.force:
+        way_out = "choose another precision, or keep" if settings.format == "onnx" else "use format=onnx, or keep"
+        raise UserError(
+            f"{output} was not written: {', and '.join(objections)}; {way_out} it all the same with force=true"
+        )
+    return objections
+
+
+def _tell(console: Console, output: Path, objections: Sequence[str]) -> None:
+    for objection in objections:
+        _say(console, f"Kept because of force=true, although {objection}")
+    _say(console, f"Written: {output}")
 
 
 def _need_tools() -> None:

@@ -144,9 +144,10 @@ def create_app(
         # here (Host).
         host = request.headers.get("Host", "").lower()
         if _hostname(host) not in known:
-            raise web.HTTPForbidden(text=f"this server is not {host}; allow=[NAME] lets it be called so\n")
+            name = host.encode(errors="replace").decode()  # what is sent need not be text
+            raise web.HTTPForbidden(text=f"this server is not {name}; allow=[NAME] lets it be called so\n")
         origin = request.headers.get("Origin")  # browsers send it for every WebSocket, other programs need not
-        if origin is not None and urlsplit(origin).netloc.lower() != host:
+        if origin is not None and _netloc(origin) != host:
             raise web.HTTPForbidden(text="only this server's own page may connect\n")
         if not secrets.compare_digest(request.query.get("token", "").encode(), token.encode()):
             raise web.HTTPForbidden(text="the token is wrong or missing: open the address that infer.py has printed\n")
@@ -252,6 +253,14 @@ def _page(classes: Sequence[str], min_confidence: float) -> str:
     return PAGE.read_text(encoding="utf-8").replace("{{settings}}", text)
 
 
+def _netloc(origin: str) -> str | None:
+    """Host and port of an Origin header; None where it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
+
+
 def _hostname(host: str) -> str | None:
     """The name in a Host header, without port and brackets; None where it is no name with at most a port."""
     try:
@@ -273,8 +282,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except PermissionError as error:
         raise UserError(f"port={port} may not be opened by you; take one above 1023") from error
-    except OSError as error:
-        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+    except (OSError, ValueError) as error:  # ValueError of what cannot be a name: a..b
+        if not isinstance(error, OSError) or isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise UserError(f"host={host} is no address of this computer; 127.0.0.1 is only it, 0.0.0.0 all") from error
         other = port + 1 if port < 65535 else port - 1
         raise UserError(

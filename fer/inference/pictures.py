@@ -5,6 +5,7 @@ Knows nothing of faces, folders or videos.
 
 import importlib.util
 import io
+import threading
 import warnings
 from functools import cache
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fer.errors import UserError
+from fer.files import is_there
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 Picture = str | Path | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any]  # what `to_picture` takes
@@ -25,7 +27,18 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", "
                     ".jpe", ".jfif", ".avif", ".jp2", ".pgm", ".ppm", ".pnm", ".heic", ".heif")
 # fmt: on
 HEIF_SUFFIXES = (".heic", ".heif")  # of these, read where the package pillow-heif is installed
+_one_filter_at_a_time = threading.Lock()  # filters of warnings are the process's: two threads would mix theirs up
 _WHITES = (1, 255, 65535)  # what white may be in a picture of floats
+_ORIENTATION = 0x0112  # of EXIF
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 _KINDS = (
     "a picture is a path, the bytes of a picture file, a picture of Pillow, or an array (H, W) in gray, (H, W, 3) in "
@@ -37,7 +50,7 @@ def to_picture(image: Picture) -> BGRImage:
     """The picture that `image` stands for.
 
     Files and Pillow's pictures are turned upright by their EXIF tag. 16 bits are divided by 257, floats are multiplied
-    by 255, and transparent parts become white.
+    by 255, and transparent parts become white. Integers of Pillow ("I") are 8 bits where none exceeds 255, else 16.
 
     Args:
         image: a path, the bytes of a picture file, a picture of Pillow, or an array (H, W), (H, W, 1), (H, W, 3) in BGR
@@ -54,7 +67,8 @@ def to_picture(image: Picture) -> BGRImage:
     if isinstance(image, str | Path):
         return read_picture(image)
     if isinstance(image, bytes | bytearray | memoryview):
-        return _decoded(io.BytesIO(image), f"a picture of {len(image)} bytes")
+        data = bytes(image)  # of a memoryview with steps, too
+        return _decoded(io.BytesIO(data), f"a picture of {len(data)} bytes")
     if isinstance(image, Image.Image):
         return _decoded(image, "a picture of Pillow")
     if isinstance(image, np.ndarray):
@@ -70,9 +84,9 @@ def readable_suffixes() -> tuple[str, ...]:
 def is_animated(path: str | Path) -> bool | None:
     """Whether the picture in a file moves; None where it is no picture."""
     try:
-        with Image.open(path) as file:
+        with _open(path) as file:
             return bool(getattr(file, "is_animated", False))
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except Exception:  # Pillow's decoders raise many types for damaged files
         return None
 
 
@@ -87,21 +101,21 @@ def read_picture(path: str | Path) -> BGRImage:
     Raises:
         UserError: the file cannot be read, or holds no whole picture; of HEIC, when pillow-heif is not installed.
     """
-    if Path(path).suffix.lower() in HEIF_SUFFIXES and not _reads_heif() and Path(path).exists():
+    if Path(path).suffix.lower() in HEIF_SUFFIXES and not _reads_heif() and is_there(path):
         raise UserError(f"{path} is a HEIC picture: pip install pillow-heif reads it")
     return _decoded(path, str(path))
 
 
 def _decoded(source: str | Path | io.BytesIO | Image.Image, name: str) -> BGRImage:
-    _reads_heif()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are welcome, and of odd metadata
-            if isinstance(source, Image.Image):
-                return _to_bgr(ImageOps.exif_transpose(source))
-            with Image.open(source) as file:
-                ImageOps.exif_transpose(file, in_place=True)
-                return _to_bgr(file)
+        try:
+            return _read(source)
+        except Warning:  # of a large picture, or odd metadata; this program takes them for errors
+            if isinstance(source, io.BytesIO):
+                source.seek(0)
+            with _one_filter_at_a_time, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return _read(source)
     except FileNotFoundError as error:
         raise UserError(f"{name} does not exist") from error
     except PermissionError as error:
@@ -112,9 +126,42 @@ def _decoded(source: str | Path | io.BytesIO | Image.Image, name: str) -> BGRIma
         raise UserError(f"{name} cannot be read as a picture; it is damaged, cut short, or something else") from error
 
 
+def _read(source: str | Path | io.BytesIO | Image.Image) -> BGRImage:
+    if isinstance(source, Image.Image):
+        return _to_bgr(source)
+    with _open(source) as file:
+        return _to_bgr(file)
+
+
+def _open(source: str | Path | io.BytesIO) -> Image.Image:
+    """As `Image.open`, of every format but EPS: that is a program, whose sender Ghostscript would obey."""
+    _reads_heif()
+    Image.init()
+    return Image.open(source, formats=[name for name in Image.ID if name != "EPS"])
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned by the EXIF tag, which is read and no more.
+
+    `ImageOps.exif_transpose` writes all tags anew, and fails where one has a type that it should not have.
+    """
+    picture.load()
+    try:
+        method = _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
+    except Warning:
+        raise
+    except Exception:  # what is damaged beside the pixels
+        method = None
+    return picture if method is None else picture.transpose(method)
+
+
 def _to_bgr(picture: Image.Image) -> BGRImage:
-    if picture.mode.startswith("I"):  # 16-bit gray; Pillow would clip it to 8 bits instead of scaling
-        return _from_array(np.asarray(picture).clip(0, 65535).astype(np.uint16))
+    deep = picture.format == "PPM"  # of which Pillow scales what is not 8 bits to 16
+    picture = _upright(picture)
+    if picture.mode.startswith("I"):  # gray, mostly of 16 bits; Pillow would clip it to 8 bits instead of scaling
+        values = np.asarray(picture).clip(0, 65535)
+        small = picture.mode == "I" and not deep and values.max() <= 255
+        return _from_array(values.astype(np.uint8 if small else np.uint16))
     if picture.mode == "F":
         return _from_array(_scaled(np.asarray(picture)))
     if picture.has_transparency_data:
@@ -149,7 +196,7 @@ def _reads_heif() -> bool:
 def _from_array(image: npt.NDArray[Any]) -> BGRImage:
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or not image.size:
         raise UserError(f"{_KINDS}; this is {image.dtype} of shape {image.shape}")
-    if image.dtype == np.uint16:
+    if image.dtype.newbyteorder("=") == np.uint16:
         image = (image // 257).astype(np.uint8)
     elif np.issubdtype(image.dtype, np.floating):
         lowest, highest = float(image.min()), float(image.max())

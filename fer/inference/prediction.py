@@ -65,7 +65,8 @@ def to_frame(predictions: Sequence[Prediction | Sequence[Prediction]]) -> Any:
     """A `pandas.DataFrame` with a row per face.
 
     Its columns are those of predictions.csv: track, x, y, w, h, score, emotion, confidence, probability_CLASS and
-    smoothed_CLASS. The faces of several pictures are numbered by picture, from 0, in a first column of that name.
+    smoothed_CLASS; where there is no face, those without a CLASS. The faces of several pictures are numbered by
+    picture, from 0, in a first column of that name.
 
     Args:
         predictions: of one picture, or a list for each of several.
@@ -87,4 +88,7 @@ def to_frame(predictions: Sequence[Prediction | Sequence[Prediction]]) -> Any:
             row |= {f"probability_{name}": value for name, value in face.probabilities.items()}
             row |= {f"smoothed_{name}": value for name, value in (face.smoothed or face.probabilities).items()}
             rows.append(row)
+    if not rows:  # of no faces, whose classes nobody knows
+        columns = ["track", *"xywh", "score", "emotion", "confidence"]
+        return pandas.DataFrame({name: [] for name in (["picture", *columns] if predictions else columns)})
     return pandas.DataFrame(rows)

@@ -5,6 +5,8 @@ Torch is imported when a checkpoint is loaded, and never for an exported network
 
 import logging
 import os
+import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -18,6 +20,7 @@ import numpy.typing as npt
 
 from fer import weights
 from fer.errors import UserError
+from fer.files import is_file, is_there
 from fer.inference.analyzer import FaceAnalyzer, watch
 from fer.inference.crop import crop_detections
 from fer.inference.detectors import as_detector, find_in_still
@@ -38,6 +41,40 @@ log = logging.getLogger(__name__)
 _BATCH = 256  # faces that the network sees at once, which bounds its memory
 
 
+class _Forks:
+    """Lets a forked child load a predictor, whatever threads there were before the fork: they are not copied.
+
+    OpenCV waits for its own for ever when their number changes, so they end before each fork and come back after it.
+    Torch's OpenMP cannot end them; where there were more than one, a child goes on with one.
+    """
+
+    def __init__(self) -> None:
+        self.used_many = False  # threads of torch, by this process
+        self.one_thread = False  # torch has to do with one
+        self._count = 1  # of OpenCV's threads
+        self._one_at_a_time = threading.Lock()
+
+    def before(self) -> None:
+        self._one_at_a_time.acquire()
+        torch = sys.modules.get("torch")
+        self.used_many = self.used_many or (torch is not None and torch.get_num_threads() > 1)
+        self._count = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+
+    def after(self) -> None:
+        cv2.setNumThreads(self._count)
+        self._one_at_a_time.release()
+
+    def in_child(self) -> None:
+        self.one_thread = self.used_many
+        self.after()
+
+
+_forks = _Forks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_forks.before, after_in_parent=_forks.after, after_in_child=_forks.in_child)
+
+
 class Predictor:
     """Says which emotion a face shows.
 
@@ -47,7 +84,7 @@ class Predictor:
 
     Many threads may call one predictor at once. It can be pickled when it was loaded from a file: as its path and
     settings, so that the other process loads it again. A forked child must do the same, unless this one has threads=1
-    and device="cpu".
+    and device="cpu"; after a device, only a process that was not forked can.
 
     Args:
         network: of a checkpoint, in eval mode, or exported.
@@ -97,7 +134,8 @@ class Predictor:
         Args:
             path: a .ckpt file of this project, an .onnx file that `fer-export` has made of one, or, where
                 no such file is, the name of a network of the package, such as "senet_4"; None is "senet_7".
-            threads: for the network and OpenCV, in the whole process; None chooses by the cores that are free.
+            threads: for the network and OpenCV, in the whole process; None chooses by the cores that are free. In a
+                forked child torch has one, if it may have had more before the fork.
             runtime: one of `fer.settings.infer.RUNTIMES`.
             detector: finds the faces of pictures: a name of `fer.inference.detectors.NAMES`, a detector of that module,
                 or a function of yours that takes a picture, uint8 (H, W, 3) in BGR, and returns a list of
@@ -125,6 +163,8 @@ class Predictor:
 
             from fer.checkpoint import load_network
 
+            count = 1 if _forks.one_thread else count
+            _forks.used_many = _forks.used_many or count > 1
             torch.set_num_threads(count)
             device = choose_device(device)
             predictor = Predictor(load_network(path, foreign=foreign), detector, device)
@@ -268,8 +308,8 @@ def foreign_spec(model: ForeignSettings, classes: Sequence[str] | None) -> "Fore
 def _network_file(path: str | Path | None) -> Path:
     if path is None:
         path = weights.DEFAULT
-    named = None if Path(path).is_file() else weights.packaged(str(path))
-    if named is None and not Path(path).suffix and not Path(path).exists():
+    named = None if is_file(path) else weights.packaged(str(path))
+    if named is None and not Path(path).suffix and not is_there(path):
         raise UserError(f"{path} is no file, and no network of the package: there is {', '.join(weights.names())}")
     return named or Path(path)
 

@@ -7,9 +7,10 @@ import re
 import shlex
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from fer import weights
 from fer.errors import UserError
-from fer.files import printable
+from fer.files import at_home, is_file, printable
 from fer.inference.analyzer import Analyzer, FaceAnalyzer, watch
 from fer.inference.confidence import minimum_confidence
 from fer.inference.detectors import create_detector
@@ -59,6 +60,7 @@ def run(config: InferSettings) -> None:
     messages = Console(stderr=True)
     results = Console()
     report = partial(_say, messages, style="yellow")
+    warnings.filterwarnings("ignore", module="PIL")  # of large pictures, which are welcome, and of odd metadata
     assert config.mode is not None
     if config.mode == "browser":
         _serve(config, messages, report)
@@ -79,15 +81,18 @@ def run(config: InferSettings) -> None:
             leave_out = outputs.folder if outputs else None
             source = open_source(config.mode, config.sources or "0", report, config.recursive, leave_out)
             stack.enter_context(source)
+            _refuse_overwriting(source, outputs)
             if config.part is not None:
                 if not isinstance(source, PictureFiles):
                     raise UserError(f"shard={config.shard} divides pictures, and {source.name} is none")
                 source = source.part(*config.part)
-            _refuse_overwriting(source, outputs)
         except UserError as error:
             problems.append(str(error))
         if problems or ckpt is None or source is None:
             raise UserError("\n".join(problems))
+        probe = stack.enter_context(WindowProbe()) if _window_is_wanted(config) else None
+        new_analyzer, classes, _ = _load(config, ckpt, messages)
+        analyzer = new_analyzer()
         if outputs is not None:
             make_folder(outputs.folder)
             stack.enter_context(OutputLock(outputs))
@@ -95,9 +100,6 @@ def run(config: InferSettings) -> None:
                 report(
                     f"{outputs.video} plays only if this run ends in order; a .mkv survives a kill or a power cut, too"
                 )
-        probe = stack.enter_context(WindowProbe()) if _window_is_wanted(config) else None
-        new_analyzer, classes, _ = _load(config, ckpt, messages)
-        analyzer = new_analyzer()
         window = None
         if probe is not None and probe.works():
             window = stack.enter_context(Window(f"{source.name} - fer"))
@@ -127,9 +129,9 @@ def find_checkpoint(ckpt: str | None) -> Path:
     if ckpt is not None:
         path = weights.resolve(ckpt)
         best = path / "checkpoints" / "best.ckpt"
-        if path.is_dir() and best.is_file():
+        if is_file(best):
             return best
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(
                 f"ckpt={ckpt} does not exist; give a .ckpt file, the folder of a run under {RUNS}/, or one of "
                 f"{', '.join(weights.names())}"
@@ -277,17 +279,44 @@ def _outputs(config: InferSettings) -> Outputs | None:
 
 
 def _refuse_overwriting(source: Source, outputs: Outputs | None) -> None:
+    """Of pictures `source` are all, also where this run sees a part only: the others' sources are not to be lost."""
     if outputs is None or isinstance(source, LiveStream):
         return
     if isinstance(source, VideoFile):
-        pairs = [(outputs.video, Path(source.name).expanduser())]
+        sources = [at_home(source.name)]
+        files = [outputs.video, outputs.predictions, outputs.timeline, outputs.summary]
+        targets = [path for path in files if path is not None]
     else:
+        sources = source.paths
         if outputs.picture is not None and source.length > 1:
             raise UserError(f"output={outputs.picture} is one picture, and there are {source.length}; name a folder")
-        pairs = [(outputs.picture or picture_output(outputs.folder, path, source.root), path) for path in source.paths]
-    for target, original in pairs:
-        if target is not None and target.exists() and original.exists() and target.samefile(original):
-            raise UserError(f"output= would write over {original} itself; choose another folder")
+        targets = [outputs.picture or picture_output(outputs.folder, path, source.root) for path in sources]
+        resolved = cache(Path.resolve)
+        taken: dict[Path, Path] = {}
+        for target, path in zip(targets, sources, strict=True):
+            place = resolved(target.parent) / target.name
+            if not place.is_relative_to(resolved(outputs.folder)):
+                raise UserError(f"{path} would be written to {place}, outside of output=; choose another folder")
+            other = taken.setdefault(place, path)
+            if other != path:
+                raise UserError(f"{other} and {path} would both be written to {target}; rename one of them")
+    # By identity: names may differ by links, and in capitals where the system makes no difference.
+    there = [identity for target in targets if (identity := _identity(target))]
+    if not there:
+        return
+    originals = {_identity(path): path for path in sources}
+    lost = next((originals[identity] for identity in there if identity in originals), None)
+    if lost is not None:
+        raise UserError(f"output= would write over {lost} itself; choose another folder")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What two names of one file share; None where there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _mirrors(config: InferSettings, source: Source) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.errors import UserError
+from fer.files import is_file
 from fer.settings.infer import RUNTIMES
 
 FORMAT = 1  # of what an exported file holds
@@ -85,7 +86,7 @@ def load_exported(path: str | Path, threads: int = 1) -> ExportedNetwork:
         UserError: the file is missing, damaged, of something else, or lacks its class names.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{path} does not exist; fer-export ckpt=FILE writes such files")
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
@@ -100,10 +101,10 @@ def load_exported(path: str | Path, threads: int = 1) -> ExportedNetwork:
     metadata = session.get_modelmeta().custom_metadata_map
     ours = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
     outputs, inputs = session.get_outputs(), session.get_inputs()
-    size = inputs[0].shape[-1] if len(inputs[0].shape) == 4 else None  # text where any size will do
+    size = inputs[0].shape[-1] if inputs and len(inputs[0].shape) == 4 else None  # text where any size will do
     expected = [(INPUT, "tensor(uint8)", [1, size, size])]
     fits = [(value.name, value.type, value.shape[1:]) for value in inputs] == expected
-    count = outputs[0].shape[-1] if [value.name for value in outputs] == [OUTPUT] else None
+    count = outputs[0].shape[-1] if [(value.name, len(value.shape)) for value in outputs] == [(OUTPUT, 2)] else None
     description = _described(path, ours, size if fits and isinstance(size, int) else None, count)
 
     def run(faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -29,7 +29,7 @@ except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
 from fer.errors import UserError
-from fer.files import cell, write_whole
+from fer.files import at_home, cell, is_file, is_there, write_whole
 from fer.inference.h264 import H264Writer, has_h264
 from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Prediction
@@ -83,15 +83,15 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tup
     Raises:
         UserError: a suffix that cannot be written, or a file where a folder is needed.
     """
-    path = Path(output).expanduser()
+    path = at_home(output)
     suffix = path.suffix.lower()
     allowed = PICTURE_OUTPUTS if mode == "image" else VIDEO_OUTPUTS
-    if suffix in allowed and not path.is_dir():
+    if suffix in allowed and not (is_there(path) and path.is_dir()):
         if part is not None:
             raise UserError(f"output={output}: the parts of a shard go to one folder; name that")
         folder, prefix = path.parent, f"{path.stem}."
         named, predictions = path, path.with_name(f"{path.stem}.{table_format}")
-    elif path.is_file() or suffix in (*VIDEO_OUTPUTS, *PICTURE_OUTPUTS, ".webm", ".gif", ".wmv", ".flv", ".m4v"):
+    elif is_file(path) or suffix in (*VIDEO_OUTPUTS, *PICTURE_OUTPUTS, ".webm", ".gif", ".wmv", ".flv", ".m4v"):
         kind = "picture" if mode == "image" else "video"
         raise UserError(f"output={output}: a {kind} is written as {', '.join(allowed)}; or name a folder")
     else:

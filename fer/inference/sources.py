@@ -6,7 +6,6 @@ networks, windows, or what is written.
 """
 
 import glob
-import itertools
 import os
 import re
 import sys
@@ -22,6 +21,7 @@ import cv2
 import numpy as np
 
 from fer.errors import UserError
+from fer.files import at_home, is_file, is_there
 from fer.inference.pictures import (
     HEIF_SUFFIXES,
     PICTURE_SUFFIXES,
@@ -48,6 +48,7 @@ _FAILURES_IN_ROW, _FAILURES_AT_END = 1000, 10  # of reading a file, after which 
 _UNEVEN = 0.0025  # seconds by which even frames may be off; Matroska rounds times to milliseconds
 _MOST_FRAMES = 100_000_000  # that a file may say it has: 19 days of 60 frames a second
 _MOST_KINDS = 8  # of files left out that a sentence names
+_PTS = 71  # cv2.CAP_PROP_PTS, in frames; before OpenCV 4.11 there is none, and the answer is 0
 _CAMERA_RETRIES = 5  # a driver may fail to deliver one picture without the camera being gone
 
 
@@ -188,6 +189,7 @@ class VideoFile:
         self._capture = capture
         self._report = report
         suffix = Path(name.partition("?")[0]).suffix.lower()
+        self._matroska = suffix in (".mkv", ".webm")
         self._counts_frames = suffix in (".mp4", ".m4v", ".mov", ".avi")  # others know a duration only
         # Where others are damaged, FFmpeg seeks the next good frame by itself. A GIF's gaps are meant.
         self._skips_in_silence = not self._counts_frames and suffix != ".gif"
@@ -204,6 +206,8 @@ class VideoFile:
         even = True  # whether all frames so far were whole intervals apart, so that a gap tells how many are missing
         while (read := self._read(index)) is not None:
             image, seconds, captured_at, failed = read
+            if index < 0:
+                self._forget_what_was_before(seconds)
             failures += failed
             if index >= 0 and seconds <= last:  # a container without times, or with wrong ones
                 seconds = last + 1 / self.fps
@@ -227,6 +231,16 @@ class VideoFile:
                 f"{self.name} is damaged or cut short: it should have {self.length} frames and ends after {index + 1}; "
                 "what was found in them is kept"
             )
+
+    def _forget_what_was_before(self, seconds: float) -> None:
+        """Of a piece of a longer Matroska file: its first frame need not be at 0, and its duration is counted from 0.
+
+        Args:
+            seconds: the time of the frame that was read first, since the file's first.
+        """
+        if self.length is not None and self._matroska:
+            before = round(self._capture.get(_PTS) - seconds * self.fps)
+            self.length = max(1, self.length - max(0, before))
 
     def _read(self, index: int) -> tuple[BGRImage, float, float, int] | None:
         """The frame after frame `index`, its time, when it was read, and how often that failed before; None at the end.
@@ -400,17 +414,18 @@ def guess_mode(sources: Sequence[str]) -> str:
 def _guess_one(source: str) -> str:
     if source.isdecimal() or source.startswith("/dev/"):
         return "webcam"
-    path = Path(source.partition("?")[0] if "://" in source else source).expanduser()
+    path = at_home(source.partition("?")[0] if "://" in source else source)
     suffix = path.suffix.lower()
     if "://" in source:
         return "image" if suffix in set(PICTURE_SUFFIXES) - set(VIDEO_SUFFIXES) else "video"
-    if path.is_dir() or (glob.has_magic(source) and not path.exists()):
+    there = is_there(path)
+    if (there and path.is_dir()) or (glob.has_magic(source) and not there):
         return "image"
     if suffix in VIDEO_SUFFIXES and suffix not in PICTURE_SUFFIXES:
         return "video"
     if suffix in PICTURE_SUFFIXES and suffix not in VIDEO_SUFFIXES:
         return "image"
-    if not path.exists():
+    if not there:
         raise UserError(f"source={source} does not exist; give a picture, a folder, a video, an address or a camera")
     moves = is_animated(path)
     if moves is not None:
@@ -481,9 +496,11 @@ def _open_pictures(sources: Sequence[str], report: Report, recursive: bool, leav
     unique: dict[Path, Path] = {}
     for paths, _ in found:
         for path in paths:
-            unique.setdefault(path.resolve(), path.absolute())
+            unique.setdefault(path.resolve(), _without_dots(path))
     try:
-        root = Path(os.path.commonpath([root.absolute() for _, root in found]))
+        # The pictures' folders besides: behind a link, "*/.." leads out of a root.
+        folders = {path.parent for path in unique.values()} | {_without_dots(root) for _, root in found}
+        root = Path(os.path.commonpath(folders))
     except ValueError as error:  # two drives of Windows
         raise UserError(
             "the sources lie on several drives, so results have no common folder; run once for each"
@@ -491,20 +508,34 @@ def _open_pictures(sources: Sequence[str], report: Report, recursive: bool, leav
     return PictureFiles(list(unique.values()), root, report)
 
 
+def _without_dots(path: Path) -> Path:
+    """`path` from the root and without "..", by which a copy of it would leave its folder.
+
+    What stands before the last ".." is resolved, as the system does: behind a link it leads elsewhere than it seems.
+    """
+    parts = path.absolute().parts
+    if ".." not in parts:
+        return Path(*parts)
+    after = len(parts) - parts[::-1].index("..")
+    return Path(*parts[:after]).resolve().joinpath(*parts[after:])
+
+
 def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path | None) -> tuple[list[Path], Path]:
     """The picture files of a source, and the folder that all of them are in."""
     if "://" in source:
         raise UserError(f"source={hide_password(source)}: mode=image reads files; download the picture first")
-    path = Path(source).expanduser()
-    if path.is_file():
+    path = at_home(source)
+    if is_file(path):
         if path.suffix.lower() in set(VIDEO_SUFFIXES) - set(PICTURE_SUFFIXES):
             raise UserError(f"source={source} is a video: use mode=video")
         return [path], path.parent
-    if path.is_dir():
+    if is_there(path) and path.is_dir():
         found = path.rglob("*") if recursive else path.iterdir()
         root = path
     elif glob.has_magic(source):
-        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+        # A folder's name may have brackets, too.
+        folders = (folder for folder in path.parents if not glob.has_magic(str(folder)) or is_there(folder))
+        root = next(folders)
         found = root.glob(str(path.relative_to(root)))
     else:
         raise UserError(f"source={source} does not exist; give a picture, a folder, or a glob such as 'photos/*.jpg'")
@@ -551,8 +582,8 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 
 
 def _open_video(source: str, report: Report) -> VideoFile:
-    path = Path(source).expanduser()
-    if not path.exists():
+    path = at_home(source)
+    if not is_there(path):
         raise UserError(f"source={source} does not exist; mode=video takes a file or an rtsp:// or http:// address")
     if path.is_dir():
         raise UserError(f"source={source} is a folder; mode=video takes one file, mode=image a folder of pictures")
@@ -593,7 +624,7 @@ def _open_camera(source: str, report: Report) -> LiveStream:
         )
     name = f"camera {source}"
     device = Path(f"/dev/video{source}" if source.isdecimal() else source)
-    if sys.platform == "linux" and not device.exists():
+    if sys.platform == "linux" and not is_there(device):
         others = sorted(Path("/dev").glob("video*"), key=_natural_order)
         there = f"there are {', '.join(map(str, others))}" if others else "this computer shows no camera at all"
         raise UserError(f"there is no {name} ({device}); {there}")

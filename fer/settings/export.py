@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
 from fer.settings.base import PathText, Settings, setting
 from fer.settings.foreign import ForeignSettings
@@ -15,6 +15,15 @@ def _known(value: object) -> object:
     if value == "openvino":
         raise ValueError("OpenVINO reads .onnx files by itself; export with format=onnx")
     return value
+
+
+def _as_typed(value: Any, check: ValidatorFunctionWrapHandler, others: ValidationInfo) -> Any:
+    """The classes of a checkpoint of another project are taken as infer.py takes them."""
+    if getattr(others.data.get("model"), "name", None) is None:
+        return check(value)
+    if not isinstance(value, list):
+        raise ValueError("of a checkpoint of another project it is a list, in the order of its answers")
+    return [str(name) for name in value]
 
 
 class ExportSettings(Settings):
@@ -32,7 +41,7 @@ class ExportSettings(Settings):
         "validation rows compare accuracies, and calibrate format=ckpt anew; null: the comparison is on drawn faces",
     )
     model: ForeignSettings = setting(ForeignSettings, "")
-    classes: Classes | None = setting(
+    classes: Annotated[Classes, WrapValidator(_as_typed)] | None = setting(
         None,
         "of format=ckpt: a network with the answers of these classes alone, calibrated on data; "
         "of a checkpoint of another project: what it answers, in its order, [angry,happy,...]",
@@ -56,5 +65,7 @@ class ExportSettings(Settings):
             )
         if self.classes is not None and self.data is None and self.model.name is None:
             yield "classes needs data=PATH: the answers that are left are calibrated on its validation rows"
-        if self.precision == "int8" and self.data is None:
+        if self.precision == "int8" and self.format == "ckpt":
+            yield "precision=int8 is for format=onnx: format=ckpt writes half precision"
+        elif self.precision == "int8" and self.data is None:
             yield "precision=int8 needs data=PATH: the ranges of 8-bit numbers are measured on training rows"

@@ -1,11 +1,11 @@
 """Every setting of `infer.py`, said once."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
+from fer.files import at_home, is_file
 from fer.settings.base import PathText, Real, Settings, Whole, setting
 from fer.settings.foreign import ForeignSettings
 
@@ -108,7 +108,7 @@ class InferSettings(Settings):
         if self.mode in ("video", "image") and self.source is None:
             example = "clip.mp4" if self.mode == "video" else "photo.jpg"
             yield f"source is missing: mode={self.mode} needs one, for example source={example}"
-        if self.detector.path is not None and not Path(self.detector.path).expanduser().is_file():
+        if self.detector.path is not None and not is_file(at_home(self.detector.path)):
             yield f"detector.path={self.detector.path} does not exist; it is the .onnx file of YuNet"
         if self.model.name is not None and self.ckpt is None:
             yield "model.name= says what a checkpoint of another project holds; name that, too: ckpt=FILE"
@@ -121,5 +121,5 @@ class InferSettings(Settings):
         if (self.cert is None) != (self.key is None):
             yield "https needs both: cert= and key="
         for name in ("cert", "key"):
-            if (path := getattr(self, name)) is not None and not Path(path).expanduser().is_file():
+            if (path := getattr(self, name)) is not None and not is_file(at_home(path)):
                 yield f"{name}={path} does not exist; it is a .pem file"

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from fer.errors import UserError
+from fer.files import is_there
 from fer.settings.base import Settings, fields_of, is_path, mistakes, names_of, takes_several, unknown
 
 S = TypeVar("S", bound=Settings)
@@ -34,7 +34,7 @@ def read(cls: type[S], words: Sequence[str], bare: str | None = None) -> S:
         if f"{key}.name" in fields:
             shortened.add(key)
             key = f"{key}.name"
-        if bare is not None and (not equals or (key not in fields and Path(word).exists())):
+        if bare is not None and (not equals or (key not in fields and is_there(word))):
             left.append(word)
         elif not equals:
             found.append(f"{word!r} cannot be read; a setting is KEY=VALUE, and --help lists them")
@@ -69,7 +69,7 @@ def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any
 
 def several(value: str) -> str | list[str]:
     """[a,b] as a list, unless a file of exactly this name exists."""
-    if len(value) > 1 and value[0] == "[" and value[-1] == "]" and not Path(value).exists():
+    if len(value) > 1 and value[0] == "[" and value[-1] == "]" and not is_there(value):
         return [item.strip() for item in value[1:-1].split(",") if item.strip()]
     return value
 
@@ -88,7 +88,7 @@ def quoted(word: str, kinds: Callable[[str], str | None], sweeping: bool) -> str
         return word
     if kind == "directory":
         return f"{key}={_quote(value, interpolated=True)}"
-    parts = _apart(value) if sweeping and "${" not in value and not Path(value).exists() else [value]
+    parts = _apart(value) if sweeping and "${" not in value and not is_there(value) else [value]
     return f"{key}={','.join(_as_value(part, kind) for part in parts)}"
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from fer.files import at_home, is_there
+
 FOLDER = Path(__file__).parent
 DEFAULT = "senet_7"  # all seven emotions
 YUNET = FOLDER / "face_detection_yunet_2023mar.onnx"
@@ -19,5 +21,5 @@ def packaged(name: str) -> Path | None:
 
 def resolve(name: str) -> Path:
     """The file that `name` stands for: itself, or where there is no such file, the packaged network of that name."""
-    path = Path(name).expanduser()
-    return path if path.exists() else packaged(name) or path
+    path = at_home(name)
+    return path if is_there(path) else packaged(name) or path

@@ -13,18 +13,20 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fer.checkpoint import ForeignSpec, load_network
+from fer.checkpoint import ForeignSpec, load_network, read_checkpoint, write_checkpoint
 from fer.commands.export import main
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.export import check, faces, run
 from fer.export.check import Comparison
 from fer.export.run import export
-from fer.inference.predictor import Predictor
+from fer.inference.predictor import Predictor, foreign_spec
 from fer.inference.runtimes import import_onnxruntime
 from fer.models import create
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.export import ExportSettings
+from fer.settings.infer import InferSettings
+from fer.settings.words import read
 
 for tool in ("onnx", "onnxscript", "onnxruntime"):  # not imported here: one would report that
     if importlib.util.find_spec(tool) is None:
@@ -186,6 +188,57 @@ def test_a_checkpoint_of_another_project_is_exported_as_infer_takes_it(tmp_path)
     exported = Predictor.load(tmp_path / "theirs.onnx", threads=1)
     assert exported.classes == foreign.classes
     assert np.abs(exported.probabilities(NOISE[:, 0]) - Predictor(network).probabilities(NOISE[:, 0])).max() < 1e-4
+
+
+@pytest.mark.usefixtures("traced")
+def test_classes_of_another_project_are_named_as_they_are_typed(tmp_path, monkeypatch):
+    given: list[ForeignSpec] = []
+
+    def load(path: Path, foreign: ForeignSpec) -> EmotionNetwork:
+        given.append(foreign)
+        return load_network(path, foreign=foreign)
+
+    monkeypatch.setattr(run, "load_network", load)
+    theirs = tmp_path / "theirs.pth"
+    torch.save(create("test_resnet", 4, 48).state_dict(), theirs)
+    words = [f"ckpt={theirs}", "model.name=test_resnet", "classes=[Bored,3_happy,Anger,SAD]"]
+    assert main([*words, "force=true"]) == 0
+    (foreign,) = given
+    assert foreign == foreign_spec(read(InferSettings, words).model, read(InferSettings, words).classes)
+    assert Predictor.load(tmp_path / "theirs.onnx", threads=1).classes == ("Bored", "3_happy", "Anger", "SAD")
+    labelled = faces.load_faces("synthetic", ("3_happy", "Anger", "SAD"))
+    assert labelled.targets is not None
+    assert set(labelled.targets.tolist()) == {0, 1, 2}
+
+
+def test_a_small_copy_that_disagrees_is_not_left(copy, monkeypatch, capsys):
+    def spoil(source: Path, target: Path) -> None:
+        content = read_checkpoint(source)
+        content["fer"]["classes"] = content["fer"]["classes"][::-1]
+        for name in [name for name in content["state_dict"] if name.endswith("bias")][-1:]:
+            content["state_dict"][name][0] += 100
+        write_checkpoint(content, target)
+
+    monkeypatch.setattr(run, "write_slim", spoil)
+    small = copy.with_name("small.ckpt")
+    small.write_text("older")
+    settings = ExportSettings(ckpt=str(copy), format="ckpt", output=str(small))
+    with pytest.raises(UserError, match=r"small\.ckpt was not written: it gives .* of the faces the same label"):
+        export(settings)
+    assert small.read_text() == "older"
+    assert names(copy.parent) == ["best.ckpt", "small.ckpt"]
+    assert "largest difference of a probability" in capsys.readouterr().out
+    assert export(settings.model_copy(update={"force": True})) == small
+
+
+def test_a_small_copy_never_takes_the_place_of_its_checkpoint(copy):
+    before = copy.read_bytes()
+    link = copy.with_name("link.ckpt")
+    link.symlink_to(copy)
+    for output in (copy, link, copy.parent / ".." / copy.parent.name / copy.name):
+        with pytest.raises(UserError, match="is the checkpoint itself"):
+            export(ExportSettings(ckpt=str(copy), format="ckpt", output=str(output)))
+    assert copy.read_bytes() == before
 
 
 def test_a_small_copy_only_predicts(copy):
@@ -375,6 +428,9 @@ def test_a_missing_tool_is_named_with_the_command(copy, monkeypatch, missing):
         (["ckpt=a", "format=openvino"], ["format=openvino: OpenVINO reads .onnx files by itself"]),
         (["ckpt=a", "precision=fp16"], ["precision=fp16: there is fp32, int8; did you mean fp32?"]),
         (["ckpt=a", "precision=int8"], ["precision=int8 needs data=PATH"]),
+        (["ckpt=a", "precision=int8", "format=ckpt", "output=b.ckpt"], ["precision=int8 is for format=onnx"]),
+        (["ckpt=a", "model.name=cnn", "classes=7"], ["classes=7: of a checkpoint of another project it is a list"]),
+        (["ckpt=a", "classes=[happy,zzz]"], ["classes=[happy,zzz]: 'zzz' is no emotion"]),
         (["ckpt=a", "classes=4"], ["classes needs format=ckpt", "classes needs data=PATH"]),
         (["ckpt=a", "model.name=cnn", "format=ckpt", "output=b.ckpt"], ["model.name= is for format=onnx"]),
         (["ckpt=a", "classes=[happy]"], ["classes=[happy]: needs at least two emotions"]),

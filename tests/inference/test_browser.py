@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import cv2
@@ -219,6 +220,8 @@ def test_too_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
         (TOKEN, {"Host": "localhost:9", "Origin": "http://localhost:8"}, 403),
         (TOKEN, {"Host": "localhost", "Origin": "http://evil.example"}, 403),
         (TOKEN, {"Host": "localhost", "Origin": "null"}, 403),
+        (TOKEN, {"Host": "localhost", "Origin": "http://[::1"}, 403),
+        (TOKEN, {"Host": "localhost", "Origin": "http://\u2100/"}, 403),
     ],
 )
 def test_who_may_have_the_page_and_connect(token: str, headers: dict[str, str], status: int) -> None:
@@ -258,6 +261,19 @@ def test_the_page_is_whole_takes_nothing_from_elsewhere_and_names_cannot_end_its
 # --- the address ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("header", [b"Host: \xff\xfe", b"Host: localhost\r\nOrigin: \xff", b"Host: localhost:\xc3"])
+def test_headers_that_are_no_text_are_refused(header: bytes) -> None:
+    async def test(client: Client) -> None:
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        head = f"GET /?token={quote(TOKEN)} HTTP/1.1\r\n".encode() + header
+        writer.write(head + b"\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 403")
+
+    serving(test)
+
+
 def test_a_busy_port_names_the_setting() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as other,
@@ -268,7 +284,7 @@ def test_a_busy_port_names_the_setting() -> None:
 
 
 def test_mistakes_in_host_and_certificate(tmp_path: Path) -> None:
-    for host in ("203.0.113.9", "nowhere.invalid"):
+    for host in ("203.0.113.9", "nowhere.invalid", "a..b", "a" * 64):
         with pytest.raises(UserError, match=f"host={host} is no address of this computer"), Server(host, 0):
             pass
     (tmp_path / "a.pem").write_text("nothing")

@@ -30,6 +30,15 @@ def test_faces_of_several_pictures_are_numbered():
     assert to_frame([]).empty
 
 
+@pytest.mark.parametrize(("predictions", "first"), [([], "track"), ([[], []], "picture")])
+def test_no_faces_have_columns(predictions, first):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    columns = ["picture", "track", "x", "y", "w", "h", "score", "emotion", "confidence"]
+    table = to_frame(predictions)
+    assert list(table.columns) == columns[columns.index(first) :]
+    assert table.empty
+
+
 def test_without_pandas_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UserError, match="pip install pandas"):

@@ -442,6 +442,45 @@ def test_a_forked_child_answers_or_says_why_not(checkpoint, threads, answer):
     assert re.search(answer, answers.get())
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "before",
+    [
+        "predictor(picture)",
+        "predictor(picture); torch.set_num_threads(1); cv2.setNumThreads(3)",
+        "del predictor; torch.set_num_threads(2); torch.randn(999, 999) @ torch.randn(999, 999)",
+    ],
+    ids=["used", "used and lessened", "of others"],
+)
+def test_a_forked_child_loads_one_of_its_own(checkpoint, before, threads):
+    """In processes of its own, which can hang: threads are not copied, and are waited for."""
+    code = f"""
+import multiprocessing, sys
+import cv2, numpy as np, torch
+from fer.inference.predictor import Predictor
+picture = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
+cv2.GaussianBlur(picture, (21, 21), 0)
+
+def answer(threads):
+    predictor = Predictor.load({str(checkpoint)!r}, threads=threads, detector="none")
+    cv2.GaussianBlur(picture, (21, 21), 0)
+    return predictor(picture)[0].label, torch.get_num_threads(), cv2.getNumThreads()
+
+predictor = Predictor.load({str(checkpoint)!r}, threads=2, detector="none")
+{before}
+count = cv2.getNumThreads()
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(*pool.map_async(answer, [{threads}]).get(30)[0])
+assert cv2.getNumThreads() == count
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    label, of_torch, of_opencv = done.stdout.split()
+    assert label in CLASSES
+    assert (of_torch, of_opencv) == ("1", str(threads))
+
+
 @pytest.mark.usefixtures("keep_threads")
 def test_threads_are_those_asked_for(checkpoint):
     Predictor.load(checkpoint, threads=2)
@@ -498,6 +537,17 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
         Predictor.load(path)
     with pytest.raises(UserError, match=r"nowhere\.ckpt"):
         Predictor.load(tmp_path / "nowhere.ckpt")
+
+
+@pytest.mark.parametrize("suffix", ["", ".ckpt", ".onnx", ".mp4"])
+def test_names_that_are_too_long_for_a_file(network, suffix):
+    name = "x" * 300 + suffix
+    with pytest.raises(UserError, match=r"is no file|does not exist"):
+        Predictor.load(name)
+    with pytest.raises(UserError, match="does not exist"):
+        next(Predictor(network).video(name))
+    with pytest.raises(UserError, match="cannot be read"):
+        Predictor(network)(name)
 
 
 def test_torch_is_imported_by_loading_alone_and_waits_without_spinning(checkpoint):

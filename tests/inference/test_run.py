@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from fer import weights
+from fer.checkpoint import PREFIX, SPEC_KEY, write_checkpoint
 from fer.errors import UserError
 from fer.inference import run as run_module
 from fer.inference import sinks
@@ -31,6 +32,7 @@ from fer.inference.timeline import Timeline
 from fer.inference.window import Action, Window
 from fer.labels import EMOTION_COLORS
 from fer.models.cnn import CNN
+from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.infer import InferSettings
 from fer.settings.words import read
 
@@ -541,6 +543,23 @@ def test_all_mistakes_are_told_at_once_before_anything_is_written(no_weights, tm
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"ckpt": "text.ckpt"}, "text.ckpt is refused"), ({"min_confidence": "auto"}, "min_confidence=auto")],
+)
+def test_a_mistake_that_shows_on_loading_leaves_no_folder(tmp_path, monkeypatch, photos, settings, message):
+    monkeypatch.chdir(tmp_path)
+    Path("text.ckpt").write_text("no network")
+    torch.manual_seed(0)
+    network = EmotionNetwork(NetworkSpec("cnn", CLASSES))
+    state = {PREFIX + name: tensor for name, tensor in network.state_dict().items()}
+    write_checkpoint({SPEC_KEY: network.spec.to_dict(), "state_dict": state}, "plain.ckpt")
+    base = {"ckpt": "plain.ckpt", "mode": "image", "source": str(photos), "output": "new/deep", "threads": 1}
+    with pytest.raises(UserError, match=message):
+        run(InferSettings(**{**base, **settings}))
+    assert not Path("new").exists()
+
+
 def test_a_source_is_never_written_over(no_weights, tmp_path, clip, photos):
     make("any.ckpt")
     same = InferSettings(mode="video", source=str(clip), output=str(clip), ckpt="any.ckpt")
@@ -550,6 +569,47 @@ def test_a_source_is_never_written_over(no_weights, tmp_path, clip, photos):
         run(InferSettings(mode="image", source=str(photos), output=str(photos), ckpt="any.ckpt"))
     with pytest.raises(UserError, match="is one picture, and there are"):
         run(InferSettings(mode="image", source=str(photos), output="one.png", ckpt="any.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("sources", "output", "message"),
+    [
+        ([".", ".."], "out", None),
+        (["x.jpg", "b/x.jpg"], "b", r"would write over .*b/x\.jpg"),
+        (["x.jpg", "b/x.jpg"], "alias", r"would write over .*b/x\.jpg"),
+        (["link/../x.jpg", "x.jpg"], "out", None),
+        (["*/../../x.jpg"], "out", "outside of output="),
+        (["twins"], "out", r"p\.gif and .*p\.gif\.png would both be written to out/p\.gif\.png"),
+        (["shard=2/2", "x.jpg", "b/x.jpg"], "b", r"would write over .*b/x\.jpg"),
+    ],
+    ids=str,
+)
+def test_no_source_is_lost_and_no_file_goes_elsewhere(tmp_path, monkeypatch, sources, output, message):
+    monkeypatch.setattr(run_module, "_load", lambda *_: (FakeAnalyzer, CLASSES, 0.0))
+    work = tmp_path / "work" / "photos"
+    for number, name in enumerate(["../x.jpg", "x.jpg", "b/x.jpg", "far/x.jpg", "far/off/y.jpg"]):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 60), (20 * number, 0, 0)).save(work / name)
+    (work / "twins").mkdir()
+    for name in ("p.gif", "p.gif.png"):
+        Image.new("RGB", (60, 60)).save(work / "twins" / name)
+    (work / "link").symlink_to("far/off")
+    (work / "alias").symlink_to("b")
+    monkeypatch.chdir(work)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    config = read(InferSettings, [*sources, "mode=image", f"output={output}"], bare="source")
+    if message is None:
+        run(config)
+        assert len(list(Path(output).rglob("*.jpg"))) == 2
+        lines = (Path(output) / "predictions.jsonl").read_text().splitlines()
+        assert {Path(json.loads(line)["source"]) for line in lines} <= set(before)
+    else:
+        with pytest.raises(UserError, match=message):
+            run(config)
+        assert output != "out" or not Path(output).exists()
+    assert {path: path.read_bytes() for path in before} == before
+    others = {path for path in tmp_path.rglob("*.*") if path.is_file()} - set(before)
+    assert all(path.is_relative_to(work / output) for path in others)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")

@@ -237,6 +237,33 @@ def test_an_onnx_file_of_something_else(tmp_path):
         Predictor.load(path)
 
 
+@pytest.mark.parametrize("kind", ["no input", "a sequence", "a scalar", "no shape"])
+def test_an_onnx_file_without_tensors_where_they_belong(tmp_path, kind):
+    value, helper = onnx.helper.make_tensor_value_info, onnx.helper
+    inputs, outputs = [value("faces", onnx.TensorProto.UINT8, [None, 1, 48, 48])], []
+    constant = helper.make_tensor("one", onnx.TensorProto.FLOAT, [], [1.0])
+    nodes = [helper.make_node("Constant", [], ["probabilities"], value=constant)]
+    if kind == "no input":
+        inputs = []
+    if kind == "a sequence":
+        inputs = [helper.make_tensor_sequence_value_info("faces", onnx.TensorProto.FLOAT, None)]
+    if kind == "no shape":
+        inputs = [value("faces", onnx.TensorProto.UINT8, None)]
+    outputs = [value("probabilities", onnx.TensorProto.FLOAT, [])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "odd", inputs, outputs), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    )
+    path = tmp_path / "odd.onnx"
+    onnx.save(model, path)
+    with pytest.raises(UserError, match=r"odd\.onnx was not written by fer-export"):
+        Predictor.load(path)
+    metadata = {"format": "1", "classes": "a,b,c", "temperature": "1", "precision": "fp32", "checkpoint_sha256": "0"}
+    onnx.helper.set_model_props(model, {f"fer.{key}": text for key, text in metadata.items()})
+    onnx.save(model, path)
+    with pytest.raises(UserError, match="does not take gray faces of one size"):
+        Predictor.load(path)
+
+
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.99], ids=["empty", "half", "all but the end"])
 def test_a_truncated_file(files, tmp_path, part):
     content = files[".onnx"].read_bytes()

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import re
 import statistics
 import struct
 import threading
@@ -177,6 +178,19 @@ def test_glob_and_brackets_in_names(tmp_path):
     (tmp_path / "deep").mkdir()
     solid(RED).save(tmp_path / "deep" / "a.png")
     assert open_source("image", str(tmp_path / "**" / "[ab].png"), silent).length == 3
+
+
+@pytest.mark.parametrize("pattern", ["[2024] trip/*.jpg", "[2024] trip/a[1]/*.jpg", "[2024] trip/**/?.jpg", "*/a.jpg"])
+def test_folders_with_brackets_are_taken_literally_before_a_glob(tmp_path, monkeypatch, pattern):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "[2024] trip" / "a[1]").mkdir(parents=True)
+    solid(RED).save(tmp_path / "[2024] trip" / "a.jpg")
+    solid(RED).save(tmp_path / "[2024] trip" / "a[1]" / "b.jpg")
+    assert guess_mode([pattern]) == "image"
+    source = open_source("image", pattern, silent)
+    assert isinstance(source, PictureFiles)
+    assert source.length == (2 if "**" in pattern else 1)
+    assert all(path.is_relative_to(source.root) for path in source.paths)
 
 
 def test_results_in_the_searched_folder_are_not_taken_for_pictures(tmp_path):
@@ -378,6 +392,27 @@ def test_a_cut_video_gives_what_is_left_and_says_so(tmp_path, name, codec):
     assert 20 < len(frames) < 100
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_piece_of_a_longer_matroska_file_is_whole_unless_it_is_cut(tmp_path, cut):
+    """As `ffmpeg -f segment` makes them: times go on from the piece before, and the duration is counted from 0."""
+    write_video(tmp_path / "whole.mkv", 360)
+    content = (tmp_path / "whole.mkv").read_bytes()
+    clusters = [match.start() for match in re.finditer(b"\x1f\x43\xb6\x75", content)]
+    first = next(at for at in clusters[1:])
+    content = content[: clusters[0]] + content[first:]
+    path = tmp_path / "piece.mkv"
+    path.write_bytes(content[: len(content) // 2] if cut else content)
+    source = open_source("video", str(path), silent)
+    assert isinstance(source, VideoFile)
+    if cut:
+        frames, said = until_it_ends(source)
+        assert "cut short" in said
+    else:
+        frames = frames_of(source)
+        assert source.length == len(frames) < 360
+    assert (frames[0].index, frames[0].time) == (0, 0)
+
+
 def test_a_cut_mp4_has_lost_its_index(tmp_path):
     path = tmp_path / "a.mp4"
     write_video(path, 60)
@@ -411,7 +446,7 @@ class DamagedFile:
     def get(self, property_id: int) -> float:
         if property_id == cv2.CAP_PROP_POS_MSEC:
             return 1000 * self.times[self.next]
-        return {cv2.CAP_PROP_FPS: 30.0, cv2.CAP_PROP_FRAME_COUNT: self.length}[property_id]
+        return {cv2.CAP_PROP_FPS: 30.0, cv2.CAP_PROP_FRAME_COUNT: self.length}.get(property_id, 0.0)
 
     def release(self) -> None:
         pass
@@ -715,6 +750,10 @@ def test_a_file_is_no_camera(tmp_path):
         ("video", "photo.png", "use mode=image"),
         ("video", "text.mp4", "cannot be read as a video"),
         ("video", "void.mp4", "cannot be read as a video"),
+        ("image", "x" * 300, "does not exist"),
+        ("video", "x" * 300, "does not exist"),
+        ("video", "x" * 300 + ".mp4", "does not exist"),
+        ("webcam", "/dev/" + "x" * 300, "there is no camera"),
         ("webcam", "clip.mp4", "use mode=video"),
         ("webcam", "photo.png", "use mode=image"),
         ("webcam", "rtsp://me:secret@127.0.0.1:9/a", r"rtsp://me:\*\*\*@127.0.0.1:9/a cannot be opened"),
