@@ -199,7 +199,6 @@ def test_what_every_lightning_user_types_first(tmp_path: Path, auxiliary: float)
         (lambda storage, location: storage, "cpu"),
         (lambda storage, location: None, "cpu"),
     ],
-    ids=str,
 )
 def test_map_location_is_what_torch_load_takes(tmp_path: Path, location: Any, device: str) -> None:
     module = classifier()

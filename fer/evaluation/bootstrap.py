@@ -75,18 +75,23 @@ def interval95(probabilities: Array, targets: npt.NDArray[np.int64], seed: int =
     """95 % percentile intervals of `bootstrap`.
 
     Returns:
-        [low, high] by name; "per_class" holds a list of C such pairs by name, None for a class without images.
+        [low, high] by name, None where there is nothing to rank; "per_class" holds a list of C such pairs by name, None
+            for a class without images.
     """
     result: dict[str, Any] = {"per_class": {}}
     for name, values in bootstrap(probabilities, targets, seed=seed).items():
         if values.ndim == 1:
-            result[name] = np.percentile(values, _ENDS).tolist()
+            result[name] = _interval(values)
         else:
-            result["per_class"][name.removeprefix("per_class/")] = [
-                None if np.isnan(of_class).all() else np.nanpercentile(of_class, _ENDS).tolist()
-                for of_class in values.T
-            ]
+            result["per_class"][name.removeprefix("per_class/")] = list(map(_interval, values.T))
     return result
+
+
+def _interval(values: Array) -> list[float] | None:
+    if np.isnan(values).all():
+        return None
+    ends: list[float] = np.nanpercentile(values, _ENDS).tolist()
+    return ends
 
 
 def _summands(probabilities: Array, targets: npt.NDArray[np.int64], precision: type[Weight]) -> npt.NDArray[Weight]:
