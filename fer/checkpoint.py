@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fer.errors import UserError
-from fer.files import is_file, write_whole
+from fer.files import is_file, is_there, write_whole
 from fer.models import create, hand_over, is_foreign
 from fer.models.network import EmotionNetwork, NetworkSpec
 
@@ -83,7 +83,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """What a file holds, on the CPU, as plain data; {} where that is no dict."""
     if not is_file(path):
-        raise UserError(f"checkpoint {path} does not exist; a run's checkpoints are in its checkpoints/ directory")
+        what = "is a folder" if is_there(path) else "does not exist"
+        raise UserError(f"checkpoint {path} {what}; a run's checkpoints are in its checkpoints/ directory")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ValidationInfo
 
 from fer.errors import UserError
+from fer.files import is_file, is_there
 from fer.labels import ALL_EMOTIONS, EMOTIONS, resolve_classes
 from fer.settings.base import PathText, Real, Settings, Whole, finite, setting
 from fer.weights import resolve
@@ -247,7 +248,15 @@ class TrainSettings(Settings):
             yield "data.val_fraction and data.test_fraction leave nothing to train on; their sum must be below 1"
         if self.optim.min_lr > self.optim.lr and self.optim.schedule in ("cosine", "plateau"):
             yield f"optim.min_lr={self.optim.min_lr}: it must not be above optim.lr={self.optim.lr}"
-        epochs = self.trainer.get("max_epochs")
+        epochs, every = self.trainer.get("max_epochs"), self.trainer.get("check_val_every_n_epoch", 1)
+        if self.optim.schedule == "plateau" and every != 1 and self.mode == "train":
+            yield "optim.schedule=plateau goes by each epoch's val/loss; leave trainer.check_val_every_n_epoch at 1"
+        endless = epochs == -1 and self.trainer.get("max_steps", -1) == -1
+        if endless and self.optim.schedule in ("cosine", "onecycle") and self.mode == "train":
+            yield (
+                f"optim.schedule={self.optim.schedule} needs to know the end; set trainer.max_epochs or "
+                "trainer.max_steps, or optim.schedule=none"
+            )
         if self.image_sizes and not (isinstance(epochs, int) and epochs > 0):
             yield "image_sizes: each size is for a share of the epochs; give their number, trainer.max_epochs"
         for size in self.image_sizes or []:
@@ -290,8 +299,8 @@ class TrainSettings(Settings):
         if isinstance(self.ckpt, list) and (self.mode == "train" or not self.ckpt):
             yield "ckpt: a list of checkpoints is an ensemble; it needs mode=test and at least one checkpoint"
         for path in self.checkpoints:
-            if not path.is_file():
-                yield f"ckpt={path} does not exist; a run's checkpoints are in its checkpoints/ directory"
+            if not is_file(path):
+                yield f"ckpt={path} {_missing(path)}"
 
     def _teacher_contradictions(self) -> Iterator[str]:
         if self.teacher == []:
@@ -299,8 +308,8 @@ class TrainSettings(Settings):
         if self.teacher is None and self.distil != DistilSettings():
             yield "distil: it is about learning from a teacher; add teacher=RUN/checkpoints/best.ckpt"
         for path in self.teachers:
-            if not path.is_file():
-                yield f"teacher={path} does not exist; a run's checkpoints are in its checkpoints/ directory"
+            if not is_file(path):
+                yield f"teacher={path} {_missing(path)}"
 
     def _exclusion_contradictions(self) -> Iterator[str]:
         data = self.data
@@ -316,3 +325,8 @@ class TrainSettings(Settings):
             yield f"data.exclude={data.exclude} does not exist; fer-clean data.path=... makes one"
         if data.exclude_action == "relabel" and data.labels == "ferplus":
             yield "data.exclude_action=relabel: with data.labels=ferplus all labels are FER+'s; choose drop"
+
+
+def _missing(checkpoint: Path) -> str:
+    what = "is a folder" if is_there(checkpoint) else "does not exist"
+    return f"{what}; a run's checkpoints are in its checkpoints/ directory"

@@ -35,6 +35,8 @@ def read(cls: type[S], words: Sequence[str], bare: str | None = None) -> S:
             shortened.add(key)
             key = f"{key}.name"
         if bare is not None and (not equals or (key not in fields and is_there(word))):
+            if word.startswith("-") and not is_there(word):
+                found.append(f"{word}: settings have no dashes, and are KEY=VALUE; --help lists them")
             left.append(word)
         elif not equals:
             found.append(f"{word!r} cannot be read; a setting is KEY=VALUE, and --help lists them")

@@ -43,26 +43,19 @@ def configure_optimizers(module: EmotionClassifier, optim: OptimSettings) -> dic
     """
     built = build_optimizer(module, optim)
     trainer = module.trainer
-    estimated = trainer.estimated_stepping_batches  # makes the trainer count the batches, too
-    if optim.schedule in ("cosine", "onecycle") and math.isinf(estimated):
-        raise UserError(
-            f"optim.schedule={optim.schedule} needs to know the end: set trainer.max_epochs or trainer.max_steps, or "
-            "optim.schedule=none"
-        )
+    steps = trainer.estimated_stepping_batches  # makes the trainer count the batches, too
     if optim.schedule == "none":
         return {"optimizer": built}
     if optim.schedule == "plateau":
         plateau = lr_scheduler.ReduceLROnPlateau(
             built, factor=optim.factor, patience=optim.patience, min_lr=optim.min_lr
         )
-        if trainer.check_val_every_n_epoch != 1:
-            raise UserError("optim.schedule=plateau goes by each epoch's val/loss: trainer.check_val_every_n_epoch=1")
         # With the epoch's last step, so before its checkpoint is written: Lightning would do it after that, and a run
         # that is resumed from the checkpoint never.
         epoch = {"interval": "step", "frequency": trainer.num_training_batches}
         return {"optimizer": built, "lr_scheduler": {"scheduler": plateau, "monitor": "val/loss", **epoch}}
 
-    steps = max(1, int(estimated))
+    steps = max(1, int(steps))
     steps_of_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
     warmup = min(round(optim.warmup_epochs * steps_of_epoch), steps // 2)
     if optim.schedule == "onecycle":

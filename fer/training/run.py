@@ -155,7 +155,7 @@ def train(
 
     if machine.is_first():
         _introduce(classifier, settings, trainer, datamodule, plots, secret)
-    log.info("Training in %s; watch it with: tensorboard --logdir %s", run_dir, shlex.quote(str(rundir.OUTPUTS)))
+    log.info("Training in %s; watch it with: tensorboard --logdir %s", run_dir, shlex.quote(str(run_dir.parent)))
     last = rundir.checkpoint(run_dir, rundir.LAST)
     ours = signal.getsignal(signal.SIGTERM) is machine.terminate  # Lightning would call it with its own
     if ours:

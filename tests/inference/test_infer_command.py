@@ -126,6 +126,7 @@ def test_every_mistake_at_once_with_the_nearest_right_name(infer):
         (["x" * 300 + ".jpg", "y=" + "z" * 300], "y: there is no such setting"),
         (["a.png", "mode=image", "ckpt=" + "x" * 300], "does not exist"),
         (["a.png", "mode=image", "detector.path=" + "x" * 300], "does not exist"),
+        (["a.png", "--output", "out"], "--output: settings have no dashes, and are KEY=VALUE"),
         (["mode=wbcam"], "did you mean webcam?"),
         (["mode=webcam", "device=cude"], "did you mean cuda?"),
         (["mode=video"], "source is missing"),

@@ -84,6 +84,8 @@ def mistakes(*words: str) -> list[str]:
         ("model.kwargs.dropout=inf", "finite"),
         ("mode=test", "needs a checkpoint"),
         ("ckpt=none.ckpt", "does not exist"),
+        ("ckpt=tests", "ckpt=tests is a folder; a run's checkpoints are in its checkpoints/ directory"),
+        (f"ckpt={'x' * 300}", "does not exist"),
         ("ckpt=", "names no file"),
         ("model=timm", "model.name=convnext_atto"),
         ("model=net,senet", "needs -m"),
@@ -146,13 +148,17 @@ def test_network_optimiser_callbacks_and_trainer_are_built_before_data_are_read(
     "word",
     [
         *("trainer.log_every_n_steps=5", "trainer.enable_progress_bar=false", "trainer.num_sanity_val_steps=1"),
-        *("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=-1", "trainer.fast_dev_run=true"),
+        *(
+            "trainer.check_val_every_n_epoch=2",
+            "trainer.max_epochs=-1 optim.schedule=none",
+            "trainer.fast_dev_run=true",
+        ),
         *("logger=csv", "logger=[tensorboard,csv]", "logger=[]", "logger=null", "experiment=null"),
         "optim.optimizer={_target_: torch.optim.Adam, betas: [0.9, 0.99]}",
     ],
 )
 def test_what_the_trainer_takes_is_passed_on(word: str) -> None:
-    check(settings_of(word))
+    check(settings_of(*word.split(" ") if "{" not in word else [word]))
 
 
 def test_all_mistakes_are_listed_at_once() -> None:
@@ -342,6 +348,9 @@ def test_folds_and_sizes() -> None:
         (["data.exclude_action=fix"], "drop, relabel"),
         (["data.labels=ferplus", "data=synthetic"], "no votes on drawn faces"),
         (["data.ferplus_target=soft"], "add that"),
+        (["trainer.max_epochs=-1"], "optim.schedule=cosine needs to know the end"),
+        (["optim=sgd", "trainer.max_epochs=-1"], "optim.schedule=onecycle needs to know the end"),
+        (["optim=adam", "trainer.check_val_every_n_epoch=2"], "leave trainer.check_val_every_n_epoch at 1"),
         (["data.fer2013_weight=0.5"], "add that"),
         (["data.ferplus_auxiliary=-1"], "data.ferplus_auxiliary"),
         (["data.ferplus_auxiliary=1", "data=synthetic"], "no votes on drawn faces"),
