@@ -72,7 +72,7 @@ def check(words: list[str]) -> None:
         compose([word for word in rest if program == "fer-train" or word not in own])
     elif program in READ:
         cls, bare = READ[program]
-        without_missing_files(read(cls, rest, bare))
+        without_missing_files(read(cls, [word for word in rest if word != "--help"], bare))
     elif program == "make":
         done = subprocess.run(["make", "-n", *rest], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
