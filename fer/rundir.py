@@ -15,7 +15,7 @@ import yaml
 import fer
 from fer import machine
 from fer.errors import UserError, first_line
-from fer.files import host, write_whole
+from fer.files import at_home, host, write_whole
 from fer.settings.base import as_yaml
 from fer.settings.train import TrainSettings
 
@@ -47,7 +47,7 @@ def of_checkpoint(ckpt: str | Path | None) -> Path | None:
     """The run directory that a checkpoint lies in (RUN/checkpoints/last.ckpt), or None."""
     if ckpt is None:
         return None
-    run = Path(ckpt).expanduser().absolute().parent.parent
+    run = at_home(ckpt).absolute().parent.parent
     return run if (run / SETTINGS).is_file() else None
 
 

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from fer import rundir
 from fer.commands.frame import run
 from fer.errors import UserError
-from fer.files import write_whole
+from fer.files import at_home, write_whole
 from fer.settings.base import help_lines
 from fer.settings.tables import CardSettings
 from fer.settings.words import read
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         print(HELP + "\n".join(help_lines(CardSettings)))
         return 0
     settings = read(CardSettings, arguments, bare="report")
-    path = Path(settings.report).expanduser()
+    path = at_home(settings.report)
     numbers = path / rundir.METRICS if path.is_dir() else path
     try:
         metrics = json.loads(numbers.read_text(encoding="utf-8"))
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{numbers} is no report's {rundir.METRICS}: give the directory of a finished run") from error
     from fer.evaluation.card import card
 
-    output = Path(settings.output).expanduser() if settings.output else numbers.with_name("README.md")
+    output = at_home(settings.output) if settings.output else numbers.with_name("README.md")
     try:
         write_whole(output, card(metrics).encode())
     except (KeyError, TypeError) as error:

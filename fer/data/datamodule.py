@@ -32,6 +32,7 @@ from fer.data.reader import read
 from fer.data.splits import assign_splits
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
+from fer.files import at_home
 from fer.labels import ALL_EMOTIONS, CONTEMPT, emotions_with
 from fer.settings.train import DataSettings
 
@@ -67,7 +68,7 @@ class FER2013DataModule(L.LightningDataModule):
         self.unknown: dict[str, int] = {}
         self.augment = None if settings.augment is None else Augment(**settings.augment.model_dump())
         self.eval_labels = settings.eval_labels or settings.labels
-        self.ferplus_path = Path(settings.ferplus_path).expanduser()
+        self.ferplus_path = at_home(settings.ferplus_path)
         self.exclude_reasons = None if settings.exclude is None else check_reasons(settings.exclude_reasons)
         self.degrade = Degrade(settings.degrade) if settings.degrade > 0 else None
         self.ask: Callable[[Tensor], Tensor] | None = None

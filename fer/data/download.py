@@ -19,6 +19,7 @@ from fer.data import ferplus
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
 from fer.data.reader import read
 from fer.errors import UserError
+from fer.files import at_home
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def download(target: Path) -> Path:
     Raises:
         UserError: as `_fetch`; or `target` does not end in .csv.
     """
-    target = Path(target).expanduser()
+    target = at_home(target)
     if not target.exists() and target.suffix.lower() != ".csv":
         raise UserError(
             f"{target} does not exist, and only a CSV can be downloaded: correct data.path, or give it a name that "
@@ -87,7 +88,7 @@ def download_votes(target: Path) -> Path:
         *(ferplus.FILE, what, ferplus.URL, "the server", "data.ferplus_path", otherwise),
         *(_transfer_votes, _fault_of_votes),
     )
-    return _fetch(Path(target).expanduser(), votes)
+    return _fetch(at_home(target), votes)
 
 
 def _fetch(target: Path, remote: _Remote) -> Path:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fer.data.faces import Faces
 from fer.errors import UserError
-from fer.files import write_whole
+from fer.files import at_home, write_whole
 
 # Why a row is listed, and what its score says; a higher score is a surer find.
 REASONS: dict[str, str] = {
@@ -122,7 +122,7 @@ def read_list(path: str | Path, faces: Faces, reasons: Sequence[str] | None = No
         UserError: the list is missing, is none, or was made for another data set; a reason is unknown.
     """
     chosen = check_reasons(reasons)
-    source = Path(path).expanduser()
+    source = at_home(path)
     try:
         with source.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)

@@ -18,6 +18,7 @@ from fer.data.csv_file import USAGES
 from fer.data.faces import SPLIT_NAMES, UNSPLIT, Faces
 from fer.data.official import row_in_name
 from fer.errors import UserError
+from fer.files import at_home
 from fer.labels import ALL_EMOTIONS, EMOTIONS, VOTED_ON
 
 FILE = "fer2013new.csv"
@@ -72,7 +73,7 @@ def read_votes(path: str | Path) -> Votes:
     Raises:
         UserError: the file is missing, is no FER+ file, or has a row that is not as described; names line and fault.
     """
-    source = Path(path).expanduser()
+    source = at_home(path)
     try:
         text = source.read_text("utf-8-sig")
     except FileNotFoundError as error:

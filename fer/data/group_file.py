@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.errors import UserError
+from fer.files import at_home
 
 Groups = npt.NDArray[np.str_]
 
@@ -38,7 +39,7 @@ def read_groups(path: str | Path, rows: Groups) -> dict[str, Groups]:
         UserError: the file is missing or none, names a row that is not in the data or one twice, or leaves a group
             empty; a folder that holds no attributes of these rows.
     """
-    source = Path(path).expanduser()
+    source = at_home(path)
     if source.is_dir():
         return _read_raf_db(source, rows)
     position_of = {name: position for position, name in enumerate(rows.tolist())}

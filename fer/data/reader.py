@@ -30,6 +30,7 @@ from fer.data.layouts import find, is_label_table
 from fer.data.official import find_official
 from fer.data.parquet import is_parquet, read_parquet
 from fer.errors import UserError
+from fer.files import at_home
 from fer.labels import ALL_EMOTIONS
 
 _log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def read(
     Raises:
         UserError: `path` does not exist or cannot be read, holds no faces with labels, or holds a fault; names it.
     """
-    source = Path(path).expanduser()
+    source = at_home(path)
     how = _How(size, layout, None if names is None else tuple(names), tuple(emotions))
     with _damage_in_words(source):
         if not source.exists():

@@ -29,6 +29,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from PIL import Image
 
 from fer.errors import UserError
+from fer.files import at_home
 from fer.inference.analyzer import Analyzer
 from fer.inference.pictures import BGRImage, to_picture
 from fer.inference.sinks import face_fields
@@ -297,7 +298,7 @@ def _tls(cert: str | None, key: str | None) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # An empty password: a key that has one is a mistake to tell, not a question to ask for at the terminal.
-        context.load_cert_chain(Path(cert).expanduser(), Path(key).expanduser(), password="")
+        context.load_cert_chain(at_home(cert), at_home(key), password="")
     except (OSError, ValueError) as error:
         raise UserError(
             f"cert={cert} and key={key} are no certificate and its private key (without a password) in PEM: {error}"

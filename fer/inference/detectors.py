@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.errors import UserError
+from fer.files import at_home
 from fer.inference.crop import square
 from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Detection
@@ -103,7 +104,7 @@ class YuNet:
         self._max_side = max_side
         try:
             # From memory: on Windows OpenCV opens no path with letters outside the system's code page.
-            model = np.frombuffer(Path(path).expanduser().read_bytes(), np.uint8)
+            model = np.frombuffer(at_home(path).read_bytes(), np.uint8)
         except OSError as error:
             raise UserError(
                 f"YuNet's file {path} cannot be read ({error.strerror}); give it with detector.path=, or detector=haar"

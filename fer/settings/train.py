@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ValidationInfo
 
 from fer.errors import UserError
-from fer.files import is_file, is_there
+from fer.files import at_home, is_file, is_there
 from fer.labels import ALL_EMOTIONS, EMOTIONS, resolve_classes
 from fer.settings.base import PathText, Real, Settings, Whole, finite, setting
 from fer.weights import resolve
@@ -125,7 +125,7 @@ class DataSettings(SourceSettings):
     @property
     def paths(self) -> list[Path]:
         """The sources that `path` names: none, one, or several."""
-        return [Path(path).expanduser() for path in self.sources]
+        return [at_home(path) for path in self.sources]
 
     @property
     def sources(self) -> list[str]:
@@ -264,7 +264,7 @@ class TrainSettings(Settings):
                 yield f"image_sizes=[{size}]: each must be between 16 and 1024"
         if self.robustness_faces is not None and not self.robustness:
             yield "robustness_faces: it is of the report on corrupted faces; add robustness=true"
-        if data.groups is not None and not Path(data.groups).expanduser().exists():
+        if data.groups is not None and not at_home(data.groups).exists():
             yield f"data.groups={data.groups} does not exist; give a CSV with the columns id,group, or leave it out"
         yield from self._source_contradictions()
         yield from self._checkpoint_contradictions()
@@ -321,7 +321,7 @@ class TrainSettings(Settings):
             yield "data.exclude: lists are of data on disk; give data.path, or leave it out"
         elif len(data.paths) > 1:
             yield "data.exclude: a list is of one source; give one data.path, or leave it out"
-        elif not Path(data.exclude).expanduser().is_file():
+        elif not at_home(data.exclude).is_file():
             yield f"data.exclude={data.exclude} does not exist; fer-clean data.path=... makes one"
         if data.exclude_action == "relabel" and data.labels == "ferplus":
             yield "data.exclude_action=relabel: with data.labels=ferplus all labels are FER+'s; choose drop"

@@ -84,6 +84,8 @@ def mistakes(*words: str) -> list[str]:
         ("model.kwargs.dropout=inf", "finite"),
         ("mode=test", "needs a checkpoint"),
         ("ckpt=none.ckpt", "does not exist"),
+        ("ckpt=~nobody7/a.ckpt", "ckpt=~nobody7/a.ckpt does not exist"),
+        ("data.groups=~nobody7/a.csv", "data.groups=~nobody7/a.csv does not exist"),
         ("ckpt=tests", "ckpt=tests is a folder; a run's checkpoints are in its checkpoints/ directory"),
         (f"ckpt={'x' * 300}", "does not exist"),
         ("ckpt=", "names no file"),
