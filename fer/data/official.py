@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.data.duplicates import difference_hash
-from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces, Official
+from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces, Official
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +70,13 @@ def row_in_name(name: str) -> int:
     return int(found[1]) if found else -1
 
 
+def looks_official(images: npt.NDArray[np.uint8]) -> bool:
+    """Whether at least half of some faces (N, S, S), of any size, are very like pictures of FER2013."""
+    sample = np.random.default_rng(0).permutation(len(images))[:_SAMPLE]
+    face, _, distance = _near_pairs(images[sample], _pictures())
+    return 2 * len(np.unique(face[distance <= NEAR // 2])) >= len(sample)  # of other faces about a twentieth
+
+
 def find_official(faces: Faces) -> Official | None:
     """Where the faces stand in FER2013; None unless at least half of them are FER2013's.
 
@@ -79,21 +86,16 @@ def find_official(faces: Faces) -> Official | None:
     out as often as they stand there, first to the faces that the source has in the same split.
 
     Args:
-        faces: all faces of a source, with the splits that the source gives them.
+        faces: all faces of a source, of FER2013's size, with the splits that the source gives them.
     """
     pictures = _pictures()
-    chosen = np.full(len(faces), -1, np.int64)  # each face's picture
-    if faces.images.shape[1] == SIZE:
-        digests = np.array([_sha256(image) for image in faces.images], np.uint64)
-        at = np.searchsorted(pictures.sha256, digests).clip(max=len(pictures.sha256) - 1)
-        chosen = np.where(pictures.sha256[at] == digests, at, -1)
+    digests = np.array([_sha256(image) for image in faces.images], np.uint64)
+    at = np.searchsorted(pictures.sha256, digests).clip(max=len(pictures.sha256) - 1)
+    chosen = np.where(pictures.sha256[at] == digests, at, -1)  # each face's picture
     sure = chosen >= 0
     others = np.flatnonzero(~sure)
-    if 2 * sure.sum() < len(faces):
-        sample = np.random.default_rng(0).permutation(others)[:_SAMPLE]
-        face, _, distance = _near_pairs(faces.images[sample], pictures)
-        if 2 * len(np.unique(face[distance <= NEAR // 2])) < len(sample):  # of other faces about a twentieth
-            return None
+    if 2 * sure.sum() < len(faces) and not looks_official(faces.images[others]):
+        return None
 
     stands = np.diff(pictures.begin)
     face, picture, distance = _near_pairs(faces.images[others], pictures)

@@ -27,7 +27,7 @@ from fer.data.decode import read_places
 from fer.data.faces import SIZE, SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.data.folder import has_class_folders, is_image, resized
 from fer.data.layouts import find, is_label_table
-from fer.data.official import find_official
+from fer.data.official import find_official, looks_official
 from fer.data.parquet import is_parquet, read_parquet
 from fer.errors import UserError
 from fer.files import at_home
@@ -141,14 +141,22 @@ def _parse(source: Path, how: _How, tree: Directory | None) -> tuple[Faces, list
         pickles = [name for name in container.names if name.lower().endswith(_PICKLES)]
         if pickles and not any(map(is_image, container.names)):
             raise _pickle_refused(pickles[0], source)
-        files = [name for name in container.names if is_parquet(name)]
-        if files:
-            faces, notes = read_parquet(container, files, str(source), *dataclasses.astuple(how))
-        else:
-            found = find(container, str(source), how.layout, how.names, how.emotions)
-            faces, notes = read_places(container, found.places, str(source), how.size, how.emotions), found.notes
-            faces = dataclasses.replace(faces, form=found.form)
-        return dataclasses.replace(faces, official=find_official(faces)), notes
+        faces, notes = _read_pictures(container, source, how)
+        if how.size == SIZE:
+            return dataclasses.replace(faces, official=find_official(faces)), notes
+        if looks_official(faces.images):
+            same = _read_pictures(container, source, dataclasses.replace(how, size=SIZE))[0]
+            faces = dataclasses.replace(faces, official=find_official(same))
+        return faces, notes
+
+
+def _read_pictures(container: Container, source: Path, how: _How) -> tuple[Faces, list[str]]:
+    files = [name for name in container.names if is_parquet(name)]
+    if files:
+        return read_parquet(container, files, str(source), *dataclasses.astuple(how))
+    found = find(container, str(source), how.layout, how.names, how.emotions)
+    faces = read_places(container, found.places, str(source), how.size, how.emotions)
+    return dataclasses.replace(faces, form=found.form), found.notes
 
 
 def _pickle_refused(name: str, source: Path) -> UserError:

@@ -2,6 +2,8 @@ import dataclasses
 import functools
 import io
 import logging
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,6 +186,31 @@ def test_two_official_parts_become_three_without_a_warning(
         data.setup()
     assert "train 140, val 35, test 35" in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("size", [32, 96])
+@pytest.mark.parametrize("form", ["folder", "zip", "tar.gz", "parquet"])
+def test_faces_of_another_size_are_placed_by_the_pixels_of_their_pictures(
+    fer2013: Faces, tmp_path: Path, form: str, size: int
+) -> None:
+    faces, truth = shuffled(fer2013, UNSPLIT)
+    path = write(tmp_path / "data", faces, ["."] * ROWS)
+    if form == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        pictures = [{"bytes": next(path.glob(f"*/{i}.png")).read_bytes()} for i in range(ROWS)]
+        path = tmp_path / "faces.parquet"
+        names = [EMOTIONS[label] for label in faces.labels]
+        parquet.write_table(pyarrow.table({"image": pictures, "label": names}), path)
+    elif form != "folder":
+        path = Path(shutil.make_archive(str(path), {"tar.gz": "gztar"}.get(form, form), path))
+    for _ in ("parsed", "from the cache"):
+        found = read(path, size=size)
+        assert found.images.shape == (ROWS, size, size)
+        assert found.official is not None
+        assert found.official.sure.all()
+        rows = np.array([int(re.split(r"[:/.]", name)[-1 if form == "parquet" else -2]) for name in found.ids])
+        assert equal_pictures(fer2013, found.official.rows, truth[rows]).all()
 
 
 def test_changed_training_faces_stay_in_training_unless_the_source_is_divided_anew(fer2013: Faces) -> None:
