@@ -117,6 +117,19 @@ def claim(run: Path, settings: TrainSettings, words: Sequence[str], secret: bool
         )
 
 
+@contextlib.contextmanager
+def claimed(run: Path, settings: TrainSettings, words: Sequence[str], secret: bool = False) -> Iterator[None]:
+    """As `claim`, and the directory goes when a mistake or a signal comes before anything else lies in it."""
+    claim(run, settings, words, secret)
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, machine.Terminated):
+        if [file.name for file in run.iterdir()] == [SETTINGS]:
+            (run / SETTINGS).unlink()
+            run.rmdir()
+        raise
+
+
 def refuse_occupied(run: Path) -> None:
     """Raises UserError where a directory that was given for a new run holds one already."""
     if (run / SETTINGS).is_file():

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tiny import TINY, settings_of
 
-from fer import rundir
+from fer import machine, rundir
 from fer.checkpoint import read_checkpoint
 from fer.commands.train import whole
 from fer.errors import UserError
@@ -119,6 +119,21 @@ def test_a_directory_has_one_owner(tmp_path: Path, settings: Callable[..., Train
     last.touch()
     rundir.claim(tmp_path, first.model_copy(update={"ckpt": str(last), "early_stopping": 4}), [])
     assert rundir.load(tmp_path).early_stopping == 4
+
+
+@pytest.mark.parametrize("end", [UserError("no such data"), KeyboardInterrupt(), machine.Terminated()])
+def test_a_directory_that_a_mistake_left_empty_goes(
+    tmp_path: Path, settings: Callable[..., TrainSettings], end: BaseException
+) -> None:
+    unused, used, crashed = (tmp_path / name for name in ("unused", "used", "crashed"))
+    (used / "checkpoints").mkdir(parents=True)
+    for directory in (unused, used):
+        with pytest.raises(type(end)), rundir.claimed(directory, settings(), []):
+            raise end
+    with pytest.raises(ZeroDivisionError), rundir.claimed(crashed, settings(), []):
+        raise ZeroDivisionError  # a fault of the program: the settings help to find it
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["crashed", "used"]
+    assert rundir.load(used).plain() == rundir.load(crashed).plain()
 
 
 def test_only_leftovers_of_a_run_that_is_gone_are_removed(tmp_path: Path) -> None:

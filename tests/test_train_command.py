@@ -71,13 +71,18 @@ def test_mistakes_are_listed_and_nothing_is_written(command: Command, tmp_path: 
     [
         (["data.path=none.csv", "data.download=false"], "data=synthetic"),
         (["mode=test", "ckpt=none.ckpt"], "does not exist"),
+        (["data.path=outputs"], "outputs holds neither"),
+        (["ckpt=senet_7", "data=synthetic"], "start from these weights: model.weights=senet_7"),
     ],
 )
-def test_a_missing_file_ends_with_one_message(command: Command, arguments: list[str], message: str) -> None:
+def test_a_file_that_cannot_be_used_ends_with_one_message_and_leaves_nothing(
+    command: Command, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     finished = command(*arguments)
     assert finished.returncode == 2
     assert message in finished.stderr
-    assert "Traceback" not in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+    assert list((tmp_path / "outputs").iterdir()) == []
 
 
 def test_outputs_that_cannot_be_written(command: Command, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     settings = read(SearchSettings, own)
     words = [word for word in arguments if word not in own]
     checked(line := take_apart(words), compose_line(line))
+    if line.sweeping:
+        raise UserError("-m: a search proposes the values itself, among those that space= names; leave it out")
     try:
         from fer.training import search
     except ModuleNotFoundError as error:

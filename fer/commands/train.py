@@ -76,16 +76,21 @@ def whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: 
     Returns:
         Its validation accuracy, for sweepers that optimise.
     """
+    machine.quieten()
+    machine.use_huge_pages()
+    if not machine.is_first():
+        return _whole(settings, run_dir, words, secret)
+    with rundir.claimed(run_dir, settings, words, secret):
+        return _whole(settings, run_dir, words, secret)
+
+
+def _whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret: bool) -> float | None:
     from fer.calibration import calibrate
     from fer.data.faces import VAL
     from fer.evaluation.run import evaluate
     from fer.training.publish import publish
     from fer.training.run import train
 
-    machine.quieten()
-    machine.use_huge_pages()
-    if machine.is_first():
-        rundir.claim(run_dir, settings, words, secret)
     if settings.mode == "test":
         if not machine.is_first():
             return None

@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fer.data.augment import Augment, Degrade, as_distributions, mixup
-from fer.data.download import FILE, download, download_votes
+from fer.data.download import download, download_votes
 from fer.data.exclude import Exclusion, check_reasons, read_list
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.data.ferplus import distribution, read_votes, voted, votes_of, winner
@@ -90,27 +90,15 @@ class FER2013DataModule(L.LightningDataModule):
     @property
     def files(self) -> list[Path]:
         """What `setup` reads and `prepare_data` can fetch."""
-        return [*self.settings.paths, *([self.ferplus_path] if self._needs_votes else [])]
+        return [*self.settings.paths, *([self.ferplus_path] if self.settings.needs_votes else [])]
 
     def prepare_data(self) -> None:
         """Fetches FER2013 and the votes of FER+ where they are needed and missing (once, on one process)."""
+        if missing := list(self.settings.missing()):
+            raise UserError("\n".join(missing))
         for path in self.settings.paths:
-            if path.exists():
-                continue
-            if not self.settings.download:
-                raise UserError(
-                    f"data.path={path} does not exist and data.download is off; "
-                    "put fer2013.csv there, give another data.path, or try data=synthetic"
-                )
-            if len(self.settings.paths) > 1 and path.name != FILE:
-                raise UserError(f"data.path: {path} does not exist; correct it (a missing {FILE} would be downloaded)")
             download(path)
-        if self._needs_votes and not self.ferplus_path.exists():
-            if not self.settings.download:
-                raise UserError(
-                    f"data.ferplus_path={self.ferplus_path} does not exist and data.download is off; put the FER+ "
-                    "votes fer2013new.csv there, or leave data.labels=ferplus out"
-                )
+        if self.settings.needs_votes:
             download_votes(self.ferplus_path)
 
     def setup(self, stage: str | None = None) -> None:
@@ -121,7 +109,7 @@ class FER2013DataModule(L.LightningDataModule):
         known = placed.copy()
         labels = {"fer2013": faces.labels}
         votes = None
-        if self._needs_votes:
+        if self.settings.needs_votes:
             votes = votes_of(faces, read_votes(self.ferplus_path), self.ferplus_path)
             labels["ferplus"] = winner(votes)
             known &= votes.any(axis=1)
@@ -220,10 +208,6 @@ class FER2013DataModule(L.LightningDataModule):
         splits = np.full(len(faces), UNSPLIT, np.int8)
         splits[placed] = divided.splits
         return dataclasses.replace(faces, splits=splits)
-
-    @property
-    def _needs_votes(self) -> bool:
-        return "ferplus" in (self.settings.labels, self.eval_labels) or self.settings.ferplus_auxiliary > 0
 
     def _make_soft_targets(self, votes: npt.NDArray[np.int64], own: npt.NDArray[np.int64]) -> Tensor | None:
         """Targets of the training rows, float32 (N, C); None where the hard labels say it all."""

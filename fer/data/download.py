@@ -20,11 +20,11 @@ from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
 from fer.data.reader import read
 from fer.errors import UserError
 from fer.files import at_home
+from fer.settings.train import FER2013_FILE, VOTES_FILE
 
 _log = logging.getLogger(__name__)
 
 DATASET = "deadskull7/fer2013"
-FILE = "fer2013.csv"
 
 # Rows of Training, PublicTest and PrivateTest (Goodfellow et al., arXiv 1307.0414).
 OFFICIAL_ROWS = {TRAIN: 28709, VAL: 3589, TEST: 3589}
@@ -62,19 +62,14 @@ def download(target: Path) -> Path:
     """FER2013's CSV at `target`, fetched unless something is there already; it takes about 300 MB on the disk.
 
     Raises:
-        UserError: as `_fetch`; or `target` does not end in .csv.
+        UserError: as `_fetch`.
     """
-    target = at_home(target)
-    if not target.exists() and target.suffix.lower() != ".csv":
-        raise UserError(
-            f"{target} does not exist, and only a CSV can be downloaded: correct data.path, or give it a name that "
-            "ends in .csv to have FER2013 downloaded there"
-        )
     page = f"https://www.kaggle.com/datasets/{DATASET}"
     what, otherwise = "FER2013 (about 300 MB on the disk)", "train on drawn faces with data=synthetic"
-    return _fetch(
-        target, _Remote(FILE, what, page, "Kaggle", "data.path", otherwise, _transfer_fer2013, _fault_of_fer2013)
+    remote = _Remote(
+        *(FER2013_FILE, what, page, "Kaggle", "data.path", otherwise), *(_transfer_fer2013, _fault_of_fer2013)
     )
+    return _fetch(at_home(target), remote)
 
 
 def download_votes(target: Path) -> Path:
@@ -85,7 +80,7 @@ def download_votes(target: Path) -> Path:
     """
     what, otherwise = "the FER+ votes (1.6 MB)", "leave data.labels=ferplus out"
     votes = _Remote(
-        *(ferplus.FILE, what, ferplus.URL, "the server", "data.ferplus_path", otherwise),
+        *(VOTES_FILE, what, ferplus.URL, "the server", "data.ferplus_path", otherwise),
         *(_transfer_votes, _fault_of_votes),
     )
     return _fetch(at_home(target), votes)
@@ -131,9 +126,9 @@ def _transfer_fer2013(staging: Path) -> Path:
     import kagglehub  # here, as its import takes a moment and most runs have their data
 
     with _timeouts():
-        arrived = Path(kagglehub.dataset_download(DATASET, FILE, output_dir=str(staging)))
+        arrived = Path(kagglehub.dataset_download(DATASET, FER2013_FILE, output_dir=str(staging)))
     if staging not in arrived.parents:  # in Kaggle's own notebooks it is mounted read-only instead
-        return Path(shutil.copyfile(arrived, staging / FILE))
+        return Path(shutil.copyfile(arrived, staging / FER2013_FILE))
     return arrived
 
 
@@ -141,7 +136,7 @@ def _fault_of_fer2013(arrived: Path) -> str | None:
     splits = read(arrived, use_cache=False).splits
     counts = {split: int(np.count_nonzero(splits == split)) for split in OFFICIAL_ROWS}
     if counts == OFFICIAL_ROWS and len(splits) == sum(OFFICIAL_ROWS.values()):
-        _log.info("%s is whole: %s rows", FILE, " + ".join(f"{rows:,}" for rows in OFFICIAL_ROWS.values()))
+        _log.info("%s is whole: %s rows", FER2013_FILE, " + ".join(f"{rows:,}" for rows in OFFICIAL_ROWS.values()))
         return None
     found = ", ".join(f"{counts[split]:,} of {rows:,} {SPLIT_NAMES[split]}" for split, rows in OFFICIAL_ROWS.items())
     return f"is not the whole of FER2013 ({found} rows)"
@@ -152,7 +147,7 @@ def _transfer_votes(staging: Path) -> Path:
 
     response = requests.get(ferplus.URL, timeout=TIMEOUTS)
     response.raise_for_status()
-    arrived = staging / ferplus.FILE
+    arrived = staging / VOTES_FILE
     arrived.write_bytes(response.content)
     return arrived
 

@@ -84,8 +84,7 @@ def read(
     with _damage_in_words(source):
         if not source.exists():
             raise UserError(
-                f"{source} does not exist; correct data.path (a FER2013 CSV, an archive or a folder), "
-                "or try data=synthetic"
+                f"{source} does not exist; give a FER2013 CSV, an archive or a folder of pictures or parquet files"
             )
         tree = Directory(source) if source.is_dir() else None
         csv = _find_csv(tree, source, how.emotions) if tree else None

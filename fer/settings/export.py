@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
+from fer.files import at_home, is_there
 from fer.settings.base import PathText, Settings, setting
 from fer.settings.foreign import ForeignSettings
 from fer.settings.train import Classes
@@ -56,6 +57,8 @@ class ExportSettings(Settings):
             yield f"output={self.output}: the file of format={self.format} ends in .{self.format}"
         if self.format == "ckpt" and self.output is None:
             yield "format=ckpt needs output=FILE.ckpt: the small copy's name"
+        if self.data not in (None, "synthetic") and not is_there(at_home(str(self.data))):
+            yield f"data={self.data} does not exist; give labelled faces, or synthetic"
         if self.model.name is not None and self.format == "ckpt":
             yield "model.name= is for format=onnx: format=ckpt copies checkpoints of this project"
         if self.classes is not None and self.format != "ckpt" and self.model.name is None:

@@ -38,6 +38,8 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+FER2013_FILE, VOTES_FILE = "fer2013.csv", "fer2013new.csv"  # what is downloaded where it is missing
+
 Zoom = Annotated[Real, setting(..., "", gt=0, le=4)]
 Share = Annotated[Real, setting(..., "", ge=0, le=1)]
 Classes = Annotated[Whole | str | list[str], AfterValidator(_classes)]
@@ -72,7 +74,7 @@ class SourceSettings(Settings):
     """What `fer.data.reader.read` reads, and how."""
 
     path: PathText | list[PathText] | None = setting(
-        "data/fer2013.csv", "CSV, archive or class folders, or several, [a,b]; null draws faces"
+        f"data/{FER2013_FILE}", "CSV, archive or class folders, or several, [a,b]; null draws faces"
     )
     layout: Literal["fer2013", "raf-db", "affectnet", "fer+", "kdef", "folders"] | None = setting(
         None, "what the source is, where folders with numbers do not show it; null finds out"
@@ -107,7 +109,7 @@ class DataSettings(SourceSettings):
     )
     labels: Literal["fer2013", "ferplus"] = setting("fer2013", "the data set's own labels, or FER+'s (docs/labels.md)")
     eval_labels: Literal["fer2013", "ferplus"] | None = setting(None, "the same for val and test; null is labels")
-    ferplus_path: PathText = setting("data/fer2013new.csv", "the votes of FER+; fetched like the CSV")
+    ferplus_path: PathText = setting(f"data/{VOTES_FILE}", "the votes of FER+; fetched like the CSV")
     ferplus_target: Literal["majority", "soft", "any"] = setting(
         "majority", "what labels=ferplus aims at: most votes, their distribution, or whichever voted label"
     )
@@ -136,6 +138,36 @@ class DataSettings(SourceSettings):
     def source(self) -> str:
         """What messages and reports call the data."""
         return ", ".join(self.sources) or "synthetic"
+
+    @property
+    def needs_votes(self) -> bool:
+        """Whether FER+'s votes are read."""
+        return "ferplus" in (self.labels, self.eval_labels) or self.ferplus_auxiliary > 0
+
+    def missing(self) -> Iterator[str]:
+        """The files that are not there and are not fetched either, a sentence each."""
+        for typed, path in zip(self.sources, self.paths, strict=True):
+            if is_there(path) or (self.download and path.name == FER2013_FILE):
+                continue
+            if path.name == FER2013_FILE:
+                yield (
+                    f"data.path={typed} does not exist and data.download is off; put {FER2013_FILE} there, give "
+                    "another data.path, or try data=synthetic"
+                )
+            elif "," in typed:
+                yield f"data.path={typed} does not exist; several sources are a list: 'data.path=[{typed}]'"
+            else:
+                yield (
+                    f"data.path={typed} does not exist; correct it (only a missing {FER2013_FILE} is downloaded), or "
+                    "try data=synthetic"
+                )
+        votes = at_home(self.ferplus_path)
+        if self.needs_votes and not is_there(votes) and not (self.download and votes.name == VOTES_FILE):
+            why = "data.download is off" if votes.name == VOTES_FILE else f"only a missing {VOTES_FILE} is downloaded"
+            yield (
+                f"data.ferplus_path={self.ferplus_path} does not exist and {why}; put the FER+ votes there, correct "
+                "it, or leave data.labels=ferplus out"
+            )
 
     @property
     def division(self) -> dict[str, Any]:
@@ -239,7 +271,7 @@ class TrainSettings(Settings):
 
     def contradictions(self) -> Iterator[str]:
         """Settings that make no sense together, and files that are not there; a sentence each."""
-        data, ferplus = self.data, "ferplus" in (self.data.labels, self.data.eval_labels)
+        data = self.data
         if self.model.name == "?":
             yield "model=timm needs the name of a network: model.name=convnext_atto"
         if data.folds is not None and data.fold >= data.folds:
@@ -270,11 +302,11 @@ class TrainSettings(Settings):
         yield from self._checkpoint_contradictions()
         if self.mode == "train":  # a test of what was trained so does without the teachers
             yield from self._teacher_contradictions()
-        if (ferplus or data.ferplus_auxiliary > 0) and len(data.paths) != 1:
+        if data.needs_votes and len(data.paths) != 1:
             what = "drawn faces" if data.path is None else "several sources"
             yield f"data.labels=ferplus, ferplus_auxiliary: there are no votes on {what}; give data.path=fer2013.csv"
         others = sorted(set(data.class_names) - set(ALL_EMOTIONS))
-        if others and (ferplus or data.ferplus_auxiliary > 0):
+        if others and data.needs_votes:
             yield f"data.classes: FER+ has no votes for {', '.join(others)}; leave it out, or data.labels=ferplus"
         if data.labels == "fer2013" and (data.ferplus_target != "majority" or data.fer2013_weight > 0):
             yield "data.ferplus_target and data.fer2013_weight are of training with data.labels=ferplus; add that"
@@ -292,6 +324,7 @@ class TrainSettings(Settings):
             yield "data.path=[]: give at least one source, or null for drawn faces"
         for path in dict.fromkeys(path for path, place in zip(paths, places, strict=True) if places.count(place) > 1):
             yield f"data.path names {path} twice; name each source once"
+        yield from self.data.missing()
 
     def _checkpoint_contradictions(self) -> Iterator[str]:
         if self.mode == "test" and self.ckpt is None:

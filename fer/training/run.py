@@ -94,6 +94,8 @@ def check(settings: TrainSettings) -> None:
     if model.weights is not None and not resolve(model.weights).is_file():
         raise UserError(f"model.weights={model.weights} does not exist")
     classes = settings.data.class_names
+    if isinstance(settings.ckpt, str):
+        _training_state(settings.ckpt)
     if settings.teachers:
         Teachers(settings.teachers, classes, settings.distil.temperature)
     network = create(model.name, len(classes), settings.image_size, False, model.stem_stride, model.kwargs)
@@ -354,7 +356,7 @@ def _resumed_at(ckpt: str, spec: NetworkSpec, data: str) -> tuple[int, str | Non
     Raises:
         UserError: it is of another network, other classes or other data, or cannot be resumed.
     """
-    content = read_checkpoint(ckpt)
+    content = _training_state(ckpt)
     saved = read_spec(ckpt, content)
     for what, theirs, ours in (
         ("network", (saved.name, saved.kwargs), (spec.name, spec.kwargs)),
@@ -367,8 +369,6 @@ def _resumed_at(ckpt: str, spec: NetworkSpec, data: str) -> tuple[int, str | Non
                 f"checkpoint {ckpt} cannot be resumed: its {what} is {theirs}, this run's is {ours}; "
                 "to start from its weights instead, use model.weights=FILE"
             )
-    if "optimizer_states" not in content:
-        raise UserError(f"checkpoint {ckpt} holds no training state; resume from a run's checkpoints/last.ckpt")
     made = provenance(content)
     if made.get("data", data) != data:
         raise UserError(
@@ -376,6 +376,17 @@ def _resumed_at(ckpt: str, spec: NetworkSpec, data: str) -> tuple[int, str | Non
             "on; give the same data, or start from its weights, model.weights=FILE"
         )
     return int(content["global_step"]), made.get("command")
+
+
+def _training_state(ckpt: str) -> dict[str, Any]:
+    """What a checkpoint holds that can be resumed."""
+    content = read_checkpoint(resolve(ckpt))
+    if "optimizer_states" not in content:
+        raise UserError(
+            f"ckpt={ckpt} holds weights and no training state; resume from a run's checkpoints/last.ckpt, "
+            f"or start from these weights: model.weights={ckpt}"
+        )
+    return content
 
 
 def _callbacks(settings: TrainSettings, run_dir: Path) -> list[Callback]:

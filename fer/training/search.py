@@ -171,8 +171,8 @@ def search(
         if last.is_file():
             settings.ckpt = str(last)
         log.info("trial %d: %s", trial.number, " ".join(chosen))
-        rundir.claim(run_dir, settings, [*words, *chosen])
-        train(settings, run_dir, [Pruning(trial, before.intermediate_values)])
+        with rundir.claimed(run_dir, settings, [*words, *chosen]):
+            train(settings, run_dir, [Pruning(trial, before.intermediate_values)])
         with (run_dir / rundir.HISTORY).open(newline="") as file:
             reached = [float(value) for row in csv.DictReader(file) if (value := row.get("val/accuracy"))]
         if not reached:
@@ -257,6 +257,8 @@ def run(space_file: Path, words: Sequence[str], trials: int) -> None:
     for key, among in space.items():  # both ends of every range, before the first trial
         for value in among.get("choices", [among.get("low"), among.get("high")]):
             settings = _settings([*words, f"{key}={value}"])
+            if settings.mode != "train" or settings.ckpt is not None:
+                raise UserError("mode=, ckpt=: each trial is a training of its own; model.weights=FILE is its start")
             if settings.trainer.get("limit_val_batches") == 0:
                 raise UserError("trainer.limit_val_batches=0: a search goes by val/accuracy; leave it out")
     digest = hashlib.sha256(repr((sorted(words), space)).encode()).hexdigest()[:8]

@@ -77,7 +77,7 @@ def test_evaluation_batches_are_not_augmented() -> None:
 
 def test_a_missing_path_without_download_names_the_ways_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.download is off.*data=synthetic"):
-        of(tmp_path / "none.csv", download=False).prepare_data()
+        of(tmp_path / "fer2013.csv", download=False).prepare_data()
 
 
 def test_the_real_rows_of_every_subset(fer2013_zip: Path) -> None:

@@ -16,10 +16,12 @@ import pytest
 from kagglesdk import kaggle_env
 
 from fer.data import download as module
+from fer.data.datamodule import FER2013DataModule
 from fer.data.download import download
 from fer.data.faces import TEST, TRAIN, VAL
 from fer.data.reader import read
 from fer.errors import UserError
+from fer.settings.train import DataSettings
 
 WAYS_OUT = (
     "Three ways out: get fer2013.csv in a browser from https://www.kaggle.com/datasets/deadskull7/fer2013 and save it",
@@ -158,11 +160,23 @@ def test_what_exists_is_not_fetched(kaggle, small, tmp_path):
     assert kaggle.requests == []
 
 
-@pytest.mark.parametrize("name", ["fer2013.zip", "fer2013"])
-def test_only_a_csv_is_downloaded(kaggle, tmp_path, name):
-    with pytest.raises(UserError, match=f"{name} does not exist, and only a CSV can be downloaded: correct data.path"):
-        download(tmp_path / name)
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("path=fer2013.zip", r"data\.path=\S*fer2013\.zip does not exist; correct it \(only a missing fer2013\.csv is"),
+        ("path=mine.csv", r"data\.path=\S*mine\.csv does not exist; correct it"),
+        ("path=a.csv,b.csv", r"several sources are a list: 'data\.path=\[\S*a\.csv,b\.csv\]'"),
+        ("ferplus_path=votes.csv", r"data\.ferplus_path=\S*votes\.csv does not exist and only a missing fer2013new"),
+    ],
+)
+def test_only_a_file_of_the_right_name_is_downloaded(kaggle, tmp_path, wrong, told):
+    key, _, name = wrong.partition("=")
+    values = {"path": str(tmp_path / "fer2013.csv"), "labels": "ferplus", key: str(tmp_path / name)}
+    settings = DataSettings.checked(values)
+    with pytest.raises(UserError, match=told):
+        FER2013DataModule(settings).prepare_data()
     assert kaggle.requests == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("status", "reason"), [(403, "Forbidden"), (404, "Not Found"), (429, "Too Many Requests")])

@@ -71,7 +71,7 @@ def test_columns_may_stand_in_any_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", "has no column Usage; get fer2013new"),
+        ("a,b\n1,2\n", "has no column Usage; get it from https"),
         (f"{HEADER}\n", "no rows"),
         (f"{HEADER}\nTraining,x,1,2\n", r"line 2 \(row 0\), has 4 columns where the header has 12"),
         (f"{HEADER}\nTraining,x,0,0,0,0,0,0,0,0,0,0\n", r"line 2 \(row 0\), has no vote at all"),
@@ -92,7 +92,7 @@ def test_a_fault_is_named_with_its_line(tmp_path: Path, text: str, message: str)
 
 
 def test_a_missing_or_binary_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"does not exist; get fer2013new\.csv from https://raw"):
+    with pytest.raises(UserError, match=r"does not exist; get it from https://raw\S*/fer2013new\.csv"):
         read_votes(tmp_path / "none.csv")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(UserError, match="cannot be read as text"):
@@ -374,7 +374,7 @@ def test_the_sampler_balances_the_hard_labels(data: Callable[..., Path]) -> None
 def test_missing_votes_without_download(data: Callable[..., Path]) -> None:
     votes = data({})
     votes.unlink()
-    with pytest.raises(UserError, match=r"data\.ferplus_path=.* does not exist and data\.download is off"):
+    with pytest.raises(UserError, match=r"data\.ferplus_path=.* does not exist and only a missing fer2013new\.csv is"):
         ready(votes, download=False)
 
 

@@ -311,7 +311,7 @@ def message(path) -> str:
 
 
 def test_a_path_that_does_not_exist(tmp_path):
-    assert "nowhere.csv does not exist; correct data.path" in message(tmp_path / "nowhere.csv")
+    assert "nowhere.csv does not exist; give a FER2013 CSV" in message(tmp_path / "nowhere.csv")
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])

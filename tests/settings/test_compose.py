@@ -363,10 +363,10 @@ def test_folds_and_sizes() -> None:
     ],
 )
 def test_settings_of_labels_are_checked_together(words: list[str], message: str) -> None:
-    path = [] if "data=synthetic" in words else ["data.path=faces.csv"]
+    path = [] if "data=synthetic" in words else ["data.path=mine/fer2013.csv"]
     found = mistakes(*path, *words)
     assert any(message in text for text in found), found
-    assert mistakes("data.path=faces.csv", "data.labels=ferplus", "data.classes=8") == []
+    assert mistakes("data.path=mine/fer2013.csv", "data.labels=ferplus", "data.classes=8") == []
 
 
 def test_every_setting_has_a_sentence_and_finite_defaults() -> None:
@@ -408,7 +408,8 @@ def test_a_test_is_named_by_what_is_tested(tmp_path: Path) -> None:
 def test_a_refused_command_leaves_nothing(
     command: Callable[..., "CompletedProcess[str]"], tmp_path: Path, words: list[str]
 ) -> None:
-    finished = command(*words, "data.path=never-read.csv", "data.download=false")
+    (tmp_path / "never-read.csv").write_text("not FER2013")
+    finished = command(*words, f"data.path={tmp_path / 'never-read.csv'}")
     assert finished.returncode == 2
     assert len(finished.stderr.splitlines()) == 1
     assert finished.stderr.startswith("error: ")

@@ -14,6 +14,7 @@ optuna = pytest.importorskip("optuna", reason="needs the extra [optuna]")
 
 from optuna import Study  # noqa: E402
 
+from fer.commands.search import main  # noqa: E402
 from fer.settings.compose import CONFIGS  # noqa: E402
 from fer.training import search as module  # noqa: E402
 
@@ -134,6 +135,16 @@ def test_a_search_needs_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="limit_val_batches=0: a search goes by val/accuracy"):
         module.run(CONFIGS / "search" / "recipe.yaml", [*WORDS, "trainer.limit_val_batches=0"], 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_is_no_sweep_and_resumes_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="-m: a search proposes the values itself"):
+        main(["-m", "trials=1", *WORDS])
+    for words in (["mode=test", "ckpt=senet_7"], ["ckpt=senet_7"]):
+        with pytest.raises(UserError, match="each trial is a training of its own"):
+            main(["trials=1", *WORDS, *words])
     assert list(tmp_path.iterdir()) == []
 
 
