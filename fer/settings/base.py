@@ -175,7 +175,7 @@ def _demand(cls: type[Settings], key: str, error: Any) -> str:
     if field is None:
         return str(error["msg"])
     choices = _choices(field.annotation)
-    if choices and not isinstance(error["input"], Mapping):
+    if choices and not _others(field.annotation) and not isinstance(error["input"], Mapping):
         return f"there is {', '.join(map(shown, choices))}{did_you_mean(str(error['input']), map(str, choices))}"
     return f"it must be {kind(field)}"
 
@@ -216,11 +216,21 @@ def _choices(annotation: Any) -> list[Any]:
     return [*choices, *([True, False] if choices and bool in members else [])]
 
 
+def _others(annotation: Any) -> list[Any]:
+    """The members of a union that are neither choices nor null."""
+    choices = _choices(annotation)
+    return [
+        member
+        for member in _members(annotation)
+        if member is not NoneType and not (choices and (member is bool or typing.get_origin(member) is Literal))
+    ]
+
+
 def kind(field: FieldInfo) -> str:
     """What a field's value is, in words: "a whole number from 1", "a number between 0 and 1 or null"."""
-    words = [_kind(member) for member in _members(field.annotation) if member is not NoneType]
+    words = [_kind(member) for member in _others(field.annotation)]
     if choices := _choices(field.annotation):
-        words = [", ".join(map(shown, choices))]
+        words.insert(0, ", ".join(map(shown, choices)))
     text = " or ".join(dict.fromkeys(words)) + _bounds(field)
     return f"{text} or null" if NoneType in _members(field.annotation) else text
 

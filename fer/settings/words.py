@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from fer.errors import UserError
 from fer.files import is_there
-from fer.settings.base import Settings, fields_of, is_path, mistakes, names_of, takes_several, unknown
+from fer.settings.base import Settings, fields_of, is_path, mistakes, names_of, shown, takes_several, unknown
 
 S = TypeVar("S", bound=Settings)
 
@@ -34,6 +34,8 @@ def read(cls: type[S], words: Sequence[str], bare: str | None = None) -> S:
         if f"{key}.name" in fields:
             shortened.add(key)
             key = f"{key}.name"
+        else:
+            shortened.discard(key.removesuffix(".name"))
         if bare is not None and (not equals or (key not in fields and is_there(word))):
             if word.startswith("-") and not is_there(word):
                 found.append(f"{word}: settings have no dashes, and are KEY=VALUE; --help lists them")
@@ -49,6 +51,8 @@ def read(cls: type[S], words: Sequence[str], bare: str | None = None) -> S:
                 taken = None
             values = with_value(values, key, taken)
     if left and bare is not None:
+        if bare in values:
+            found.append(f"{bare}={shown(values[bare])} stands beside {left[0]}; give all of them one way")
         values[bare] = left[0] if len(left) == 1 else left
     try:
         settings = cls.model_validate(values)
