@@ -130,7 +130,9 @@ class FER2013DataModule(L.LightningDataModule):
         self.unknown = {faces.emotions[code]: int((others == code).sum()) for code in np.unique(others).tolist()}
         wanted = known & (np.isin(own, codes) | np.isin(judged, codes))
         if self.judging and not wanted.any():
-            raise UserError(f"{self.source} holds no face of {', '.join(self.classes)}; check data.path, data.classes")
+            raise UserError(
+                f"{self.source} holds no face of {', '.join(self.classes)}; give other data, or other classes"
+            )
         # Divided before rows are chosen or relabelled: runs of other classes or labels are judged on the same rows.
         divided = self._divide(faces, placed, codes).select(wanted)
         train = divided.splits == TRAIN

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import SIZE, TRAIN, VAL, Faces
 from fer.data.folder import resized
-from fer.data.reader import read
-from fer.data.splits import assign_splits
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.labels import EMOTIONS, emotions_with, resolve_classes
+from fer.labels import ALL_EMOTIONS, EMOTIONS, resolve_classes
+from fer.settings.train import DataSettings
 
 CALIBRATION = 512  # faces; 128 and 1024 gave the same labels but for half a percent (docs/export.md)
 _DRAWN = 700
@@ -35,6 +35,25 @@ class ExportFaces:
     source: str
 
 
+def labelled(data: str, classes: Sequence[str], size: int = SIZE) -> FER2013DataModule:
+    """Faces of these classes, divided as in training: of a copy of FER2013 by its official split.
+
+    Args:
+        data: as train.py's data.path, or "synthetic".
+        classes: of the network.
+        size: pixels per side of the faces, S.
+
+    Raises:
+        UserError: the data cannot be read, or hold no face of the classes.
+    """
+    others = not set(classes) <= set(ALL_EMOTIONS)
+    path = None if data == "synthetic" else data
+    settings = DataSettings(path=path, download=False, classes=list(classes), other_emotions=others, size=size)
+    datamodule = FER2013DataModule(settings, judging=True)
+    datamodule.setup()
+    return datamodule
+
+
 def load_faces(data: str | None, classes: Sequence[str], size: int = SIZE) -> ExportFaces:
     """Faces of the network's classes.
 
@@ -48,18 +67,17 @@ def load_faces(data: str | None, classes: Sequence[str], size: int = SIZE) -> Ex
     """
     if data is not None:  # a checkpoint of another project has its classes as they were typed
         classes = resolve_classes(classes, other_emotions=True)
-    drawn, emotions = data is None or data == "synthetic", emotions_with(classes)
+    drawn = data is None or data == "synthetic"
     if drawn:
         faces = resized(make_faces(len(EMOTIONS) * CALIBRATION // len(classes), _DRAWN, 0, seed=0), size)
     else:
-        faces = read(str(data), size=size, emotions=emotions)
+        faces = labelled(str(data), classes, size).faces
     undrawn = [name for name in classes if name not in EMOTIONS]
     if drawn and undrawn:
         if data is not None:
             raise UserError(f"drawn faces show no {', '.join(undrawn)}; give data=PATH with faces of them")
         classes = EMOTIONS  # nobody asks what these faces show: the answers of two networks are compared
-    wanted = [emotions.index(name) for name in classes]
-    faces = assign_splits(faces)
+    wanted = [faces.emotions.index(name) for name in classes]
     faces = faces.select(np.isin(faces.labels, wanted))
     train, check = faces.select(faces.splits == TRAIN), faces.select(faces.splits == VAL)
     seen = [name for name, code in zip(classes, wanted, strict=True) if (train.labels == code).any()]

@@ -8,13 +8,11 @@ from typing import Any
 from fer import machine
 from fer.calibration import fit
 from fer.checkpoint import PREFIX, SPEC_KEY, read_checkpoint, read_spec, write_checkpoint
-from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import VAL
 from fer.errors import UserError
-from fer.labels import ALL_EMOTIONS
+from fer.export.faces import labelled
 from fer.models import load_weights
 from fer.models.network import EmotionNetwork
-from fer.settings.train import DataSettings
 
 
 def recalibrate(ckpt: Path, classes: Sequence[str] | None, data: str, output: Path) -> Path:
@@ -43,12 +41,12 @@ def recalibrate(ckpt: Path, classes: Sequence[str] | None, data: str, output: Pa
     network = EmotionNetwork(replace(spec, classes=tuple(classes), temperatures={}, thresholds={}))
     if load_weights(network.backbone, ckpt, classes):
         raise UserError(f"classes: {spec.name} does not end in a layer with one answer per class; train on the subset")
-    path = None if data == "synthetic" else data
-    others = not set(classes) <= set(ALL_EMOTIONS)
-    settings = DataSettings(path=path, download=False, classes=list(classes), other_emotions=others, size=spec.size)
-    datamodule = FER2013DataModule(settings, judging=True)
-    datamodule.prepare_data()
-    datamodule.setup()
+    datamodule = labelled(data, classes, spec.size)
+    if datamodule.absent:
+        raise UserError(
+            f"data={data} has no faces of {', '.join(datamodule.absent)}; give faces of all classes to calibrate on, "
+            f"or keep those that it has: classes=[{','.join(datamodule.classes)}]"
+        )
     faces, targets = datamodule.tensors(VAL)
     if not len(targets):
         raise UserError(f"data={data} leaves no validation rows of {', '.join(classes)} to calibrate on")

@@ -15,9 +15,10 @@ from torch import nn
 
 from fer.checkpoint import ForeignSpec, load_network, read_checkpoint, write_checkpoint
 from fer.commands.export import main
+from fer.data import datamodule
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.export import check, faces, run
+from fer.export import check, faces, recalibrate, run
 from fer.export.check import Comparison
 from fer.export.run import export
 from fer.inference.predictor import Predictor, foreign_spec
@@ -278,6 +279,26 @@ def test_a_small_copy_is_calibrated_where_data_are_given(copy):
         assert torch.allclose(after.state_dict()[name], tensor, atol=1e-2)
 
 
+def test_data_that_lack_a_class_calibrate_what_they_have(copy, monkeypatch):
+    rows = make_faces(0, 140, 0, seed=0)
+    rows = rows.select(rows.labels != 0)  # of which no face is angry, the first class
+    monkeypatch.setattr(datamodule, "read", lambda path, **how: rows)
+    words = [f"ckpt={copy}", "format=ckpt", f"output={copy.with_name('small.ckpt')}", f"data={copy}"]
+    with pytest.raises(UserError, match=r"no faces of angry; .* classes=\[happy,sad,neutral\]"):
+        main(words)
+    seen: dict[str, object] = {}
+
+    def fit(network, images, targets, trainer):
+        seen.update(classes=network.spec.classes, targets=targets.tolist())
+        return {"temperatures": {"none": 1.5, "flip": 1.5}}
+
+    monkeypatch.setattr(recalibrate, "fit", fit)
+    recalibrate.recalibrate(copy, ("happy", "sad", "neutral"), str(copy), copy.with_name("other.ckpt"))
+    assert seen["classes"] == ("happy", "sad", "neutral")
+    expected = {3: 0, 4: 1, 6: 2}
+    assert seen["targets"] == [expected[code] for code in rows.labels.tolist() if code in expected]
+
+
 def test_classes_that_the_network_does_not_know_are_refused(copy):
     classes = ["angry", "contempt"]
     settings = ExportSettings(
@@ -397,7 +418,7 @@ def test_calibration_faces_of_one_class_are_refused(copy, tmp_path):
 
 def test_calibration_faces_are_training_rows_of_all_classes(monkeypatch):
     rows = make_faces(700, 70, 70, seed=0)
-    monkeypatch.setattr(faces, "read", lambda path, size, emotions: rows)
+    monkeypatch.setattr(datamodule, "read", lambda path, **how: rows)
     monkeypatch.setattr(faces, "CALIBRATION", 40)
     found = faces.load_faces("somewhere", CLASSES)
     training = {image.tobytes(): int(label) for image, label in zip(rows.images[:700], rows.labels[:700], strict=True)}
