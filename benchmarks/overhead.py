@@ -1,12 +1,17 @@
 """What our training step costs besides the network: train.py's whole loop against a bare one.
 
-    python benchmarks/overhead.py [--rounds 5] [--batch 8] [--threads 1]
+    python benchmarks/overhead.py [--rounds 5] [--batch 8] [--threads 1] [--accelerator cpu] [SETTING=VALUE ...]
+    python benchmarks/overhead.py --accelerator gpu graphs=true
+    python benchmarks/overhead.py --accelerator gpu experiment=best_7 data.path=data/fer2013.csv graphs=true
 
 Ours: `fer.training.run.train`, with metrics, averaging, schedule, checkpoints and all callbacks, as train.py runs it.
 Bare: the same augmentation, forward, loss, backward, clipping and optimiser in a loop of ten lines.
 Both train a tiny `senet`, so that most of a step is the host's work, and take turns, `--rounds` times. An epoch counts
 from the end of its first batch to the end of its last one, so without validation and writing; the first epoch of a turn
 warms up. What counts is the ratio of the medians, since machines and load differ.
+
+With `experiment=` in place of the tiny network: milliseconds per step of epochs 2 to 4 of that training, without a bare
+loop, which knows no second task.
 """
 
 import argparse
@@ -36,7 +41,7 @@ Watch = Callable[[int], None]  # is told the epoch after every step
 
 
 def settings(batch: int, steps: int, *more: str) -> TrainSettings:
-    """Three epochs of a small `senet` on the CPU."""
+    """Three epochs of a small `senet` on the CPU, unless `more` says otherwise."""
     line = take_apart(
         [
             "data=synthetic",
@@ -76,12 +81,13 @@ def bare(cfg: TrainSettings, watch: Watch) -> None:
     datamodule.setup()
     augment = datamodule.augment
     assert augment is not None
-    classifier = build_classifier(cfg, datamodule).train()
+    device = "cuda" if cfg.trainer["accelerator"] == "gpu" else "cpu"
+    classifier = build_classifier(cfg, datamodule).train().to(device)
     optimizer = build_optimizer(classifier, cfg.optim)
-    images, targets = datamodule.tensors(TRAIN)
+    images, targets = (tensor.to(device) for tensor in datamodule.tensors(TRAIN))
     size = cfg.data.batch_size
     for epoch in range(cfg.trainer["max_epochs"]):
-        order = torch.randperm(len(images))
+        order = torch.randperm(len(images), device=device)
         for start in range(0, len(images) - size + 1, size):
             rows = order[start : start + size]
             loss = classifier.loss(classifier(augment(images[rows])), targets[rows])
@@ -105,11 +111,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("words", nargs="*", metavar="SETTING=VALUE")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     machine.quieten()
     warnings.filterwarnings("ignore")
-    cfg = settings(arguments.batch, STEPS)
+    words = [f"trainer.accelerator={arguments.accelerator}", *arguments.words]
+    if any(word.startswith("experiment=") for word in words):
+        line = take_apart([*words, "trainer.max_epochs=4", "name=overhead"])
+        times = milliseconds(ours, checked(line, compose_line(line)))
+        print("ms per step:", *(f"{value:.2f}" for value in times))
+        return
+    cfg = settings(arguments.batch, STEPS, *words)
     found: dict[str, list[float]] = {"ours": [], "bare": []}
     for _ in range(arguments.rounds):
         found["ours"] += milliseconds(ours, cfg)

@@ -26,6 +26,7 @@ from fer.labels import VOTED_ON
 from fer.models.network import EmotionNetwork
 
 ConfigureOptimizers = Callable[["EmotionClassifier"], Any]
+Gradients = list[Tensor | None]  # one for each parameter that is trained
 COUNTS_KEY = "train_counts"  # of a checkpoint from the middle of an epoch
 
 
@@ -63,6 +64,10 @@ class EmotionClassifier(L.LightningModule):
             float (B, C + 10), the shares of the votes last. The layer for it is trained with the network and left
             out of it; inference knows nothing of it.
         distillation: what it learns from others besides, if anything.
+
+    Attributes:
+        recorded: does what `gradients` does, in another way (see `fer.training.graphs`); None: Lightning's loop goes
+            forward and back itself.
     """
 
     def __init__(
@@ -84,11 +89,14 @@ class EmotionClassifier(L.LightningModule):
         self.any_target = any_target
         self.loss = nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing)
         self.auxiliary = auxiliary
+        self._features: Tensor | None = None  # what the last linear layer saw, for the second task
         self.distillation = distillation
         if auxiliary > 0:
             last = _last_linear(network)
             self.votes_head = nn.Linear(last.in_features, len(VOTED_ON))
             last.register_forward_pre_hook(self._keep_features)
+        self.recorded: Callable[[Tensor, Tensor], tuple[Tensor, Gradients]] | None = None
+        self._gradients: Gradients = []
         self.counts = self._no_counts()
         self.val_counts = EpochCounts(len(network.spec.classes), [])
         self.validated = False  # in this epoch
@@ -138,7 +146,48 @@ class EmotionClassifier(L.LightningModule):
 
         With a second task 10 more columns follow, then with distillation C more, the answers of others.
         """
-        faces, targets = batch
+        if self.recorded is None:
+            loss = self._loss_of(*batch)
+        else:
+            loss, self._gradients = self.recorded(*batch)
+        self.counts.step(float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+        return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Lightning's way back; or what has been computed already becomes the parameters' gradients."""
+        if self.recorded is None:
+            super().backward(loss, *args, **kwargs)
+        else:
+            for parameter, gradient in zip(self._trained(), self._gradients, strict=True):
+                parameter.grad = gradient
+
+    def gradients(self, faces: Tensor, targets: Tensor) -> tuple[Tensor, Gradients]:
+        """The loss of a batch, counted, and its gradients; a function of tensors that can be recorded.
+
+        Not by `loss.backward()`: what adds gradients up belongs to the stream that it was made on.
+        """
+        kind = faces.device.type
+        precision: dict[str, Any] = {
+            "enabled": torch.is_autocast_enabled(kind),
+            "dtype": torch.get_autocast_dtype(kind),
+        }
+        with torch.autocast(kind, cache_enabled=False, **precision):  # else the weights of the first step would stay
+            loss = self._loss_of(faces, targets)
+        trained = self._trained()
+        with torch.autocast(kind, enabled=False):
+            gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+        self._features = None  # which would keep the step's graph alive
+        # Like the parameters in memory, as the optimiser wants them.
+        return loss.detach(), [
+            gradient if gradient is None or gradient.stride() == parameter.stride() else _like(gradient, parameter)
+            for gradient, parameter in zip(gradients, trained, strict=True)
+        ]
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def _loss_of(self, faces: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch, which is counted."""
         logits = self(faces)
         classes = logits.shape[1]
         answers = None if self.distillation is None else targets[:, -classes:]
@@ -153,10 +202,10 @@ class EmotionClassifier(L.LightningModule):
         if self.distillation is not None and answers is not None:
             losses.append(self.distillation.loss(logits, answers))
             loss = (1 - self.distillation.weight) * loss + self.distillation.weight * losses[-1]
-        if votes is not None:
+        if votes is not None and self._features is not None:
             losses.append(nn.functional.cross_entropy(self.votes_head(self._features), votes))
             loss = loss + self.auxiliary * losses[-1]
-        self.counts.add(logits, hard, losses, float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+        self.counts.add(logits, hard, losses)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -164,7 +213,7 @@ class EmotionClassifier(L.LightningModule):
         # Not in `on_train_epoch_end`: the callbacks that read them are called before that.
         if self.trainer.is_last_batch or self.trainer.fit_loop.epoch_loop.done:
             total = self.counts.over_processes(self._sum)
-            self.counts = self._no_counts()
+            self.counts.clear()
             epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "logger": False}
             for name, value in total.metrics().items():
                 self.log(f"train/{name}", value, prog_bar=name == "loss", sync_dist=True, **epoch)
@@ -172,7 +221,7 @@ class EmotionClassifier(L.LightningModule):
     def recent_loss(self, batches: int) -> float:
         """The mean training loss of so many batches, all of this epoch since the last call. Waits for the device."""
         total = float(self._sum(self.counts.recent))
-        self.counts.recent = torch.zeros_like(self.counts.recent)
+        self.counts.recent.zero_()
         return total / (batches * self.trainer.world_size)
 
     def _no_counts(self) -> "EpochCounts":
@@ -194,7 +243,7 @@ class EmotionClassifier(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Metrics and plain cross-entropy of one batch; returns its logits (B, C), for callbacks."""
         logits = self._judge(batch, "val")
-        self.val_counts.add(logits, batch[1], [], 0.0)
+        self.val_counts.add(logits, batch[1], [])
         return logits
 
     def on_train_epoch_start(self) -> None:
@@ -252,6 +301,10 @@ def _last_linear(network: EmotionNetwork) -> nn.Linear:
     return linear[-1]
 
 
+def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
+    return torch.empty_like(parameter).copy_(gradient)
+
+
 class EpochCounts:
     """What a training epoch has come to so far, added up on the device: no step waits for it.
 
@@ -274,20 +327,29 @@ class EpochCounts:
         self.recent = torch.zeros(())  # the first loss, summed over the batches since `recent_loss` was asked for
 
     @torch.no_grad()
-    def add(self, logits: Tensor, targets: Tensor, losses: Sequence[Tensor], rate: float) -> None:
-        """Counts a batch: logits (B, C), targets int64 (B,), its mean losses, and the learning rate of its step."""
+    def add(self, logits: Tensor, targets: Tensor, losses: Sequence[Tensor]) -> None:
+        """Counts a batch on the device: logits (B, C), targets int64 (B,), and its mean losses."""
         if self.confusion.device != logits.device:
             self.confusion = self.confusion.to(logits.device)
             self.losses = [total.to(logits.device) for total in self.losses]
             self.recent = self.recent.to(logits.device)
-        self.steps += 1
-        self.rate += rate
         cells = torch.add(logits.argmax(dim=1), targets, alpha=self.num_classes)
         self.confusion.index_add_(0, cells, torch.ones_like(cells, dtype=torch.int32))
         for total, loss in zip(self.losses, losses, strict=True):
             total.add_(loss, alpha=len(logits))
         if losses:
             self.recent.add_(losses[0])
+
+    def step(self, rate: float) -> None:
+        """Counts a step on the host: its learning rate."""
+        self.steps += 1
+        self.rate += rate
+
+    def clear(self) -> None:
+        """Begins anew, in the same memory, which a recorded step writes to."""
+        self.steps, self.rate = 0, 0.0
+        for tensor in (self.confusion, self.recent, *self.losses):
+            tensor.zero_()
 
     def over_processes(self, total: Callable[[Tensor], Tensor]) -> "EpochCounts":
         """The same of all processes; `total` sums a tensor over them."""

@@ -66,7 +66,9 @@ class FER2013DataModule(L.LightningDataModule):
         self.classes = settings.class_names
         self.absent: tuple[str, ...] = ()
         self.unknown: dict[str, int] = {}
-        self.augment = None if settings.augment is None else Augment(**settings.augment.model_dump())
+        self.augment: Callable[[Tensor], Tensor] | None = (
+            None if settings.augment is None else Augment(**settings.augment.model_dump())
+        )
         self.eval_labels = settings.eval_labels or settings.labels
         self.ferplus_path = at_home(settings.ferplus_path)
         self.exclude_reasons = None if settings.exclude is None else check_reasons(settings.exclude_reasons)

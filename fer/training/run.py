@@ -50,6 +50,7 @@ from fer.training.callbacks import (
     StopOnDivergence,
 )
 from fer.training.distillation import Teachers
+from fer.training.graphs import obstacle, record_steps
 from fer.training.optim import build_optimizer, configure_optimizers
 from fer.training.pictures import EpochPictures, save_samples, stopped_early
 from fer.training.plots import in_short, save_architecture
@@ -157,6 +158,11 @@ def train(
 
     if machine.is_first():
         _introduce(classifier, settings, trainer, datamodule, plots, secret)
+    if settings.graphs:
+        if why := obstacle(trainer):
+            log.warning("graphs=true has no use here: %s; every kernel is launched by itself, as usual", why)
+        else:
+            record_steps(classifier, datamodule)
     log.info("Training in %s; watch it with: tensorboard --logdir %s", run_dir, shlex.quote(str(run_dir.parent)))
     last = rundir.checkpoint(run_dir, rundir.LAST)
     ours = signal.getsignal(signal.SIGTERM) is machine.terminate  # Lightning would call it with its own

@@ -18,7 +18,8 @@ def test_a_line_of_80_columns_says_what_a_person_wants_to_know() -> None:
     trainer: Any = SimpleNamespace(max_epochs=120, training=True, global_step=1, callback_metrics={})
     bar._trainer = trainer
     assert bar.get_metrics(trainer, module) == {}
-    module.counts.add(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]), [torch.tensor(0.5)], 0.1)
+    module.counts.add(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]), [torch.tensor(0.5)])
+    module.counts.step(0.1)
     assert bar.get_metrics(trainer, module) == {"loss": 0.5, "acc": 0.5}
     trainer.callback_metrics = {"val/accuracy": torch.tensor(0.25)}
     metrics = bar.get_metrics(trainer, module)
