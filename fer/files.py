@@ -1,13 +1,15 @@
 """Writing files so that at any moment a path holds the old content or the new one, whole."""
 
+import csv
+import io
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 def write_whole(path: str | Path, content: bytes | memoryview, mode: int | None = None) -> None:
@@ -75,6 +77,13 @@ def printable(text: str) -> str:
 def cell(text: str) -> str:
     """`text` for a CSV that a person may open in a spreadsheet, which would take what begins so for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def as_csv(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as the text of a CSV file."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def temporary_name(path: Path) -> Path:

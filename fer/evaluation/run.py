@@ -1,13 +1,12 @@
 """The report on a checkpoint, or on several as an ensemble: numbers, pictures, a page and a table."""
 
 import contextlib
-import csv
 import hashlib
 import io
 import json
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from fer.evaluation.groups import FEWEST, measure_groups
 from fer.evaluation.metrics import HEADLINE, choose_thresholds, compute_metrics, judge_thresholds
 from fer.evaluation.other_data import faces_of_training, keep_classes
 from fer.evaluation.robustness import choose_faces, mean_corruption_error, measure_robustness
-from fer.files import cell, write_whole
+from fer.files import as_csv, cell, write_whole
 from fer.labels import ALL_EMOTIONS, subset_name
 from fer.models.network import EmotionNetwork
 from fer.predict import Predictions, predict
@@ -614,15 +613,16 @@ def _png(figure: Figure) -> bytes:
 def _write_predictions(file: Path, datamodule: FER2013DataModule, outcomes: dict[str, _Outcome]) -> None:
     """One line per image: split, row of the source, target, prediction, and the probability of each class."""
     classes = datamodule.classes
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["split", "row", "target", "prediction", *classes])
-    for split, outcome in outcomes.items():
-        ids = datamodule.rows(outcome.split).ids
-        for row, target, values in zip(ids, outcome.targets.tolist(), outcome.probabilities.numpy(), strict=True):
-            figures = [f"{value:.6f}" for value in values]
-            writer.writerow([split, cell(str(row)), classes[target], classes[int(values.argmax())], *figures])
-    write_whole(file, buffer.getvalue().encode())
+
+    def lines() -> Iterator[list[str]]:
+        yield ["split", "row", "target", "prediction", *classes]
+        for split, outcome in outcomes.items():
+            ids = datamodule.rows(outcome.split).ids
+            for row, target, values in zip(ids, outcome.targets.tolist(), outcome.probabilities.numpy(), strict=True):
+                figures = [f"{value:.6f}" for value in values]
+                yield [split, cell(str(row)), classes[target], classes[int(values.argmax())], *figures]
+
+    write_whole(file, as_csv(lines()).encode())
 
 
 def _log_outcome(logger: RunLogger, settings: TrainSettings, report: dict[str, Any], step: int) -> None:

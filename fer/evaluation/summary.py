@@ -4,7 +4,6 @@ Runs that differ only in the seed, or in the fold of a cross-validation, are one
 knows nothing of networks.
 """
 
-import csv
 import io
 import json
 import os
@@ -25,7 +24,7 @@ from rich.table import Table
 from fer import rundir
 from fer.errors import UserError
 from fer.evaluation.compare import Answers, compare, read_answers
-from fer.files import write_whole
+from fer.files import as_csv, write_whole
 
 METRICS = ("val accuracy", "val f1", "test accuracy", "test f1", "test loss")
 LONG_LABEL = 40  # characters; experiments that are longer to describe go by their names
@@ -363,13 +362,11 @@ def _cells(row: Row, labels: Sequence[str], metrics: Sequence[str]) -> list[str]
 
 def _csv(rows: Sequence[Row]) -> str:
     labels, metrics = _columns(rows)
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
     figures = [f"{metric.replace(' ', '_')}_{what}" for metric in metrics for what in ("mean", "std")]
-    writer.writerow([*labels, "n", *figures, "status", "runs"])
+    lines: list[list[Any]] = [[*labels, "n", *figures, "status", "runs"]]
     for row in rows:
         numbers = [value for metric in metrics for value in (row.mean(metric), row.deviation(metric))]
-        writer.writerow(
+        lines.append(
             [
                 *(row.label.get(name, "") for name in labels),
                 len(row.runs) if row.finished else 0,
@@ -378,7 +375,7 @@ def _csv(rows: Sequence[Row]) -> str:
                 " ".join(str(run.directory) for run in row.runs),
             ]
         )
-    return buffer.getvalue()
+    return as_csv(lines)
 
 
 def _markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:

@@ -3,10 +3,10 @@
 Keeps averages over short spans, so that its memory does not grow with a long recording.
 """
 
-import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from rich import box
 from rich.table import Table
 
-from fer.files import printable
+from fer.files import as_csv, printable
 from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Box, Prediction
 from fer.labels import emotion_color
@@ -124,15 +124,13 @@ class Timeline:
 
     def to_csv(self) -> str:
         """The shares of all tracks: track, first, last, seconds, share_CLASS ..., share_uncertain."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         shares = [f"share_{name}" for name in (*self._classes, "uncertain")]
-        writer.writerow(["track", "first", "last", "seconds", *shares])
+        lines: list[list[Any]] = [["track", "first", "last", "seconds", *shares]]
         for name, track in self._rows():
             values = [value / track.total for value in (*track.seconds.values(), track.uncertain)]
             seen = [track.first, track.last, track.total]
-            writer.writerow([name, *(round(value, 3) for value in seen), *(round(value, 4) for value in values)])
-        return text.getvalue()
+            lines.append([name, *(round(value, 3) for value in seen), *(round(value, 4) for value in values)])
+        return as_csv(lines)
 
     def to_png(self) -> bytes:
         """A plot of the (smoothed) probabilities of the faces that were longest in view, a panel each."""
