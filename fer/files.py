@@ -69,6 +69,11 @@ def is_file(path: str | Path) -> bool:
     return is_there(path) and Path(path).is_file()
 
 
+def is_dir(path: str | Path) -> bool:
+    """As `Path.is_dir`, and False of a name that no folder can have."""
+    return is_there(path) and Path(path).is_dir()
+
+
 def printable(text: str) -> str:
     """`text` for a terminal, which would obey control characters, as a file's name may hold them."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

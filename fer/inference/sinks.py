@@ -28,7 +28,7 @@ except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
 from fer.errors import UserError
-from fer.files import as_csv, at_home, cell, is_file, is_there, write_whole
+from fer.files import as_csv, at_home, cell, is_dir, is_file, write_whole
 from fer.inference.h264 import H264Writer, has_h264
 from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Prediction
@@ -85,7 +85,7 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tup
     path = at_home(output)
     suffix = path.suffix.lower()
     allowed = PICTURE_OUTPUTS if mode == "image" else VIDEO_OUTPUTS
-    if suffix in allowed and not (is_there(path) and path.is_dir()):
+    if suffix in allowed and not is_dir(path):
         if part is not None:
             raise UserError(f"output={output}: the parts of a shard go to one folder; name that")
         folder, prefix = path.parent, f"{path.stem}."

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from fer.errors import UserError
-from fer.files import at_home, is_file, is_there
+from fer.files import at_home, is_dir, is_file, is_there
 from fer.inference.pictures import (
     HEIF_SUFFIXES,
     PICTURE_SUFFIXES,
@@ -419,7 +419,7 @@ def _guess_one(source: str) -> str:
     if "://" in source:
         return "image" if suffix in set(PICTURE_SUFFIXES) - set(VIDEO_SUFFIXES) else "video"
     there = is_there(path)
-    if (there and path.is_dir()) or (glob.has_magic(source) and not there):
+    if is_dir(path) or (glob.has_magic(source) and not there):
         return "image"
     if suffix in VIDEO_SUFFIXES and suffix not in PICTURE_SUFFIXES:
         return "video"
@@ -529,7 +529,7 @@ def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path
         if path.suffix.lower() in set(VIDEO_SUFFIXES) - set(PICTURE_SUFFIXES):
             raise UserError(f"source={source} is a video: use mode=video")
         return [path], path.parent
-    if is_there(path) and path.is_dir():
+    if is_dir(path):
         found = path.rglob("*") if recursive else path.iterdir()
         root = path
     elif glob.has_magic(source):
