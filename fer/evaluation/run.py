@@ -136,7 +136,7 @@ def evaluate(
         "data": settings.data.source,
         **({"sources": settings.data.sources} if len(settings.data.sources) > 1 else {}),
         **({"left_out": left_out} if any(left_out.values()) else {}),
-        "division": _division(settings),
+        "division": f"{datamodule.division()}, split seed {settings.data.split_seed}",
         "labels": {"train": _trained_labels(members), "evaluation": datamodule.describe_labels()["evaluation"]},
         "exclude": _exclusion(settings, datamodule),
         "training": _training_data(members, datamodule),
@@ -387,12 +387,6 @@ def _kind_of_weights(content: dict[str, Any]) -> str:
     if "averaging_state" in content:
         return "averaged"
     return "raw" if "optimizer_states" in content else "packed"
-
-
-def _division(settings: TrainSettings) -> str:
-    if settings.data.folds is not None:
-        return f"fold {settings.data.fold} of {settings.data.folds}, split seed {settings.data.split_seed}"
-    return f"split {settings.data.split}, split seed {settings.data.split_seed}"
 
 
 def _trained_labels(members: Sequence[_Member]) -> str | None:
