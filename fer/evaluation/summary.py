@@ -289,15 +289,10 @@ def _compare_best(rows: Sequence[Row]) -> list[str]:
         return []
     found = []
     for split in ("val", "test"):
-        answers = [_answers(row, split) for row in best]
+        answers = [[Answers.join(parts) for parts in _parts(row, split)] for row in best]
         if all(answers):
             found.append(compare(split, best[0].name, answers[0], best[1].name, answers[1]).sentence)
     return found
-
-
-def _answers(row: Row, split: str) -> list[Answers]:
-    """What each run of a row said about a split; the folds of a cross-validation are put together."""
-    return [Answers.join(parts) for parts in _parts(row, split)]
 
 
 def _parts(row: Row, split: str) -> list[list[Answers]]:
