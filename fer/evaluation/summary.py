@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fer import rundir
+from fer.data.folder import natural
 from fer.errors import UserError
 from fer.evaluation.compare import Answers, compare, read_answers
 from fer.files import as_csv, write_whole
@@ -124,7 +125,8 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
         if not path.is_dir():
             raise UserError(f"{path} is no directory; give run directories, or a directory that holds some")
         found += [file.parent for file in path.rglob(rundir.SETTINGS) if file.parent not in found]
-    runs = [run for directory in sorted(found, key=_natural) if (run := _read_run(directory, found)) is not None]
+    found.sort(key=lambda directory: natural(str(directory)))
+    runs = [run for directory in found if (run := _read_run(directory, found)) is not None]
     if not runs:
         raise UserError(
             f"{', '.join(map(str, paths))}: there is no run in it; a run has a config.yaml and a metrics.json"
@@ -444,11 +446,6 @@ def _write_picture(file: Path, figure: Figure) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_whole(file, buffer.getvalue())
-
-
-def _natural(path: Path) -> list[Any]:
-    """Sorts 2_x before 10_x."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
 
 
 if __name__ == "__main__":
