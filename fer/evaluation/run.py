@@ -39,7 +39,7 @@ from fer.evaluation.groups import FEWEST, measure_groups
 from fer.evaluation.metrics import HEADLINE, choose_thresholds, compute_metrics, judge_thresholds
 from fer.evaluation.other_data import faces_of_training, keep_classes
 from fer.evaluation.robustness import choose_faces, mean_corruption_error, measure_robustness
-from fer.files import as_csv, cell, write_whole
+from fer.files import as_csv, as_png, cell, write_whole
 from fer.labels import ALL_EMOTIONS, subset_name
 from fer.models.network import EmotionNetwork
 from fer.predict import Predictions, predict
@@ -167,7 +167,7 @@ def evaluate(
         if split == reported and "robustness" in report:
             figures |= _robustness_figures(report["robustness"], members, datamodule, outcome, split)
         for name, figure in figures.items():
-            png = _png(figure)
+            png = as_png(figure)
             write_whole(run_dir / rundir.PLOTS / f"{name}_{split}.png", png)
             pictures[f"{name}_{split}"] = _webp(Image.open(io.BytesIO(png)))
             if logger is not None:
@@ -596,12 +596,6 @@ def _grad_cam_figure(
 def _short(path: Path) -> str:
     """A checkpoint by the name of its run."""
     return path.absolute().parents[1].name if path.parent.name == "checkpoints" else path.stem
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def _write_predictions(file: Path, datamodule: FER2013DataModule, outcomes: dict[str, _Outcome]) -> None:

@@ -4,7 +4,6 @@ Runs that differ only in the seed, or in the fold of a cross-validation, are one
 knows nothing of networks.
 """
 
-import io
 import json
 import os
 import re
@@ -25,7 +24,7 @@ from fer import rundir
 from fer.data.folder import natural
 from fer.errors import UserError
 from fer.evaluation.compare import Answers, compare, read_answers
-from fer.files import as_csv, write_whole
+from fer.files import as_csv, as_png, write_whole
 
 METRICS = ("val accuracy", "val f1", "test accuracy", "test f1", "test loss")
 LONG_LABEL = 40  # characters; experiments that are longer to describe go by their names
@@ -110,7 +109,7 @@ def summarise(paths: Sequence[Path]) -> None:
 
     write_whole(directory / "summary.csv", _csv(rows).encode())
     write_whole(directory / "summary.md", _markdown(rows, notes).encode())
-    _write_picture(directory / "summary.png", _picture(rows))
+    write_whole(directory / "summary.png", as_png(_picture(rows)))
     _print(rows, notes, directory)
 
 
@@ -335,7 +334,7 @@ def _out_of_fold(rows: Sequence[Row], directory: Path) -> list[str]:
             title = f"out of fold: {row.name}\naccuracy {metrics['accuracy']:.3f}, macro F1 {metrics['f1']:.3f}"
             figure = plots.confusion_matrix(metrics["confusion_matrix"], pooled.classes, title)
             name = re.sub(r"[^A-Za-z0-9.+-]+", "_", row.name)[:60]
-            _write_picture(directory / f"out_of_fold_{name}_{number}.png", figure)
+            write_whole(directory / f"out_of_fold_{name}_{number}.png", as_png(figure))
     if reports:
         write_whole(directory / "out_of_fold.json", json.dumps(reports, indent=2).encode())
     return sentences
@@ -440,12 +439,6 @@ def _picture(rows: Sequence[Row]) -> Figure:
     axis.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
-
-
-def _write_picture(file: Path, figure: Figure) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_whole(file, buffer.getvalue())
 
 
 if __name__ == "__main__":

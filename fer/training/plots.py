@@ -3,7 +3,6 @@
 What is called `save_...` writes a PNG to `file`, and returns it.
 """
 
-import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
-from fer.files import write_whole
+from fer.files import as_png, write_whole
 from fer.models.architecture import OUTSIDE, Row, shown, totals
 
 # Where the columns of an architecture stand, in inches.
@@ -201,7 +200,7 @@ def draw_predictions(
         axis.text(*at, text, fontsize=8, color=colour, ha="center", va="bottom", linespacing=1.0, parse_math=False)
     shape = (0, canvas.shape[1], canvas.shape[0], 0)
     axis.imshow(canvas, cmap="gray", vmin=0, vmax=255, extent=shape, aspect="auto", interpolation="nearest")
-    return _png(figure)
+    return as_png(figure)
 
 
 def _label(axis: Axes, x: float, y: float, first: float, last: float) -> None:
@@ -229,12 +228,6 @@ def in_short(number: int) -> str:
 
 def _write(figure: Figure, file: Path) -> bytes:
     """Whole or not at all; returns the PNG."""
-    png = _png(figure)
+    png = as_png(figure)
     write_whole(file, png)
     return png
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
