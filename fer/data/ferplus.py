@@ -23,6 +23,7 @@ from fer.labels import ALL_EMOTIONS, EMOTIONS, VOTED_ON
 
 FILE = "fer2013new.csv"
 URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{FILE}"
+_WAY_OUT = f"get {FILE} from {URL}"
 ROWS = 35887  # of fer2013.csv
 
 UNKNOWN, NOT_A_FACE = VOTED_ON.index("unknown"), VOTED_ON.index("not a face")
@@ -77,13 +78,13 @@ def read_votes(path: str | Path) -> Votes:
     try:
         text = source.read_text("utf-8-sig")
     except FileNotFoundError as error:
-        raise UserError(f"{source} does not exist; get {FILE} from {URL}, or correct ferplus_path") from error
+        raise UserError(f"{source} does not exist; {_WAY_OUT}, or correct ferplus_path") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{source} cannot be read as text ({error}); get {FILE} from {URL}") from error
+        raise UserError(f"{source} cannot be read as text ({error}); {_WAY_OUT}") from error
     try:
         return _parse(text, str(source))
     except csv.Error as error:
-        raise UserError(f"{source} cannot be read as a CSV ({error}); get {FILE} from {URL}") from error
+        raise UserError(f"{source} cannot be read as a CSV ({error}); {_WAY_OUT}") from error
 
 
 def votes_of(faces: Faces, votes: Votes, path: str | Path) -> npt.NDArray[np.int64]:
@@ -172,7 +173,7 @@ def _parse(text: str, name: str) -> Votes:
     header = [column.strip() for column in next(lines, [])]
     missing = [column for column in ("Usage", "Image name", *_COLUMN_OF.values()) if column not in header]
     if missing:
-        raise UserError(f"{name} has no column {missing[0]}; get {FILE} from {URL}")
+        raise UserError(f"{name} has no column {missing[0]}; {_WAY_OUT}")
     usage = header.index("Usage")
     places = [header.index(_COLUMN_OF[name]) for name in VOTED_ON]
     counts: list[list[int]] = []
@@ -182,19 +183,17 @@ def _parse(text: str, name: str) -> Votes:
             continue
         at = f"{name}, line {lines.line_num:,} (row {len(counts):,}),"
         if len(line) != len(header):
-            raise UserError(f"{at} has {len(line)} columns where the header has {len(header)}; get {FILE} from {URL}")
+            raise UserError(f"{at} has {len(line)} columns where the header has {len(header)}; {_WAY_OUT}")
         if line[usage].strip() not in _CODES:
             raise UserError(f"{at} has the Usage {line[usage]!r}, which is none of {', '.join(_CODES)}")
         votes = [line[place].strip() for place in places]
         if not all(re.fullmatch("[0-9]{1,9}", vote) for vote in votes):
-            raise UserError(
-                f"{at} has a vote count that is no whole number of one to nine digits; get {FILE} from {URL}"
-            )
+            raise UserError(f"{at} has a vote count that is no whole number of one to nine digits; {_WAY_OUT}")
         row = [int(vote) for vote in votes]
         if sum(row) == 0:
-            raise UserError(f"{at} has no vote at all; get {FILE} from {URL}")
+            raise UserError(f"{at} has no vote at all; {_WAY_OUT}")
         counts.append(row)
         splits.append(_CODES[line[usage].strip()])
     if not counts:
-        raise UserError(f"{name} has a header but no rows; get {FILE} from {URL}")
+        raise UserError(f"{name} has a header but no rows; {_WAY_OUT}")
     return Votes(np.array(counts, np.int64), np.array(splits, np.int8))
