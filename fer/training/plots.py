@@ -20,7 +20,7 @@ from fer.files import as_png, write_whole
 from fer.models.architecture import OUTSIDE, Row, shown, totals
 
 # Where the columns of an architecture stand, in inches.
-_COLUMNS = {2.9: "stage", 4.75: "layers", 8.85: "output", 10.0: "parameters", 11.2: "multiply-adds"}
+_COLUMNS = {"stage": 2.9, "layers": 4.75, "output": 8.85, "parameters": 10.0, "multiply-adds": 11.2}
 
 
 def save_samples(
@@ -74,8 +74,9 @@ def save_architecture(file: Path, rows: Sequence[Row], title: str) -> bytes:
     axis.set(xlim=(0, 11.5), ylim=(total, 0))
     axis.axis("off")
     axis.text(0.3, 0.32, title, fontsize=13, weight="bold", va="center")
-    for x, name in _COLUMNS.items():
-        axis.text(x, 0.72, name, fontsize=9, color="dimgray", ha="left" if x < 7 else "right", va="center")
+    stage, layers_at, output, *numbers = _COLUMNS.values()
+    for name, x in _COLUMNS.items():
+        axis.text(x, 0.72, name, fontsize=9, color="dimgray", ha="left" if x < output else "right", va="center")
     most, side, top = max(row.parameters for row in rows), max(rows[0].shape), 1.0
     for place, (row, lines, height) in enumerate(zip(rows, layers, heights, strict=True)):
         middle = top + height / 2
@@ -92,15 +93,15 @@ def save_architecture(file: Path, rows: Sequence[Row], title: str) -> bytes:
             axis.add_patch(box)
             if place:
                 axis.annotate("", (1.5, top), (1.5, top - 0.22), arrowprops={"arrowstyle": "->", "color": "dimgray"})
-        axis.text(2.9, middle, "\n".join(textwrap.wrap(row.stage, 22)), fontsize=9, weight="bold", va="center")
-        axis.text(4.75, middle, "\n".join(lines), fontsize=9, va="center")
-        axis.text(8.85, middle, shown(row.shape), fontsize=9, ha="right", va="center")
-        for x, number in ((10.0, row.parameters), (11.2, row.multiply_adds)):
+        axis.text(stage, middle, "\n".join(textwrap.wrap(row.stage, 22)), fontsize=9, weight="bold", va="center")
+        axis.text(layers_at, middle, "\n".join(lines), fontsize=9, va="center")
+        axis.text(output, middle, shown(row.shape), fontsize=9, ha="right", va="center")
+        for x, number in zip(numbers, (row.parameters, row.multiply_adds), strict=True):
             axis.text(x, middle, in_short(number) if number else "", fontsize=9, ha="right", va="center")
         top += height + 0.22
     axis.text(0.3, top + 0.06, "width: side of the maps; height: channels; colour: parameters", fontsize=8, va="center")
-    axis.text(8.85, top + 0.06, "all", fontsize=9, weight="bold", ha="right", va="center")
-    for x, number in zip((10.0, 11.2), totals(rows), strict=True):
+    axis.text(output, top + 0.06, "all", fontsize=9, weight="bold", ha="right", va="center")
+    for x, number in zip(numbers, totals(rows), strict=True):
         axis.text(x, top + 0.06, in_short(number), fontsize=9, weight="bold", ha="right", va="center")
     return _write(figure, file)
 
