@@ -90,7 +90,7 @@ class FER2013DataModule(L.LightningDataModule):
     @property
     def files(self) -> list[Path]:
         """What `setup` reads and `prepare_data` can fetch."""
-        return [*self.settings.paths, *([self.ferplus_path] if self._needs_votes else [])]
+        return [*self.settings.paths, *([self.ferplus_path] if self.settings.needs_votes else [])]
 
     def prepare_data(self) -> None:
         """Fetches FER2013 and the votes of FER+ where they are needed and missing (once, on one process)."""
@@ -105,7 +105,7 @@ class FER2013DataModule(L.LightningDataModule):
             if len(self.settings.paths) > 1 and path.name != FILE:
                 raise UserError(f"data.path: {path} does not exist; correct it (a missing {FILE} would be downloaded)")
             download(path)
-        if self._needs_votes and not self.ferplus_path.exists():
+        if self.settings.needs_votes and not self.ferplus_path.exists():
             if not self.settings.download:
                 raise UserError(
                     f"data.ferplus_path={self.ferplus_path} does not exist and data.download is off; put the FER+ "
@@ -121,13 +121,13 @@ class FER2013DataModule(L.LightningDataModule):
         known = placed.copy()
         labels = {"fer2013": faces.labels}
         votes = None
-        if self._needs_votes:
+        if self.settings.needs_votes:
             votes = votes_of(faces, read_votes(self.ferplus_path), self.ferplus_path)
             labels["ferplus"] = winner(votes)
             known &= votes.any(axis=1)
         groups = {} if self.settings.groups is None else read_groups(self.settings.groups, faces.ids)
         exclusion = None
-        if self.settings.exclude is not None and self.exclude_reasons is not None:
+        if self.settings.exclude is not None:
             exclusion = read_list(self.settings.exclude, faces, self.exclude_reasons)
 
         codes = [faces.emotions.index(name) for name in self.classes]
@@ -220,10 +220,6 @@ class FER2013DataModule(L.LightningDataModule):
         splits = np.full(len(faces), UNSPLIT, np.int8)
         splits[placed] = divided.splits
         return dataclasses.replace(faces, splits=splits)
-
-    @property
-    def _needs_votes(self) -> bool:
-        return "ferplus" in (self.settings.labels, self.eval_labels) or self.settings.ferplus_auxiliary > 0
 
     def _make_soft_targets(self, votes: npt.NDArray[np.int64], own: npt.NDArray[np.int64]) -> Tensor | None:
         """Targets of the training rows, float32 (N, C); None where the hard labels say it all."""

@@ -138,6 +138,11 @@ class DataSettings(SourceSettings):
         return ", ".join(self.sources) or "synthetic"
 
     @property
+    def needs_votes(self) -> bool:
+        """Whether anything is made of the votes of FER+."""
+        return "ferplus" in (self.labels, self.eval_labels) or self.ferplus_auxiliary > 0
+
+    @property
     def division(self) -> dict[str, Any]:
         """What decides which rows of which files are for training; equal for two spellings of one path."""
         keys = {"classes", "split", "val_fraction", "test_fraction", "folds", "fold", "split_seed", "synthetic"}
@@ -239,7 +244,7 @@ class TrainSettings(Settings):
 
     def contradictions(self) -> Iterator[str]:
         """Settings that make no sense together, and files that are not there; a sentence each."""
-        data, ferplus = self.data, "ferplus" in (self.data.labels, self.data.eval_labels)
+        data = self.data
         if self.model.name == "?":
             yield "model=timm needs the name of a network: model.name=convnext_atto"
         if data.folds is not None and data.fold >= data.folds:
@@ -270,11 +275,11 @@ class TrainSettings(Settings):
         yield from self._checkpoint_contradictions()
         if self.mode == "train":  # a test of what was trained so does without the teachers
             yield from self._teacher_contradictions()
-        if (ferplus or data.ferplus_auxiliary > 0) and len(data.paths) != 1:
+        if data.needs_votes and len(data.paths) != 1:
             what = "drawn faces" if data.path is None else "several sources"
             yield f"data.labels=ferplus, ferplus_auxiliary: there are no votes on {what}; give data.path=fer2013.csv"
         others = sorted(set(data.class_names) - set(ALL_EMOTIONS))
-        if others and (ferplus or data.ferplus_auxiliary > 0):
+        if others and data.needs_votes:
             yield f"data.classes: FER+ has no votes for {', '.join(others)}; leave it out, or data.labels=ferplus"
         if data.labels == "fer2013" and (data.ferplus_target != "majority" or data.fer2013_weight > 0):
             yield "data.ferplus_target and data.fer2013_weight are of training with data.labels=ferplus; add that"
