@@ -5,6 +5,7 @@ Source: Geifman and El-Yaniv, Selective Classification for Deep Neural Networks,
 networks, files or pictures.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ Right = npt.NDArray[np.bool_]
 
 ACCURACIES = (0.8, 0.9, 0.95)  # shares of right answers that a minimum confidence is sought for
 _FEWEST = 30  # answers; fewer say too little about the share of right ones
-_DIVISIONS = 20  # of a split into halves
 _CURVE = np.linspace(0.05, 1, 20)  # coverages at which metrics.json has the risk
 
 
@@ -126,11 +126,8 @@ def _judge(confidence: Array, right: Right, minimum: float) -> dict[str, Any]:
 
 
 def _on_halves(confidence: Array, right: Right, accuracy: float) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
     accuracies, coverages = [], []
-    for _ in range(_DIVISIONS):
-        order = rng.permutation(len(confidence))
-        fit, judge = np.array_split(order, 2)
+    for fit, judge in halves(len(confidence)):
         minimum = threshold(confidence[fit], right[fit], accuracy)
         answered = confidence[judge] >= (np.inf if minimum is None else minimum)
         coverages.append(answered.mean())
@@ -144,6 +141,13 @@ def _on_halves(confidence: Array, right: Right, accuracy: float) -> dict[str, An
             "coverage": np.percentile(coverages, [2.5, 97.5]).tolist(),
         },
     }
+
+
+def halves(count: int) -> Iterator[list[npt.NDArray[np.int64]]]:
+    """The positions of `count` rows in two halves, in 20 random divisions that are always the same."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        yield np.array_split(rng.permutation(count), 2)
 
 
 def wilson(successes: int, count: int) -> list[float]:

@@ -14,14 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fer.abstention import answers, thresholds
+from fer.abstention import answers, halves, thresholds
 from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint, write_checkpoint
 from fer.models.network import EmotionNetwork
 from fer.predict import Predictions, predict
 
 ECE_BINS = 15
 AVERAGING = ("none", "flip")  # kinds of averaging over views that get a temperature
-_DIVISIONS = 20  # of the validation rows into halves
 _DRAWS = 200  # of right and wrong answers from confidences
 
 
@@ -109,10 +108,8 @@ def measure_on_halves(predictions: Predictions, targets: Tensor) -> dict[str, fl
         predictions: of the N validation rows, N > 1.
         targets: int64 (N,).
     """
-    rng = np.random.default_rng(0)
     found = []
-    for _ in range(_DIVISIONS):
-        fitted, judged = (torch.from_numpy(half) for half in np.array_split(rng.permutation(len(targets)), 2))
+    for fitted, judged in (map(torch.from_numpy, pair) for pair in halves(len(targets))):
         temperature = fit_temperature(predictions.logits[:, fitted], targets[fitted])
         probabilities = Predictions(predictions.logits[:, judged]).probabilities(temperature)
         found.append(measure_calibration(probabilities.numpy(), targets[judged].numpy()))

@@ -1,13 +1,18 @@
 """Writing files so that at any moment a path holds the old content or the new one, whole."""
 
+import csv
+import io
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_whole(path: str | Path, content: bytes | memoryview, mode: int | None = None) -> None:
@@ -67,6 +72,11 @@ def is_file(path: str | Path) -> bool:
     return is_there(path) and Path(path).is_file()
 
 
+def is_dir(path: str | Path) -> bool:
+    """As `Path.is_dir`, and False of a name that no folder can have."""
+    return is_there(path) and Path(path).is_dir()
+
+
 def printable(text: str) -> str:
     """`text` for a terminal, which would obey control characters, as a file's name may hold them."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
@@ -75,6 +85,20 @@ def printable(text: str) -> str:
 def cell(text: str) -> str:
     """`text` for a CSV that a person may open in a spreadsheet, which would take what begins so for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def as_csv(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as the text of a CSV file."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def as_png(figure: "Figure") -> bytes:
+    """A figure of matplotlib as a PNG file, in its own resolution."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def temporary_name(path: Path) -> Path:

@@ -3,7 +3,7 @@
 Below training, which calibrates with it, and evaluation, which reports.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,7 @@ def _ten_crops(faces: Tensor) -> list[Tensor]:
     side = round(_CROP * faces.shape[-1])
     far = faces.shape[-1] - side
     places = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
-    crops = [faces[..., top : top + side, left : left + side] for top, left in places]
-    return [view for crop in crops for view in (crop, crop.flip(-1))]
+    return _cut(faces, places, side, side)
 
 
 def _shifts(faces: Tensor) -> list[Tensor]:
@@ -34,10 +33,13 @@ def _shifts(faces: Tensor) -> list[Tensor]:
     """
     padded = torch.cat([faces[..., :1, :], faces, faces[..., -1:, :]], dim=-2)  # torch pads no bytes on a GPU
     padded = torch.cat([padded[..., :1], padded, padded[..., -1:]], dim=-1)
-    height, width = faces.shape[-2:]
-    places = [(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)]
-    moved = [padded[..., top : top + height, left : left + width] for top, left in places]
-    return [view for face in moved for view in (face, face.flip(-1))]
+    return _cut(padded, [(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)], *faces.shape[-2:])
+
+
+def _cut(faces: Tensor, places: Sequence[tuple[int, int]], height: int, width: int) -> list[Tensor]:
+    """What lies at each place, given as top and left, as it is and mirrored."""
+    pieces = [faces[..., top : top + height, left : left + width] for top, left in places]
+    return [view for piece in pieces for view in (piece, piece.flip(-1))]
 
 
 # Test-time augmentation: from faces uint8 (N, 1, S, S) to as many sets of N views. The network resizes crops itself.

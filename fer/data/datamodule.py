@@ -117,7 +117,7 @@ class FER2013DataModule(L.LightningDataModule):
             known &= votes.any(axis=1)
         groups = {} if self.settings.groups is None else read_groups(self.settings.groups, faces.ids)
         exclusion = None
-        if self.settings.exclude is not None and self.exclude_reasons is not None:
+        if self.settings.exclude is not None:
             exclusion = read_list(self.settings.exclude, faces, self.exclude_reasons)
 
         codes = [faces.emotions.index(name) for name in self.classes]

@@ -5,7 +5,6 @@
 
 import csv
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from fer.data.faces import Faces
 from fer.errors import UserError
-from fer.files import at_home, write_whole
+from fer.files import as_csv, at_home, write_whole
 
 # Why a row is listed, and what its score says; a higher score is a surer find.
 REASONS: dict[str, str] = {
@@ -95,21 +94,18 @@ def write_list(path: Path, findings: Sequence[Finding], faces: Faces) -> None:
     Raises:
         OSError: as the file system says.
     """
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for finding in findings:
-        writer.writerow(
-            [
-                faces.ids[finding.position],
-                finding.reason,
-                f"{finding.score:.4f}",
-                "" if finding.suggested is None else faces.emotions[finding.suggested],
-                "" if finding.group is None else finding.group,
-                picture_digest(faces.images[finding.position]),
-            ]
-        )
-    write_whole(path, buffer.getvalue().encode())
+    lines = (
+        [
+            faces.ids[finding.position],
+            finding.reason,
+            f"{finding.score:.4f}",
+            "" if finding.suggested is None else faces.emotions[finding.suggested],
+            "" if finding.group is None else finding.group,
+            picture_digest(faces.images[finding.position]),
+        ]
+        for finding in findings
+    )
+    write_whole(path, as_csv([COLUMNS, *lines]).encode())
 
 
 def read_list(path: str | Path, faces: Faces, reasons: Sequence[str] | None = None) -> Exclusion:

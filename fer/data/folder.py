@@ -180,10 +180,10 @@ def _meaning(folder: str, emotions: tuple[str, ...]) -> _Meaning:
     emotion, split, top = None, UNSPLIT, len(parts)
     for index in reversed(range(len(parts))):
         found = emotion_from_spelling(parts[index], emotions)
-        known = _SPLIT_FOLDERS.get(re.sub("[-_ ]", "", parts[index].lower()))
+        known = split_of(parts[index])
         if emotion is None and found:
             emotion, top = found, index
-        elif split == UNSPLIT and known is not None:
+        elif split == UNSPLIT and known != UNSPLIT:
             split, top = known, index
     return _Meaning(emotion, split, "".join(f"{part}/" for part in parts[:top]))
 

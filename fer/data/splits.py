@@ -59,16 +59,16 @@ def assign_splits(
         found = own.splits.copy()
         if split == "random":
             found[:] = UNSPLIT
-        if (found == UNSPLIT).any():
-            open_rows = found == UNSPLIT
+        open_rows = found == UNSPLIT
+        if open_rows.any():
             found[open_rows] = _divide(own.select(open_rows), {VAL: val_fraction, TEST: test_fraction}, seed)
         if split == "holdout":
             found[found == TEST] = VAL
         train = found == TRAIN
         if train.any() and not (found == VAL).any() and folds is None:
             found[train] = _divide(own.select(train), {VAL: val_fraction}, seed)
-        if folds is not None and (found != TEST).any():
-            development = found != TEST
+        development = found != TEST
+        if folds is not None and development.any():
             found[development] = np.where(_fold_of(own.select(development), folds, seed, classes) == fold, VAL, TRAIN)
         splits[slice(None) if rows is None else rows] = found
     if training and not (splits == TRAIN).any():

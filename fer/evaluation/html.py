@@ -338,14 +338,13 @@ def _abstention(metrics: Mapping[str, Any], split: str) -> list[Block]:
         shares = (_number(judged[key], judged["interval95"][key], 3) for key in ("accuracy", "coverage"))
         rows.append([f"{float(wanted):.0%}", _number(judged["confidence"], digits=3), *shares])
     where = (
-        "fitted on the validation split; right and answered are of the test split, with Wilson intervals"
+        "the test split, with Wilson intervals"
         if split == "test"
-        else "fitted on the validation split; right and answered are of one half of it with what was fitted on the "
-        "other, mean and spread of 95 % of 20 divisions"
+        else "one half of it with what was fitted on the other, mean and spread of 95 % of 20 divisions"
     )
     note = (
-        f"Minimum confidences are {where}. Area under the risk-coverage curve: {found['area']:.4f}, 0 for a network "
-        "without mistakes."
+        f"Minimum confidences are fitted on the validation split; right and answered are of {where}. Area under the "
+        f"risk-coverage curve: {found['area']:.4f}, 0 for a network without mistakes."
     )
     return [Table(["wanted", "minimum confidence", "right", "answered"], rows), note]
 

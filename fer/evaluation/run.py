@@ -1,13 +1,12 @@
 """The report on a checkpoint, or on several as an ensemble: numbers, pictures, a page and a table."""
 
 import contextlib
-import csv
 import hashlib
 import io
 import json
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from fer.evaluation.groups import FEWEST, measure_groups
 from fer.evaluation.metrics import HEADLINE, choose_thresholds, compute_metrics, judge_thresholds
 from fer.evaluation.other_data import faces_of_training, keep_classes
 from fer.evaluation.robustness import choose_faces, mean_corruption_error, measure_robustness
-from fer.files import cell, write_whole
+from fer.files import as_csv, as_png, cell, write_whole
 from fer.labels import ALL_EMOTIONS, subset_name
 from fer.models.network import EmotionNetwork
 from fer.predict import Predictions, predict
@@ -137,7 +136,7 @@ def evaluate(
         "data": settings.data.source,
         **({"sources": settings.data.sources} if len(settings.data.sources) > 1 else {}),
         **({"left_out": left_out} if any(left_out.values()) else {}),
-        "division": _division(settings),
+        "division": f"{datamodule.division()}, split seed {settings.data.split_seed}",
         "labels": {"train": _trained_labels(members), "evaluation": datamodule.describe_labels()["evaluation"]},
         "exclude": _exclusion(settings, datamodule),
         "training": _training_data(members, datamodule),
@@ -168,7 +167,7 @@ def evaluate(
         if split == reported and "robustness" in report:
             figures |= _robustness_figures(report["robustness"], members, datamodule, outcome, split)
         for name, figure in figures.items():
-            png = _png(figure)
+            png = as_png(figure)
             write_whole(run_dir / rundir.PLOTS / f"{name}_{split}.png", png)
             pictures[f"{name}_{split}"] = _webp(Image.open(io.BytesIO(png)))
             if logger is not None:
@@ -390,12 +389,6 @@ def _kind_of_weights(content: dict[str, Any]) -> str:
     return "raw" if "optimizer_states" in content else "packed"
 
 
-def _division(settings: TrainSettings) -> str:
-    if settings.data.folds is not None:
-        return f"fold {settings.data.fold} of {settings.data.folds}, split seed {settings.data.split_seed}"
-    return f"split {settings.data.split}, split seed {settings.data.split_seed}"
-
-
 def _trained_labels(members: Sequence[_Member]) -> str | None:
     """Whose labels the members were trained on, by the settings of their runs or by what they say of themselves.
 
@@ -605,24 +598,19 @@ def _short(path: Path) -> str:
     return path.absolute().parents[1].name if path.parent.name == "checkpoints" else path.stem
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
 def _write_predictions(file: Path, datamodule: FER2013DataModule, outcomes: dict[str, _Outcome]) -> None:
     """One line per image: split, row of the source, target, prediction, and the probability of each class."""
     classes = datamodule.classes
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["split", "row", "target", "prediction", *classes])
-    for split, outcome in outcomes.items():
-        ids = datamodule.rows(outcome.split).ids
-        for row, target, values in zip(ids, outcome.targets.tolist(), outcome.probabilities.numpy(), strict=True):
-            figures = [f"{value:.6f}" for value in values]
-            writer.writerow([split, cell(str(row)), classes[target], classes[int(values.argmax())], *figures])
-    write_whole(file, buffer.getvalue().encode())
+
+    def lines() -> Iterator[list[str]]:
+        yield ["split", "row", "target", "prediction", *classes]
+        for split, outcome in outcomes.items():
+            ids = datamodule.rows(outcome.split).ids
+            for row, target, values in zip(ids, outcome.targets.tolist(), outcome.probabilities.numpy(), strict=True):
+                figures = [f"{value:.6f}" for value in values]
+                yield [split, cell(str(row)), classes[target], classes[int(values.argmax())], *figures]
+
+    write_whole(file, as_csv(lines()).encode())
 
 
 def _log_outcome(logger: RunLogger, settings: TrainSettings, report: dict[str, Any], step: int) -> None:

@@ -4,8 +4,6 @@ Runs that differ only in the seed, or in the fold of a cross-validation, are one
 knows nothing of networks.
 """
 
-import csv
-import io
 import json
 import os
 import re
@@ -23,9 +21,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from fer import rundir
+from fer.data.folder import natural
 from fer.errors import UserError
 from fer.evaluation.compare import Answers, compare, read_answers
-from fer.files import write_whole
+from fer.files import as_csv, as_png, write_whole
 
 METRICS = ("val accuracy", "val f1", "test accuracy", "test f1", "test loss")
 LONG_LABEL = 40  # characters; experiments that are longer to describe go by their names
@@ -110,7 +109,7 @@ def summarise(paths: Sequence[Path]) -> None:
 
     write_whole(directory / "summary.csv", _csv(rows).encode())
     write_whole(directory / "summary.md", _markdown(rows, notes).encode())
-    _write_picture(directory / "summary.png", _picture(rows))
+    write_whole(directory / "summary.png", as_png(_picture(rows)))
     _print(rows, notes, directory)
 
 
@@ -125,7 +124,8 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
         if not path.is_dir():
             raise UserError(f"{path} is no directory; give run directories, or a directory that holds some")
         found += [file.parent for file in path.rglob(rundir.SETTINGS) if file.parent not in found]
-    runs = [run for directory in sorted(found, key=_natural) if (run := _read_run(directory, found)) is not None]
+    found.sort(key=lambda directory: natural(str(directory)))
+    runs = [run for directory in found if (run := _read_run(directory, found)) is not None]
     if not runs:
         raise UserError(
             f"{', '.join(map(str, paths))}: there is no run in it; a run has a config.yaml and a metrics.json"
@@ -290,15 +290,10 @@ def _compare_best(rows: Sequence[Row]) -> list[str]:
         return []
     found = []
     for split in ("val", "test"):
-        answers = [_answers(row, split) for row in best]
+        answers = [[Answers.join(parts) for parts in _parts(row, split)] for row in best]
         if all(answers):
             found.append(compare(split, best[0].name, answers[0], best[1].name, answers[1]).sentence)
     return found
-
-
-def _answers(row: Row, split: str) -> list[Answers]:
-    """What each run of a row said about a split; the folds of a cross-validation are put together."""
-    return [Answers.join(parts) for parts in _parts(row, split)]
 
 
 def _parts(row: Row, split: str) -> list[list[Answers]]:
@@ -339,7 +334,7 @@ def _out_of_fold(rows: Sequence[Row], directory: Path) -> list[str]:
             title = f"out of fold: {row.name}\naccuracy {metrics['accuracy']:.3f}, macro F1 {metrics['f1']:.3f}"
             figure = plots.confusion_matrix(metrics["confusion_matrix"], pooled.classes, title)
             name = re.sub(r"[^A-Za-z0-9.+-]+", "_", row.name)[:60]
-            _write_picture(directory / f"out_of_fold_{name}_{number}.png", figure)
+            write_whole(directory / f"out_of_fold_{name}_{number}.png", as_png(figure))
     if reports:
         write_whole(directory / "out_of_fold.json", json.dumps(reports, indent=2).encode())
     return sentences
@@ -363,13 +358,11 @@ def _cells(row: Row, labels: Sequence[str], metrics: Sequence[str]) -> list[str]
 
 def _csv(rows: Sequence[Row]) -> str:
     labels, metrics = _columns(rows)
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
     figures = [f"{metric.replace(' ', '_')}_{what}" for metric in metrics for what in ("mean", "std")]
-    writer.writerow([*labels, "n", *figures, "status", "runs"])
+    lines: list[list[Any]] = [[*labels, "n", *figures, "status", "runs"]]
     for row in rows:
         numbers = [value for metric in metrics for value in (row.mean(metric), row.deviation(metric))]
-        writer.writerow(
+        lines.append(
             [
                 *(row.label.get(name, "") for name in labels),
                 len(row.runs) if row.finished else 0,
@@ -378,7 +371,7 @@ def _csv(rows: Sequence[Row]) -> str:
                 " ".join(str(run.directory) for run in row.runs),
             ]
         )
-    return buffer.getvalue()
+    return as_csv(lines)
 
 
 def _markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
@@ -446,17 +439,6 @@ def _picture(rows: Sequence[Row]) -> Figure:
     axis.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
-
-
-def _write_picture(file: Path, figure: Figure) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_whole(file, buffer.getvalue())
-
-
-def _natural(path: Path) -> list[Any]:
-    """Sorts 2_x before 10_x."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import cv2
 import numpy as np
@@ -23,9 +23,10 @@ from fer.files import at_home
 from fer.inference.crop import square
 from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Detection
+from fer.settings.infer import DetectorName
 from fer.weights import YUNET
 
-NAMES = ("auto", "yunet", "haar", "none")
+NAMES = get_args(DetectorName)
 
 _SMALLEST_LONG_SIDE = 192  # px: of FER2013's own 48-px faces YuNet finds 98 % enlarged to this, 74 % as they are
 _SMALLEST_SHORT_SIDE = 64  # px: under two of its coarsest cells (32 px) YuNet answers with noise of score 1.0

@@ -134,10 +134,15 @@ def _read(source: str | Path | io.BytesIO | Image.Image) -> BGRImage:
 
 
 def _open(source: str | Path | io.BytesIO) -> Image.Image:
-    """As `Image.open`, of every format but EPS: that is a program, whose sender Ghostscript would obey."""
+    return Image.open(source, formats=_formats())
+
+
+@cache
+def _formats() -> list[str]:
+    """All that Pillow reads but EPS: that is a program, whose sender Ghostscript would obey."""
     _reads_heif()
     Image.init()
-    return Image.open(source, formats=[name for name in Image.ID if name != "EPS"])
+    return [name for name in Image.ID if name != "EPS"]
 
 
 def _upright(picture: Image.Image) -> Image.Image:

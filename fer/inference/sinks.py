@@ -5,7 +5,6 @@ whole, so that a run that fails leaves an older result as it was. An output belo
 Knows nothing of detectors, networks or windows.
 """
 
-import csv
 import errno
 import io
 import json
@@ -29,7 +28,7 @@ except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
 from fer.errors import UserError
-from fer.files import at_home, cell, is_file, is_there, write_whole
+from fer.files import as_csv, at_home, cell, is_dir, is_file, write_whole
 from fer.inference.h264 import H264Writer, has_h264
 from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Prediction
@@ -86,7 +85,7 @@ def plan_outputs(output: str, mode: str, name: str, table_format: str, part: tup
     path = at_home(output)
     suffix = path.suffix.lower()
     allowed = PICTURE_OUTPUTS if mode == "image" else VIDEO_OUTPUTS
-    if suffix in allowed and not (is_there(path) and path.is_dir()):
+    if suffix in allowed and not is_dir(path):
         if part is not None:
             raise UserError(f"output={output}: the parts of a shard go to one folder; name that")
         folder, prefix = path.parent, f"{path.stem}."
@@ -212,7 +211,7 @@ class PredictionLog:
         if self._as_table and self._header:
             header = ["source", "frame", "time", "track", "x", "y", "w", "h", "score", "emotion", "confidence"]
             header += [f"probability_{name}" for name in self._classes] + [f"smoothed_{name}" for name in self._classes]
-            self._append(_csv_line(header))
+            self._append(as_csv([header]))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -243,7 +242,7 @@ class PredictionLog:
             return json.dumps(row, ensure_ascii=False) + "\n"
         place = [cell(row["source"]), row["frame"], row["time"], row["track"], *(row["box"] or [None] * 4)]
         shares = [row[kind][name] for kind in ("probabilities", "smoothed") for name in self._classes]
-        return _csv_line([*place, row["score"], row["emotion"], row["confidence"], *shares])
+        return as_csv([[*place, row["score"], row["emotion"], row["confidence"], *shares]])
 
 
 class VideoSink:
@@ -449,12 +448,6 @@ def face_fields(prediction: Prediction) -> dict[str, Any]:
             name: _rounded(value) for name, value in (prediction.smoothed or prediction.probabilities).items()
         },
     }
-
-
-def _csv_line(values: Sequence[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
 
 
 def _rounded(value: float | None, digits: int = 4) -> float | None:

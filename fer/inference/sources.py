@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from fer.errors import UserError
-from fer.files import at_home, is_file, is_there
+from fer.files import at_home, is_dir, is_file, is_there
 from fer.inference.pictures import (
     HEIF_SUFFIXES,
     PICTURE_SUFFIXES,
@@ -40,6 +40,8 @@ Report = Callable[[str], None]  # takes one sentence for the person at the keybo
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".gif", ".mov", ".m4v", ".webm",
                   ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv")
 # fmt: on
+_ONLY_PICTURES = set(PICTURE_SUFFIXES) - set(VIDEO_SUFFIXES)
+_ONLY_VIDEOS = set(VIDEO_SUFFIXES) - set(PICTURE_SUFFIXES)
 
 _IDLE_SECONDS = 0.05  # a live source hands back control this often, so that a window keeps answering keys
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0  # seconds before a broken stream is opened again, doubled every time
@@ -417,13 +419,13 @@ def _guess_one(source: str) -> str:
     path = at_home(source.partition("?")[0] if "://" in source else source)
     suffix = path.suffix.lower()
     if "://" in source:
-        return "image" if suffix in set(PICTURE_SUFFIXES) - set(VIDEO_SUFFIXES) else "video"
+        return "image" if suffix in _ONLY_PICTURES else "video"
     there = is_there(path)
-    if (there and path.is_dir()) or (glob.has_magic(source) and not there):
+    if is_dir(path) or (glob.has_magic(source) and not there):
         return "image"
-    if suffix in VIDEO_SUFFIXES and suffix not in PICTURE_SUFFIXES:
+    if suffix in _ONLY_VIDEOS:
         return "video"
-    if suffix in PICTURE_SUFFIXES and suffix not in VIDEO_SUFFIXES:
+    if suffix in _ONLY_PICTURES:
         return "image"
     if not there:
         raise UserError(f"source={source} does not exist; give a picture, a folder, a video, an address or a camera")
@@ -526,10 +528,10 @@ def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path
         raise UserError(f"source={hide_password(source)}: mode=image reads files; download the picture first")
     path = at_home(source)
     if is_file(path):
-        if path.suffix.lower() in set(VIDEO_SUFFIXES) - set(PICTURE_SUFFIXES):
+        if path.suffix.lower() in _ONLY_VIDEOS:
             raise UserError(f"source={source} is a video: use mode=video")
         return [path], path.parent
-    if is_there(path) and path.is_dir():
+    if is_dir(path):
         found = path.rglob("*") if recursive else path.iterdir()
         root = path
     elif glob.has_magic(source):
@@ -587,7 +589,7 @@ def _open_video(source: str, report: Report) -> VideoFile:
         raise UserError(f"source={source} does not exist; mode=video takes a file or an rtsp:// or http:// address")
     if path.is_dir():
         raise UserError(f"source={source} is a folder; mode=video takes one file, mode=image a folder of pictures")
-    if path.suffix.lower() in set(PICTURE_SUFFIXES) - set(VIDEO_SUFFIXES):
+    if path.suffix.lower() in _ONLY_PICTURES:
         raise UserError(f"source={source} is a picture: use mode=image")
     if not os.access(path, os.R_OK):
         raise UserError(f"source={source} may not be read: permission denied")

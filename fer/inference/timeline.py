@@ -3,10 +3,9 @@
 Keeps averages over short spans, so that its memory does not grow with a long recording.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from rich import box
 from rich.table import Table
 
-from fer.files import printable
+from fer.files import as_csv, as_png, printable
 from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Box, Prediction
 from fer.labels import emotion_color
@@ -124,15 +123,13 @@ class Timeline:
 
     def to_csv(self) -> str:
         """The shares of all tracks: track, first, last, seconds, share_CLASS ..., share_uncertain."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         shares = [f"share_{name}" for name in (*self._classes, "uncertain")]
-        writer.writerow(["track", "first", "last", "seconds", *shares])
+        lines: list[list[Any]] = [["track", "first", "last", "seconds", *shares]]
         for name, track in self._rows():
             values = [value / track.total for value in (*track.seconds.values(), track.uncertain)]
             seen = [track.first, track.last, track.total]
-            writer.writerow([name, *(round(value, 3) for value in seen), *(round(value, 4) for value in values)])
-        return text.getvalue()
+            lines.append([name, *(round(value, 3) for value in seen), *(round(value, 4) for value in values)])
+        return as_csv(lines)
 
     def to_png(self) -> bytes:
         """A plot of the (smoothed) probabilities of the faces that were longest in view, a panel each."""
@@ -140,7 +137,7 @@ class Timeline:
         from matplotlib.figure import Figure
 
         tracks = sorted(self._longest()[:_PLOTTED_TRACKS], key=lambda item: item[0])
-        figure = Figure(figsize=(11, 1.2 + 1.9 * max(1, len(tracks))), layout="constrained")
+        figure = Figure(figsize=(11, 1.2 + 1.9 * max(1, len(tracks))), dpi=110, layout="constrained")
         panels = figure.subplots(max(1, len(tracks)), 1, sharex=True, squeeze=False)[:, 0]
         with matplotlib.rc_context({"font.size": 9}):
             for panel, (number, track) in zip(panels, tracks, strict=False):
@@ -172,9 +169,7 @@ class Timeline:
                 figure.suptitle(self._title(), fontsize=11, parse_math=False)
                 panels[0].text(0.5, 0.5, "no face was found", ha="center", va="center", transform=panels[0].transAxes)
             panels[-1].set(xlabel="seconds", xlim=(0, max(self._now or 0, self._span)))
-            picture = io.BytesIO()
-            figure.savefig(picture, dpi=110, format="png")
-        return picture.getvalue()
+            return as_png(figure)
 
     def _title(self) -> str:
         count, shown = len(self._tracks), min(len(self._tracks), _PLOTTED_TRACKS)

@@ -1,7 +1,7 @@
 """Every setting of `infer.py`, said once."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator
 
@@ -9,8 +9,10 @@ from fer.files import at_home, is_file
 from fer.settings.base import PathText, Real, Settings, Whole, setting
 from fer.settings.foreign import ForeignSettings
 
-RUNTIMES = ("auto", "torch", "onnxruntime")
-DEVICES = ("auto", "cpu", "cuda", "mps")
+Runtime = Literal["auto", "torch", "onnxruntime"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+DetectorName = Literal["auto", "yunet", "haar", "none"]
+RUNTIMES, DEVICES = get_args(Runtime), get_args(Device)
 
 
 def _confidence(value: str | float) -> str | float:
@@ -29,7 +31,7 @@ def _shard(value: str) -> str:
 class DetectorSettings(Settings):
     """How faces are found (`fer.inference.detectors`)."""
 
-    name: Literal["auto", "yunet", "haar", "none"] = setting(
+    name: DetectorName = setting(
         "auto", "how: YuNet (auto), OpenCV's Haar cascade, or none: every picture is a face already"
     )
     path: PathText | None = setting(None, "another .onnx file of YuNet than the package's")
@@ -67,8 +69,8 @@ class InferSettings(Settings):
     classes: list[str] | None = setting(
         None, "of a checkpoint of another project: what it answers, in its order, [angry,happy,...]"
     )
-    runtime: Literal["auto", "torch", "onnxruntime"] = setting("auto", "what runs the network")
-    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "of the network; auto: cuda or mps if there")
+    runtime: Runtime = setting("auto", "what runs the network")
+    device: Device = setting("auto", "of the network; auto: cuda or mps if there")
     detector: DetectorSettings = setting(DetectorSettings, "")
     detect_every: Whole = setting(2, "look for faces in every Nth frame, and follow them between", ge=1, le=1000)
     smoothing: Real = setting(0.4, "seconds over which a face's probabilities are averaged; 0: none", ge=0, le=3600)

@@ -1,6 +1,6 @@
 """Every setting of `train.py`, said once. configs/ holds only what differs from these defaults."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -332,18 +332,14 @@ class TrainSettings(Settings):
             yield "mode=test needs a checkpoint: ckpt=RUN/checkpoints/best.ckpt"
         if isinstance(self.ckpt, list) and (self.mode == "train" or not self.ckpt):
             yield "ckpt: a list of checkpoints is an ensemble; it needs mode=test and at least one checkpoint"
-        for path in self.checkpoints:
-            if not is_file(path):
-                yield f"ckpt={path} {_missing(path)}"
+        yield from _missing("ckpt", self.checkpoints)
 
     def _teacher_contradictions(self) -> Iterator[str]:
         if self.teacher == []:
             yield "teacher=[]: give at least one checkpoint, or null"
         if self.teacher is None and self.distil != DistilSettings():
             yield "distil: it is about learning from a teacher; add teacher=RUN/checkpoints/best.ckpt"
-        for path in self.teachers:
-            if not is_file(path):
-                yield f"teacher={path} {_missing(path)}"
+        yield from _missing("teacher", self.teachers)
 
     def _exclusion_contradictions(self) -> Iterator[str]:
         data = self.data
@@ -361,6 +357,8 @@ class TrainSettings(Settings):
             yield "data.exclude_action=relabel: with data.labels=ferplus all labels are FER+'s; choose drop"
 
 
-def _missing(checkpoint: Path) -> str:
-    what = "is a folder" if is_there(checkpoint) else "does not exist"
-    return f"{what}; a run's checkpoints are in its checkpoints/ directory"
+def _missing(key: str, checkpoints: Sequence[Path]) -> Iterator[str]:
+    for path in checkpoints:
+        if not is_file(path):
+            what = "is a folder" if is_there(path) else "does not exist"
+            yield f"{key}={path} {what}; a run's checkpoints are in its checkpoints/ directory"

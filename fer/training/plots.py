@@ -3,7 +3,6 @@
 What is called `save_...` writes a PNG to `file`, and returns it.
 """
 
-import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -17,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
-from fer.files import write_whole
+from fer.files import as_png, write_whole
 from fer.models.architecture import OUTSIDE, Row, shown, totals
 
 # Where the columns of an architecture stand, in inches.
-_COLUMNS = {2.9: "stage", 4.75: "layers", 8.85: "output", 10.0: "parameters", 11.2: "multiply-adds"}
+_COLUMNS = {"stage": 2.9, "layers": 4.75, "output": 8.85, "parameters": 10.0, "multiply-adds": 11.2}
 
 
 def save_samples(
@@ -75,8 +74,9 @@ def save_architecture(file: Path, rows: Sequence[Row], title: str) -> bytes:
     axis.set(xlim=(0, 11.5), ylim=(total, 0))
     axis.axis("off")
     axis.text(0.3, 0.32, title, fontsize=13, weight="bold", va="center")
-    for x, name in _COLUMNS.items():
-        axis.text(x, 0.72, name, fontsize=9, color="dimgray", ha="left" if x < 7 else "right", va="center")
+    stage, layers_at, output, *numbers = _COLUMNS.values()
+    for name, x in _COLUMNS.items():
+        axis.text(x, 0.72, name, fontsize=9, color="dimgray", ha="left" if x < output else "right", va="center")
     most, side, top = max(row.parameters for row in rows), max(rows[0].shape), 1.0
     for place, (row, lines, height) in enumerate(zip(rows, layers, heights, strict=True)):
         middle = top + height / 2
@@ -93,15 +93,15 @@ def save_architecture(file: Path, rows: Sequence[Row], title: str) -> bytes:
             axis.add_patch(box)
             if place:
                 axis.annotate("", (1.5, top), (1.5, top - 0.22), arrowprops={"arrowstyle": "->", "color": "dimgray"})
-        axis.text(2.9, middle, "\n".join(textwrap.wrap(row.stage, 22)), fontsize=9, weight="bold", va="center")
-        axis.text(4.75, middle, "\n".join(lines), fontsize=9, va="center")
-        axis.text(8.85, middle, shown(row.shape), fontsize=9, ha="right", va="center")
-        for x, number in ((10.0, row.parameters), (11.2, row.multiply_adds)):
+        axis.text(stage, middle, "\n".join(textwrap.wrap(row.stage, 22)), fontsize=9, weight="bold", va="center")
+        axis.text(layers_at, middle, "\n".join(lines), fontsize=9, va="center")
+        axis.text(output, middle, shown(row.shape), fontsize=9, ha="right", va="center")
+        for x, number in zip(numbers, (row.parameters, row.multiply_adds), strict=True):
             axis.text(x, middle, in_short(number) if number else "", fontsize=9, ha="right", va="center")
         top += height + 0.22
     axis.text(0.3, top + 0.06, "width: side of the maps; height: channels; colour: parameters", fontsize=8, va="center")
-    axis.text(8.85, top + 0.06, "all", fontsize=9, weight="bold", ha="right", va="center")
-    for x, number in zip((10.0, 11.2), totals(rows), strict=True):
+    axis.text(output, top + 0.06, "all", fontsize=9, weight="bold", ha="right", va="center")
+    for x, number in zip(numbers, totals(rows), strict=True):
         axis.text(x, top + 0.06, in_short(number), fontsize=9, weight="bold", ha="right", va="center")
     return _write(figure, file)
 
@@ -201,7 +201,7 @@ def draw_predictions(
         axis.text(*at, text, fontsize=8, color=colour, ha="center", va="bottom", linespacing=1.0, parse_math=False)
     shape = (0, canvas.shape[1], canvas.shape[0], 0)
     axis.imshow(canvas, cmap="gray", vmin=0, vmax=255, extent=shape, aspect="auto", interpolation="nearest")
-    return _png(figure)
+    return as_png(figure)
 
 
 def _label(axis: Axes, x: float, y: float, first: float, last: float) -> None:
@@ -229,12 +229,6 @@ def in_short(number: int) -> str:
 
 def _write(figure: Figure, file: Path) -> bytes:
     """Whole or not at all; returns the PNG."""
-    png = _png(figure)
+    png = as_png(figure)
     write_whole(file, png)
     return png
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

@@ -419,9 +419,10 @@ def _loggers(settings: TrainSettings, run_dir: Path, resumed_at: int | None) -> 
         for argument in target:
             if re.search("token|password|secret|api_?key", argument, re.IGNORECASE):
                 raise UserError(f"{key}.{argument}: a credential does not belong into settings; use the environment")
-        if find(key, target.get("_target_"), Logger) is TensorBoardLogger:
+        found = find(key, target.get("_target_"), Logger)
+        if found is TensorBoardLogger:
             loggers.append(RunLogger(run_dir, resumed_at))
-        elif find(key, target["_target_"], Logger) is CSVLogger:
+        elif found is CSVLogger:
             table = build(key, {"name": "", "version": "csv", **target}, CSVLogger, save_dir=run_dir)
             _keep_rows(table, resumed_at or 0)
             loggers.append(table)
