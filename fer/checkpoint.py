@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,7 @@ from fer.models import create, hand_over, is_foreign
 from fer.models.network import EmotionNetwork, NetworkSpec
 
 SPEC_KEY = "fer"
+SEEN_KEY = "seen"  # which faces the network was trained on, see fer.data.seen
 _AVERAGE = re.compile("ema|avg|average|shadow", re.IGNORECASE)
 PREFIX = "network."  # of the EmotionNetwork inside the LightningModule's state dict
 
@@ -142,6 +145,22 @@ def provenance(content: dict[str, Any]) -> dict[str, Any]:
     """What the content of a checkpoint says of its making; checkpoints before version 0.2 say nothing."""
     made = content[SPEC_KEY].get("provenance")
     return made if isinstance(made, dict) else {}
+
+
+def seen(content: dict[str, Any]) -> npt.NDArray[np.uint64]:
+    """Digests of the faces that a network was trained on (see `fer.data.seen`); none where its checkpoint has none."""
+    found = content.get(SEEN_KEY)
+    if not isinstance(found, Tensor) or found.dtype != torch.int64 or found.ndim != 1:
+        return np.empty(0, np.uint64)
+    return found.numpy().view(np.uint64)
+
+
+def seen_by(path: str | Path) -> npt.NDArray[np.uint64]:
+    """The same of a file with weights; none where it is no checkpoint of this project."""
+    try:
+        return seen(read_checkpoint(path))
+    except UserError:
+        return np.empty(0, np.uint64)
 
 
 def load_network(
@@ -321,7 +340,7 @@ def write_slim(source: str | Path, target: str | Path) -> None:
         raise UserError(
             f"checkpoint {source} has weights above 65504, which half precision cannot hold; use it as it is"
         )
-    kept: dict[str, Any] = {key: content[key] for key in ("epoch", "global_step") if key in content}
+    kept: dict[str, Any] = {key: content[key] for key in ("epoch", "global_step", SEEN_KEY) if key in content}
     made = {"provenance": _for_others(content[SPEC_KEY]["provenance"])} if "provenance" in content[SPEC_KEY] else {}
     write_checkpoint({SPEC_KEY: spec.to_dict() | made, "state_dict": state, **kept}, target)
 

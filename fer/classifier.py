@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from fer.checkpoint import PREFIX, SPEC_KEY, load_network
+from fer.checkpoint import PREFIX, SEEN_KEY, SPEC_KEY, load_network
 from fer.errors import UserError
 from fer.labels import VOTED_ON
 from fer.models.network import EmotionNetwork
@@ -86,6 +88,7 @@ class EmotionClassifier(L.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
         self._configure = configure
         self.provenance: dict[str, Any] = {}  # plain data on what made the weights, for the checkpoint
+        self.seen: npt.NDArray[np.uint64] | None = None  # what they were trained on, see fer.data.seen, likewise
         self.any_target = any_target
         self.loss = nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing)
         self.auxiliary = auxiliary
@@ -281,6 +284,8 @@ class EmotionClassifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description that lets the file be loaded on its own (see `fer.checkpoint`)."""
         checkpoint[SPEC_KEY] = self.network.spec.to_dict() | {"provenance": self.provenance}
+        if self.seen is not None:
+            checkpoint[SEEN_KEY] = torch.from_numpy(self.seen.view(np.int64))
         if self.counts.steps > 0:  # in the middle of an epoch
             checkpoint[COUNTS_KEY] = self.counts.over_processes(self._sum).state_dict()
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import json
 import os
 import re
 import subprocess
@@ -168,6 +169,21 @@ def load(run: Path) -> TrainSettings:
         return TrainSettings.checked(values)
     except UserError as error:
         raise UserError("\n".join(f"{run / SETTINGS}: {line}" for line in str(error).splitlines())) from error
+
+
+def report(run: Path) -> dict[str, Any]:
+    """A finished run's numbers.
+
+    Raises:
+        UserError: the file is none of this program's.
+    """
+    file = run / METRICS
+    try:
+        numbers = json.loads(file.read_text(encoding="utf-8"))
+        float(numbers[numbers["reported_split"]]["accuracy"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged; make it again by mode=test, or move {run} away") from error
+    return dict(numbers)
 
 
 def same(one: TrainSettings, two: TrainSettings) -> bool:

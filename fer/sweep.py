@@ -8,7 +8,6 @@ Knows nothing of training or evaluation, and imports neither.
 
 import datetime
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer import machine, rundir
 from fer.errors import UserError
+from fer.files import write_whole
 from fer.settings.compose import CONFIGS, values_of
 from fer.settings.train import TrainSettings
 
@@ -130,7 +130,7 @@ def finished_accuracy(settings: TrainSettings, run_dir: Path) -> float | None:
     (run_dir / rundir.FAILURE).unlink(missing_ok=True)
     metrics = run_dir / rundir.METRICS
     if metrics.is_file() and (run_dir / rundir.REPORT).is_file():
-        return val_accuracy(json.loads(metrics.read_text()))
+        return val_accuracy(rundir.report(run_dir))
     last = rundir.checkpoint(run_dir, rundir.LAST)
     if settings.mode == "train" and settings.ckpt is None and last.is_file():
         settings.ckpt = str(last)
@@ -154,7 +154,7 @@ def note_failure(
             rundir.write_settings(run_dir, settings, words)
         else:
             rundir.write_refused(run_dir, settings, words)
-    (run_dir / rundir.FAILURE).write_text(message + "\n")
+    write_whole(run_dir / rundir.FAILURE, f"{message}\n".encode())
 
 
 def failed_jobs(sweep_dir: Path) -> list[str]:

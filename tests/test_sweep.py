@@ -96,7 +96,8 @@ def test_a_job_whose_settings_were_refused_is_tried_again(
 def test_jobs_that_are_wrong_only_in_combination_are_rows_and_failures(
     command: Callable[..., "CompletedProcess[str]"], tmp_path: Path
 ) -> None:
-    words = ["data.classes=7,[happy,bored]", "data.other_emotions=true,false", "data.path=none", "data.download=false"]
+    (tmp_path / "none.csv").touch()
+    words = ["data.classes=7,[happy,bored]", "data.other_emotions=true,false", f"data.path={tmp_path / 'none.csv'}"]
     finished = command("-m", *TINY, *words)
     assert finished.returncode == 2
     assert "4 of the jobs failed" in finished.stderr

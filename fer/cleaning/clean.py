@@ -27,7 +27,7 @@ from fer.data.ferplus import NOT_A_FACE, UNKNOWN, read_votes, votes_of, winner
 from fer.data.official import use_official
 from fer.data.reader import read
 from fer.errors import UserError
-from fer.files import write_whole
+from fer.files import at_home, write_whole
 from fer.labels import ALL_EMOTIONS
 from fer.settings.tables import CleanSettings
 
@@ -65,12 +65,12 @@ def clean(settings: CleanSettings) -> Path:
     faces, _ = use_official(read(data.path, size=data.size, layout=data.layout, names=data.names), data.path)
     votes = None
     if settings.data.ferplus_path is not None:
-        votes_file = Path(settings.data.ferplus_path)
+        votes_file = at_home(settings.data.ferplus_path)
         votes = votes_of(faces, read_votes(download_votes(votes_file)), votes_file)
     predictions = [settings.predictions] if isinstance(settings.predictions, str) else settings.predictions or []
-    report = inspect(faces, votes, [Path(path) for path in predictions])
+    report = inspect(faces, votes, [at_home(path) for path in predictions])
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    output = Path(settings.output or f"outputs/{now}_cleaning")
+    output = at_home(settings.output or f"outputs/{now}_cleaning")
     sheets = _write_sheets(output / "sheets", report, faces)
     path = output / "cleaning.csv"
     write_list(path, report.findings, faces)

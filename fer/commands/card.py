@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fer import rundir
 from fer.commands.frame import run
 from fer.errors import UserError
-from fer.files import at_home, write_whole
+from fer.files import at_home, is_dir, write_whole
 from fer.settings.base import help_lines
 from fer.settings.tables import CardSettings
 from fer.settings.words import read
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     settings = read(CardSettings, arguments, bare="report")
     path = at_home(settings.report)
-    numbers = path / rundir.METRICS if path.is_dir() else path
+    numbers = path / rundir.METRICS if is_dir(path) else path
     try:
         metrics = json.loads(numbers.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

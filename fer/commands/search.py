@@ -3,10 +3,10 @@
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from fer.commands.frame import run
 from fer.errors import UserError
+from fer.files import at_home
 from fer.settings.base import help_lines
 from fer.settings.compose import CONFIGS, checked, compose_line, take_apart
 from fer.settings.tables import SearchSettings
@@ -41,7 +41,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"the search needs {error.name}: pip install 'fer-lightning[optuna]'") from error
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    search.run(Path(settings.space) if settings.space else CONFIGS / "search" / "recipe.yaml", words, settings.trials)
+    search.run(
+        at_home(settings.space) if settings.space else CONFIGS / "search" / "recipe.yaml", words, settings.trials
+    )
     return 0
 
 

@@ -1,9 +1,9 @@
 """`fer-summary`: the table of many runs."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from fer.commands.frame import run
+from fer.files import at_home
 from fer.settings.base import help_lines
 from fer.settings.tables import SummarySettings
 from fer.settings.words import read
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = read(SummarySettings, arguments, bare="runs")
     from fer.evaluation.summary import summarise
 
-    summarise([Path(path) for path in ([settings.runs] if isinstance(settings.runs, str) else settings.runs)])
+    summarise([at_home(path) for path in ([settings.runs] if isinstance(settings.runs, str) else settings.runs)])
     return 0
 
 

@@ -7,7 +7,6 @@ package holds, for every row of `fer2013.csv`, 64 bits of the SHA-256 of its pix
 """
 
 import dataclasses
-import hashlib
 import logging
 import re
 from collections import defaultdict
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fer.data.duplicates import difference_hash
+from fer.data.duplicates import difference_hash, digests
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces, Official
 
 _log = logging.getLogger(__name__)
@@ -89,9 +88,9 @@ def find_official(faces: Faces) -> Official | None:
         faces: all faces of a source, of FER2013's size, with the splits that the source gives them.
     """
     pictures = _pictures()
-    digests = np.array([_sha256(image) for image in faces.images], np.uint64)
-    at = np.searchsorted(pictures.sha256, digests).clip(max=len(pictures.sha256) - 1)
-    chosen = np.where(pictures.sha256[at] == digests, at, -1)  # each face's picture
+    exact = digests(faces.images)
+    at = np.searchsorted(pictures.sha256, exact).clip(max=len(pictures.sha256) - 1)
+    chosen = np.where(pictures.sha256[at] == exact, at, -1)  # each face's picture
     sure = chosen >= 0
     others = np.flatnonzero(~sure)
     if 2 * sure.sum() < len(faces) and not looks_official(faces.images[others]):
@@ -175,10 +174,6 @@ def _pictures() -> _Pictures:
     order = np.argsort(picture, kind="stable")
     begin = np.searchsorted(picture[order], np.arange(len(sha256) + 1))
     return _Pictures(sha256, table[first, 1], order, begin)
-
-
-def _sha256(image: npt.NDArray[np.uint8]) -> int:
-    return int.from_bytes(hashlib.sha256(image.data).digest()[:8], "little")
 
 
 def _split_of(row: int) -> int:

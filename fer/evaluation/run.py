@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ import fer
 from fer import rundir
 from fer.abstention import answers, measure_abstention
 from fer.calibration import measure_calibration, measure_on_halves
-from fer.checkpoint import load_network, provenance, read_checkpoint
+from fer.checkpoint import load_network, provenance, read_checkpoint, seen
 from fer.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.data.duplicates import find_copies
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
+from fer.data.seen import MOST, known_again, together
 from fer.errors import UserError
 from fer.evaluation import html, plots
 from fer.evaluation.grad_cam import grad_cam
@@ -113,9 +114,12 @@ def evaluate(
     if not trained_here:
         print_class_counts(datamodule)
 
-    splits = _splits(settings, members, datamodule)
+    known = _known(members, datamodule)
+    splits = _splits(settings, datamodule, known, trained_here)
     trained_on = datamodule.rows(TRAIN).images if trained_here else faces_of_training(settings, checkpoints, datamodule)
-    outcomes = {SPLIT_NAMES[split]: _measure(settings, members, datamodule, split, trained_on) for split in splits}
+    outcomes = {
+        SPLIT_NAMES[split]: _measure(settings, members, datamodule, split, trained_on, known[split]) for split in splits
+    }
     reported = "test" if "test" in outcomes else "val"
     said = {split: answers(found.probabilities.numpy(), found.targets.numpy()) for split, found in outcomes.items()}
     if "val" in outcomes:  # minimum confidences are fitted on it
@@ -140,6 +144,7 @@ def evaluate(
         "labels": {"train": _trained_labels(members), "evaluation": datamodule.describe_labels()["evaluation"]},
         "exclude": _exclusion(settings, datamodule),
         "training": _training_data(members, datamodule),
+        "trained_on": {SPLIT_NAMES[split]: int(known[split].sum()) for split in splits},
         "reported_split": reported,
         "versions": {
             "fer": fer.__version__,
@@ -239,16 +244,22 @@ def _leave_out(members: Sequence[_Member], datamodule: FER2013DataModule) -> dic
     return {"classes": list(datamodule.absent), "faces": datamodule.unknown if datamodule.judging else {}}
 
 
-def _splits(settings: TrainSettings, members: Sequence[_Member], datamodule: FER2013DataModule) -> list[int]:
-    """The splits to report on: those that have rows and that no member was trained on."""
+def _splits(
+    settings: TrainSettings,
+    datamodule: FER2013DataModule,
+    known: Mapping[int, npt.NDArray[np.bool_]],
+    trained_here: bool,
+) -> list[int]:
+    """The splits with rows to report on: at the end of a training all, else those that no member was trained on."""
     wanted = [VAL] if settings.test_split == "val" else [VAL, TEST]
     present = [split for split in wanted if (datamodule.faces.splits == split).any()]
     if not present:
         raise UserError(
             f"{datamodule.source} has no {' or '.join(SPLIT_NAMES[split] for split in wanted)} split to report on"
         )
-    trained = _ids_of_training(settings, members)
-    usable = [split for split in present if not np.isin(datamodule.rows(split).ids, trained).any()]
+    if trained_here:
+        return present
+    usable = [split for split in present if known[split].mean() <= MOST]
     if not usable:
         raise UserError(
             "there is nothing to report on: every split holds rows that a checkpoint was trained on; "
@@ -259,20 +270,11 @@ def _splits(settings: TrainSettings, members: Sequence[_Member], datamodule: FER
     return usable
 
 
-def _ids_of_training(settings: TrainSettings, members: Sequence[_Member]) -> npt.NDArray[np.str_]:
-    """The rows that members' own runs trained on where these divided the data otherwise, as in a cross-validation."""
-    seen = [settings.data.division]
-    ids = [np.array([], np.str_)]
-    for saved in (member.saved for member in members):
-        if saved is None or saved.data.division["paths"] != seen[0]["paths"]:
-            continue
-        same_faces = settings.data.path is not None or saved.data.split_seed == settings.data.split_seed
-        if same_faces and saved.data.division not in seen:
-            seen.append(saved.data.division)
-            other = _data_to_judge_by(saved)
-            other.setup()
-            ids.append(other.rows(TRAIN).ids)
-    return np.concatenate(ids)
+def _known(members: Sequence[_Member], datamodule: FER2013DataModule) -> dict[int, npt.NDArray[np.bool_]]:
+    """Which faces of each split members were trained on, as a division otherwise than theirs has it."""
+    of_all = together(*(seen(member.content) for member in members))
+    train = datamodule.rows(TRAIN).images
+    return {split: known_again(datamodule.rows(split).images, train, of_all) for split in (VAL, TEST)}
 
 
 def _measure(
@@ -281,7 +283,9 @@ def _measure(
     datamodule: FER2013DataModule,
     split: int,
     trained_on: npt.NDArray[np.uint8],
+    known: npt.NDArray[np.bool_],
 ) -> _Outcome:
+    """What members say of a split; `known` are faces of it that they were trained on besides `trained_on`."""
     faces, targets = datamodule.tensors(split)
     classes = datamodule.classes
     predictions: list[Predictions] = [
@@ -295,11 +299,12 @@ def _measure(
     if listed is not None:
         metrics["cleaned"] = {"removed": int((~listed).sum()), **_part(probabilities, targets, classes, listed)}
     copies = find_copies(datamodule.rows(split).images, trained_on)
-    clean = np.ones(len(targets), np.bool_)
+    clean, exact = ~known, known.copy()
     clean[copies.first] = False
+    exact[copies.first[copies.exact]] = True
     metrics["without_copies"] = {
         "removed": int((~clean).sum()),
-        "exact": len(np.unique(copies.first[copies.exact])),
+        "exact": int(exact.sum()),
         **_part(probabilities, targets, classes, clean),
     }
     groups = datamodule.groups_of(split)

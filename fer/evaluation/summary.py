@@ -24,7 +24,7 @@ from fer import rundir
 from fer.data.folder import natural
 from fer.errors import UserError
 from fer.evaluation.compare import Answers, compare, read_answers
-from fer.files import as_csv, as_png, write_whole
+from fer.files import as_csv, as_png, is_dir, write_whole
 
 METRICS = ("val accuracy", "val f1", "test accuracy", "test f1", "test loss")
 LONG_LABEL = 40  # characters; experiments that are longer to describe go by their names
@@ -121,7 +121,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     """
     found: list[Path] = []
     for path in paths:
-        if not path.is_dir():
+        if not is_dir(path):
             raise UserError(f"{path} is no directory; give run directories, or a directory that holds some")
         found += [file.parent for file in path.rglob(rundir.SETTINGS) if file.parent not in found]
     found.sort(key=lambda directory: natural(str(directory)))
@@ -190,10 +190,11 @@ def _read_run(directory: Path, others: Sequence[Path]) -> Run | None:
     settings = _flat(loaded)
     metrics = directory / rundir.METRICS
     if metrics.is_file():
-        return Run(directory, settings, json.loads(metrics.read_text()), "finished", asked)
+        return Run(directory, settings, rundir.report(directory), "finished", asked)
     failure = directory / rundir.FAILURE
     if failure.is_file():
-        return Run(directory, settings, None, f"failed: {failure.read_text().splitlines()[0]}", asked)
+        message = failure.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+        return Run(directory, settings, None, f"failed: {message}", asked)
     history = directory / rundir.HISTORY
     epochs = len(history.read_text().splitlines()) - 1 if history.is_file() else 0
     return Run(directory, settings, None, f"interrupted after {epochs} epochs", asked)

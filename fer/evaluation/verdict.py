@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fer.data.datamodule import OWN_LABELS
+from fer.data.seen import MANY
 from fer.labels import EMOTIONS, SUBSETS
 
 # How many faces of each emotion FER2013's own splits hold, in the order of `EMOTIONS`. A split is known again by them.
@@ -122,6 +123,10 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
     if split == "val":
         caution = "Checkpoints are chosen on the val split, so these figures lean to the good side."
         sentences.append(("Caution", caution))
+    known = report.get("trained_on", {}).get(split, 0)
+    if known > MANY * found["images"]:
+        memory = f"It, or what it began from, was trained on {known:,} of these {found['images']:,} faces"
+        sentences.append(("Memory", f"{memory}: nothing follows for faces that it has not seen."))
     reasons = _other_data(report)
     return Verdict(
         headline=f"{_percent(accuracy)} of {found['images']:,} faces are named right",

@@ -7,7 +7,7 @@ from typing import Any
 
 from fer import machine
 from fer.calibration import fit
-from fer.checkpoint import PREFIX, SPEC_KEY, read_checkpoint, read_spec, write_checkpoint
+from fer.checkpoint import PREFIX, SEEN_KEY, SPEC_KEY, read_checkpoint, read_spec, write_checkpoint
 from fer.data.faces import VAL
 from fer.errors import UserError
 from fer.export.faces import labelled
@@ -51,7 +51,7 @@ def recalibrate(ckpt: Path, classes: Sequence[str] | None, data: str, output: Pa
     if not len(targets):
         raise UserError(f"data={data} leaves no validation rows of {', '.join(classes)} to calibrate on")
     machine.quieten()
-    kept: dict[str, Any] = {key: content[key] for key in ("epoch", "global_step") if key in content}
+    kept: dict[str, Any] = {key: content[key] for key in ("epoch", "global_step", SEEN_KEY) if key in content}
     made = {key: content[SPEC_KEY][key] for key in ("provenance",) if key in content[SPEC_KEY]}
     calibrated = fit(network.eval(), faces, targets, {})
     weights = {PREFIX + name: tensor for name, tensor in network.state_dict().items()}

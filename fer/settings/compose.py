@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.errors import UserError
+from fer.files import at_home, is_dir
 from fer.settings.base import at, did_you_mean, fields_of, help_lines, is_path, names_of, takes_several, unknown
 from fer.settings.train import TrainSettings
 from fer.settings.words import quoted, with_value
@@ -120,8 +121,10 @@ def take_apart(arguments: Sequence[str]) -> Line:
         found.append(
             f"--config-name={line.flags['config_name']}: there is train; other settings come by experiment=NAME"
         )
-    if "config_dir" in line.flags and not Path(line.flags["config_dir"]).is_dir():
-        found.append(f"--config-dir={line.flags['config_dir']}: there is no such directory")
+    if (own := line.flags.get("config_dir")) is not None:
+        line.flags["config_dir"] = str(at_home(own))
+        if not is_dir(line.flags["config_dir"]):
+            found.append(f"--config-dir={own}: there is no such directory")
     if found:
         raise UserError("\n".join(found))
     line.words = [quoted(word, _kinds_of_path().get, line.sweeping) for word in line.typed]
@@ -171,11 +174,15 @@ def compose_line(line: Line) -> Composed:
     if any(override.key_or_group == "hydra.run.dir" for _, override in overrides):
         run_dir = Path(hydra.run.dir)
     secret = "${oc.env:" in OmegaConf.to_yaml(cfg)
+    return Composed(_resolved(cfg), run_dir, secret)
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
     try:
         values: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(_cause(error)) from error
-    return Composed(values, run_dir, secret)
+    return dict(values)
 
 
 def checked(line: Line, composed: Composed) -> TrainSettings:
@@ -220,8 +227,7 @@ def _others(line: Line, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 others = [first for first in firsts if _override(first).key_or_group != override.key_or_group]
                 cfg = _compose([*implied(line), *others, word], line.folders)
                 cfg.pop("hydra")
-                container: Any = OmegaConf.to_container(cfg, resolve=True)
-                yield container
+                yield _resolved(cfg)
 
 
 def implied(line: Line) -> list[str]:
@@ -246,8 +252,10 @@ def sweep_parameters(line: Line) -> dict[str, Any]:
             continue
         for folder in line.folders:
             if (file := folder / "sweep" / f"{name}.yaml").is_file():
-                content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-                found |= content.get("hydra", {}).get("sweeper", {}).get("params", {})
+                params = at(_content(file), "hydra.sweeper.params") or {}
+                if not isinstance(params, dict):
+                    raise UserError(f"{_shown(file)}: hydra.sweeper.params must be KEY: VALUES, such as seed: 1,2,3")
+                found |= params
     return found
 
 
@@ -351,14 +359,26 @@ def _compose(words: Sequence[str], folders: Sequence[Path]) -> DictConfig:
             cfg = compose("train", [*words, *more], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         for file in _experiments(words, folders):
-            try:
-                yaml.safe_load(file.read_text(encoding="utf-8"))
-            except yaml.YAMLError as mistake:
-                raise UserError(f"{_shown(file)} is no YAML: {str(mistake).splitlines()[0]}") from mistake
+            _content(file)
         raise UserError(_cause(error)) from error
     OmegaConf.set_readonly(cfg, False)
     OmegaConf.set_struct(cfg, False)
     return cfg
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """What a file of configs/ holds, before Hydra takes it.
+
+    Raises:
+        UserError: it is no YAML, or holds no settings.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{_shown(file)} is no YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict | None):
+        raise UserError(f"{_shown(file)} holds no settings; it must be KEY: VALUE, line by line")
+    return content or {}
 
 
 def _experiments(words: Iterable[str], folders: Sequence[Path]) -> Iterator[Path]:
@@ -376,7 +396,7 @@ def _with_file(sentence: str, line: Line) -> str:
     if any(word.partition("=")[0].lstrip("+~") == key for word in line.words):
         return sentence
     for file in _experiments(line.words, line.folders):
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = _content(file)
         if file.parent.name not in ("experiment", "sweep"):
             content = {file.parent.name: content}
         if at(content, key) is not None:

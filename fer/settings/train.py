@@ -297,7 +297,7 @@ class TrainSettings(Settings):
                 yield f"image_sizes=[{size}]: each must be between 16 and 1024"
         if self.robustness_faces is not None and not self.robustness:
             yield "robustness_faces: it is of the report on corrupted faces; add robustness=true"
-        if data.groups is not None and not at_home(data.groups).exists():
+        if data.groups is not None and not is_there(at_home(data.groups)):
             yield f"data.groups={data.groups} does not exist; give a CSV with the columns id,group, or leave it out"
         yield from self._source_contradictions()
         yield from self._checkpoint_contradictions()
@@ -351,7 +351,7 @@ class TrainSettings(Settings):
             yield "data.exclude: lists are of data on disk; give data.path, or leave it out"
         elif len(data.paths) > 1:
             yield "data.exclude: a list is of one source; give one data.path, or leave it out"
-        elif not at_home(data.exclude).is_file():
+        elif not is_file(at_home(data.exclude)):
             yield f"data.exclude={data.exclude} does not exist; fer-clean data.path=... makes one"
         if data.exclude_action == "relabel" and data.labels == "ferplus":
             yield "data.exclude_action=relabel: with data.labels=ferplus all labels are FER+'s; choose drop"

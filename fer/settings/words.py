@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from fer.errors import UserError
-from fer.files import is_there
+from fer.files import at_home, is_there
 from fer.settings.base import Settings, fields_of, is_path, mistakes, names_of, shown, takes_several, unknown
 
 S = TypeVar("S", bound=Settings)
@@ -93,6 +93,7 @@ def quoted(word: str, kinds: Callable[[str], str | None], sweeping: bool) -> str
     if not equals or kind is None or value in ("", "null") or re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
         return word
     if kind == "directory":
+        value = str(at_home(value)) if key.startswith("hydra.") and value.startswith("~") else value
         return f"{key}={_quote(value, interpolated=True)}"
     parts = _apart(value) if sweeping and "${" not in value and not is_there(value) else [value]
     return f"{key}={','.join(_as_value(part, kind) for part in parts)}"

@@ -24,10 +24,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import fer
 from fer import machine, rundir
-from fer.checkpoint import provenance, read_checkpoint, read_spec
+from fer.checkpoint import provenance, read_checkpoint, read_spec, seen_by
 from fer.classifier import Distillation, EmotionClassifier
 from fer.data.datamodule import FER2013DataModule, print_class_counts
+from fer.data.duplicates import digests
+from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
+from fer.data.seen import MANY, Digests, known_again, together
 from fer.errors import UserError
+from fer.files import is_file
 from fer.machine import choose_precision
 from fer.models import OWN, create, hand_over, is_foreign, load_weights, suggest
 from fer.models.architecture import markdown, rows, totals
@@ -92,7 +96,7 @@ def check(settings: TrainSettings) -> None:
 
         if not timm.is_model(model.name):
             raise UserError(f"model.name={model.name}: there is no such network; {suggest(model.name)}")
-    if model.weights is not None and not resolve(model.weights).is_file():
+    if model.weights is not None and not is_file(resolve(model.weights)):
         raise UserError(f"model.weights={model.weights} does not exist")
     classes = settings.data.class_names
     if isinstance(settings.ckpt, str):
@@ -124,7 +128,7 @@ def train(
             after SIGUSR1 or a preemption a job of SLURM is back in the queue.
     """
     L.seed_everything(settings.seed, verbose=False)
-    ckpt = settings.ckpt if isinstance(settings.ckpt, str) else None
+    ckpt = str(settings.checkpoints[0]) if isinstance(settings.ckpt, str) else None
     datamodule = FER2013DataModule(settings.data, settings.seed)
     if machine.is_first():
         datamodule.prepare_data()
@@ -146,6 +150,7 @@ def train(
         "labels": datamodule.describe_labels()["train"],
         "seed": settings.seed,
     }
+    classifier.seen = together(digests(datamodule.rows(TRAIN).images), _seen_before(settings, datamodule))
     history = History(run_dir / rundir.HISTORY)
     stop = StopAfterBatch()
     best = ModelCheckpoint(
@@ -191,6 +196,22 @@ def train(
     if not best.best_model_path:
         log.info("Nothing was validated, so there is no best.ckpt: %s is what is left.", last)
     return Trained(Path(best.best_model_path or last), datamodule, trainer.loggers, trainer.global_step)
+
+
+def _seen_before(settings: TrainSettings, datamodule: FER2013DataModule) -> Digests:
+    """What the weights that a run begins from, and its teachers, were trained on; warns of tests on that."""
+    files = [*([] if settings.model.weights is None else [resolve(settings.model.weights)]), *settings.teachers]
+    seen = together(*map(seen_by, files))
+    train = datamodule.rows(TRAIN).images
+    for split in (VAL, TEST):
+        known = known_again(datamodule.rows(split).images, train, seen)
+        if known.size and known.mean() > MANY and machine.is_first():
+            log.warning(
+                f"{' or '.join(file.name for file in files)} was trained on {int(known.sum()):,} of the {len(known):,} "
+                f"{SPLIT_NAMES[split]} faces: what is reported on them is memory; leave data.split and data.folds out, "
+                "or take other weights"
+            )
+    return seen
 
 
 def _check_rows(settings: TrainSettings, datamodule: FER2013DataModule) -> None:

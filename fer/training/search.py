@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fer import machine, rundir
 from fer.errors import UserError, first_line
+from fer.files import is_file
 from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
 from fer.training.run import train
@@ -65,7 +66,7 @@ def read_space(file: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: there is no such file, or it says something else.
     """
-    if not file.is_file():
+    if not is_file(file):
         raise UserError(f"{file} does not exist; configs/search/recipe.yaml is an example")
     try:
         space: Any = yaml.safe_load(file.read_text(encoding="utf-8"))

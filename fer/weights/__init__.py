@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fer.files import at_home, is_there
+from fer.files import at_home, is_file
 
 FOLDER = Path(__file__).parent
 DEFAULT = "senet_7"  # all seven emotions
@@ -22,4 +22,4 @@ def packaged(name: str) -> Path | None:
 def resolve(name: str) -> Path:
     """The file that `name` stands for: itself, or where there is no such file, the packaged network of that name."""
     path = at_home(name)
-    return path if is_there(path) else packaged(name) or path
+    return path if is_file(path) else packaged(name) or path

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fer.data import official
 from fer.data.datamodule import FER2013DataModule
-from fer.data.duplicates import difference_hash
+from fer.data.duplicates import difference_hash, digests
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.data.ferplus import Votes, votes_of
 from fer.data.official import find_official, use_official
@@ -40,8 +40,7 @@ def fer2013(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Faces:
     for row, earlier in COPIES.items():
         faces.images[row] = faces.images[earlier]
         faces.labels[row] = faces.labels[earlier]
-    sha256 = [official._sha256(image) for image in faces.images]
-    np.save(tmp_path / "digests.npy", np.stack([np.array(sha256, np.uint64), difference_hash(faces.images)], axis=1))
+    np.save(tmp_path / "digests.npy", np.stack([digests(faces.images), difference_hash(faces.images)], axis=1))
     monkeypatch.setattr(official, "TABLE", tmp_path / "digests.npy")
     monkeypatch.setattr(official, "_BEGIN_OF_TESTS", BEGIN)
     official._pictures.cache_clear()
