@@ -11,6 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -49,6 +54,45 @@ def whole_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
     except OSError as error:
         error.filename, error.filename2 = str(path), None  # what a person knows, not the temporary file
         raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock on a file of its own, which is removed at the end; the system lets go of it at any death.
+
+    Where there are no such locks (Windows, some network drives) it holds nothing.
+
+    Raises:
+        BlockingIOError: another process has it.
+        OSError: the file cannot be made.
+    """
+    descriptor = _lock(path)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    held = None
+    while fcntl is not None and held is None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                held = descriptor
+        except BlockingIOError:
+            raise
+        except FileNotFoundError:
+            pass  # its holder has just removed it
+        except OSError:
+            break  # no locks on this drive
+        finally:
+            if held is None:
+                os.close(descriptor)
+    return held
 
 
 def at_home(path: str | Path) -> Path:

@@ -16,7 +16,7 @@ import yaml
 import fer
 from fer import machine
 from fer.errors import UserError, first_line
-from fer.files import at_home, host, write_whole
+from fer.files import at_home, host, locked, write_whole
 from fer.settings.base import as_yaml
 from fer.settings.train import TrainSettings
 
@@ -35,6 +35,7 @@ LAST = "last"
 PRIVATE = f"in {SETTINGS}: a value came from the environment, so that only its owner may read them"
 
 _TOLD = "FER_RUN_DIRECTORY"  # by which the first process tells the others where to go
+_LOCK = ".lock"
 _MOST_BYTES = 1_000_000  # a config.yaml has a few thousand
 _TENSORBOARD = {"tensorboard": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}}
 
@@ -120,15 +121,27 @@ def claim(run: Path, settings: TrainSettings, words: Sequence[str], secret: bool
 
 @contextlib.contextmanager
 def claimed(run: Path, settings: TrainSettings, words: Sequence[str], secret: bool = False) -> Iterator[None]:
-    """As `claim`, and the directory goes when a mistake or a signal comes before anything else lies in it."""
-    claim(run, settings, words, secret)
-    try:
-        yield
-    except (UserError, KeyboardInterrupt, machine.Terminated):
-        if [file.name for file in run.iterdir()] == [SETTINGS]:
-            (run / SETTINGS).unlink()
-            run.rmdir()
-        raise
+    """As `claim`, for one process at a time; the directory goes when a mistake or a signal comes before anything else
+    lies in it.
+
+    Raises:
+        UserError: as `claim`, or another process trains or evaluates in it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run / _LOCK))
+        except BlockingIOError as error:
+            raise UserError(f"{run} is a run that another process is at; wait for its end, or stop it") from error
+        try:
+            claim(run, settings, words, secret)
+            yield
+        except (UserError, KeyboardInterrupt, machine.Terminated):
+            if {file.name for file in run.iterdir()} <= {SETTINGS, _LOCK}:
+                for name in (SETTINGS, _LOCK):
+                    (run / name).unlink(missing_ok=True)
+                run.rmdir()
+            raise
 
 
 def refuse_occupied(run: Path) -> None:
@@ -258,7 +271,8 @@ def commit() -> str | None:
     checkout = Path(fer.__file__).parents[1]
     if not (checkout / ".git").exists():
         return None
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "--no-optional-locks", "-C", str(checkout), "describe"]
+    command += ["--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

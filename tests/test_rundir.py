@@ -136,6 +136,17 @@ def test_a_directory_that_a_mistake_left_empty_goes(
     assert rundir.load(used).plain() == rundir.load(crashed).plain()
 
 
+def test_a_directory_belongs_to_one_process_at_a_time(tmp_path: Path, settings: Callable[..., TrainSettings]) -> None:
+    pytest.importorskip("fcntl", reason="no such locks on this system")
+    with rundir.claimed(tmp_path, settings(), []):
+        with pytest.raises(UserError, match="is a run that another process is at"):
+            rundir.claimed(tmp_path, settings(), []).__enter__()
+        assert (tmp_path / "config.yaml").is_file()
+    with rundir.claimed(tmp_path, settings(), []):  # as a job that is put back into its queue
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
 def test_only_leftovers_of_a_run_that_is_gone_are_removed(tmp_path: Path) -> None:
     finished = subprocess.Popen([sys.executable, "-c", ""])
     finished.wait()

@@ -1,13 +1,15 @@
 """The commands of the README, run as a person runs them."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from tiny import TINY
+from tiny import ROOT, TINY
 
 Command = Callable[..., "CompletedProcess[str]"]
 
@@ -83,6 +85,15 @@ def test_a_file_that_cannot_be_used_ends_with_one_message_and_leaves_nothing(
     assert message in finished.stderr
     assert len(finished.stderr.splitlines()) == 1
     assert list((tmp_path / "outputs").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_what_is_printed_to_a_full_disk_is_not_lost_without_a_word() -> None:
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, ROOT / "train.py", "--cfg", "job"]
+        finished = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("error: what was printed cannot be written: No space left on device")
 
 
 def test_outputs_that_cannot_be_written(command: Command, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ nothing of networks: of their predictions it reads the files that evaluation has
 """
 
 import csv
-import datetime
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fer import rundir
 from fer.cleaning.contact_sheet import Cell, draw_sheets
 from fer.cleaning.label_errors import find_label_errors
 from fer.data.download import download_votes
@@ -69,8 +69,7 @@ def clean(settings: CleanSettings) -> Path:
         votes = votes_of(faces, read_votes(download_votes(votes_file)), votes_file)
     predictions = [settings.predictions] if isinstance(settings.predictions, str) else settings.predictions or []
     report = inspect(faces, votes, [at_home(path) for path in predictions])
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    output = at_home(settings.output or f"outputs/{now}_cleaning")
+    output = at_home(settings.output) if settings.output else rundir.new("cleaning")
     sheets = _write_sheets(output / "sheets", report, faces)
     path = output / "cleaning.csv"
     write_list(path, report.findings, faces)

@@ -49,6 +49,9 @@ def run(name: str) -> NoReturn:
         code = EXIT_CODE
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
+    if code == 0 and isinstance(sys.stdout, _Steady) and sys.stdout.lost is not None:
+        complain([f"what was printed cannot be written: {sys.stdout.lost.strerror}; make room and run it again"])
+        code = EXIT_CODE
     sys.exit(code)
 
 
@@ -61,8 +64,9 @@ def in_words(error: OSError) -> str:
     """The message for a full disk or a place that must not be written; raises every other error again."""
     if error.errno not in _UNWRITABLE:
         raise error
+    done = "read or written" if error.errno in (errno.EACCES, errno.EPERM) else "written"
     return (
-        f"{error.filename or 'a file'} cannot be written: {error.strerror}; make room or choose another place; "
+        f"{error.filename or 'a file'} cannot be {done}: {error.strerror}; make room or choose another place; "
         "what was written before is whole"
     )
 
@@ -81,11 +85,16 @@ def _deafen() -> None:
 
 
 class _Steady:
-    """A text stream whose reader may go away: from then on, what is printed is dropped."""
+    """A text stream whose reader may go away: from then on, what is printed is dropped.
+
+    Attributes:
+        lost: why something could not be written that somebody wants to read: a full disk.
+    """
 
     def __init__(self, stream: TextIO, descriptor: int) -> None:
         self._stream = stream
         self._descriptor = descriptor
+        self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
         try:
@@ -93,17 +102,19 @@ class _Steady:
         except UnicodeEncodeError:
             encoding = self._stream.encoding or "ascii"
             return self._stream.write(text.encode(encoding, "replace").decode(encoding))
-        except (OSError, ValueError):
-            self._drop()
+        except (OSError, ValueError) as error:
+            self._drop(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except (OSError, ValueError):
-            self._drop()
+        except (OSError, ValueError) as error:
+            self._drop(error)
 
-    def _drop(self) -> None:
+    def _drop(self, error: Exception) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EIO):
+            self.lost = error
         with contextlib.suppress(OSError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._descriptor)

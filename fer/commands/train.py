@@ -152,7 +152,10 @@ def job(cfg: DictConfig) -> float | None:
         traceback.print_exc()  # one broken job must not cost the others
         message = f"{type(error).__name__}: {error}"
     complain(message.splitlines())
-    sweep.note_failure(values if settings is None else settings, run_dir, words, message)
+    try:
+        sweep.note_failure(values if settings is None else settings, run_dir, words, message)
+    except OSError as error:  # a full disk, as a rule
+        complain([in_words(error)])
     return None
 
 
@@ -192,6 +195,8 @@ def _summarise(directory: Path) -> None:
         summarise([directory])
     except UserError as error:  # no job got far enough
         complain([str(error)])
+    except OSError as error:
+        complain([in_words(error)])
 
 
 def _check(settings: TrainSettings) -> None:

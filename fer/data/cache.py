@@ -39,7 +39,7 @@ from fer.data import container, csv_file, decode, duplicates, folder, layouts, o
 from fer.data import faces as faces_module
 from fer.data.container import Directory
 from fer.data.faces import Faces, Official
-from fer.files import whole_file
+from fer.files import at_home, whole_file
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,11 @@ _CODE = (errors, labels, container, csv_file, decode, duplicates, faces_module, 
 
 def cache_directory() -> Path:
     """Where entries lie: `$FER_CACHE`, else the user's cache directory."""
-    return Path(os.environ.get("FER_CACHE") or platformdirs.user_cache_path("fer-lightning"))
+    own = os.environ.get("FER_CACHE")
+    try:
+        return at_home(own) if own else platformdirs.user_cache_path("fer-lightning")
+    except RuntimeError:  # a user without a home: nothing is kept, and a warning says so
+        return Path(os.devnull, "fer-lightning")
 
 
 def has_entry(source: Path) -> bool:

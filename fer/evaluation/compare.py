@@ -78,7 +78,7 @@ class Comparison:
 
 def read_answers(file: Path, split: str) -> Answers:
     """The answers about one split in a run's predictions.csv."""
-    with file.open(newline="") as stream:
+    with file.open(newline="", encoding="utf-8") as stream:
         reader = csv.reader(stream)
         classes = tuple(next(reader)[4:])
         lines = sorted((line for line in reader if line[0] == split), key=lambda line: line[1])

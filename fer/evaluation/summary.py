@@ -196,7 +196,7 @@ def _read_run(directory: Path, others: Sequence[Path]) -> Run | None:
         message = failure.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
         return Run(directory, settings, None, f"failed: {message}", asked)
     history = directory / rundir.HISTORY
-    epochs = len(history.read_text().splitlines()) - 1 if history.is_file() else 0
+    epochs = len(history.read_text(encoding="utf-8").splitlines()) - 1 if history.is_file() else 0
     return Run(directory, settings, None, f"interrupted after {epochs} epochs", asked)
 
 

@@ -33,11 +33,11 @@ from fer.inference.runtimes import choose_runtime
 from fer.inference.screen import Figures, Screen
 from fer.inference.sinks import (
     LOST_WHEN_KILLED,
-    OutputLock,
     Outputs,
     PredictionLog,
     VideoSink,
     make_folder,
+    output_lock,
     picture_output,
     plan_outputs,
     write_file,
@@ -95,7 +95,7 @@ def run(config: InferSettings) -> None:
         analyzer = new_analyzer()
         if outputs is not None:
             make_folder(outputs.folder)
-            stack.enter_context(OutputLock(outputs))
+            stack.enter_context(output_lock(outputs))
             if outputs.video is not None and outputs.video.suffix.lower() in LOST_WHEN_KILLED and not has_h264():
                 report(
                     f"{outputs.video} plays only if this run ends in order; a .mkv survives a kill or a power cut, too"

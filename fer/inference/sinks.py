@@ -1,8 +1,8 @@
 """Where results go: annotated pictures, annotated video, and predictions as JSON lines or as a table.
 
 Every file is written beside its place under a name of its own with ".partial" in it and takes its own name when it is
-whole, so that a run that fails leaves an older result as it was. An output belongs to one run at a time (`OutputLock`).
-Knows nothing of detectors, networks or windows.
+whole, so that a run that fails leaves an older result as it was. An output belongs to one run at a time
+(`output_lock`). Knows nothing of detectors, networks or windows.
 """
 
 import errno
@@ -14,7 +14,8 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,13 +23,8 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
-try:
-    import fcntl
-except ImportError:  # Windows has none
-    fcntl = None  # type: ignore[assignment]
-
 from fer.errors import UserError
-from fer.files import as_csv, at_home, cell, is_dir, is_file, write_whole
+from fer.files import as_csv, at_home, cell, is_dir, is_file, locked, write_whole
 from fer.inference.h264 import H264Writer, has_h264
 from fer.inference.pictures import BGRImage
 from fer.inference.prediction import Prediction
@@ -126,56 +122,25 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder} cannot be written to: {error.strerror}; choose another output=") from error
 
 
-class OutputLock:
-    """Holds an output, so that no other run writes the same files meanwhile; the system lets go of it at any death.
-
-    It is a lock on a hidden file beside the predictions, which is removed at the end. Where there are no such locks
-    (Windows, some network drives) it holds nothing: there the run that ends last gives its files their names.
-
-    Args:
-        outputs: of this run.
+@contextmanager
+def output_lock(outputs: Outputs) -> Iterator[None]:
+    """Holds an output, so that no other run writes the same files meanwhile (see `fer.files.locked`).
 
     Raises:
         UserError: another run holds it, or the folder cannot be written to.
     """
-
-    def __init__(self, outputs: Outputs) -> None:
-        self._path = outputs.predictions.with_name(f".{outputs.predictions.stem}.lock")
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> Self:
-        while fcntl is not None and self._descriptor is None:
-            try:
-                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            except OSError as error:
-                raise _unwritable(self._path, error) from error
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                os.close(descriptor)
-                raise UserError(
-                    f"another run is writing to {self._path.parent} under the same names; wait for its end, or choose "
-                    "another output="
-                ) from error
-            except OSError:
-                os.close(descriptor)
-                break  # no locks on this drive
-            if self._is_still(descriptor):
-                self._descriptor = descriptor
-            else:  # its holder has just removed it
-                os.close(descriptor)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor is not None:
-            self._path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-
-    def _is_still(self, descriptor: int) -> bool:
+    path = outputs.predictions.with_name(f".{outputs.predictions.stem}.lock")
+    with ExitStack() as stack:
         try:
-            return os.path.samestat(self._path.stat(), os.fstat(descriptor))
-        except FileNotFoundError:
-            return False
+            stack.enter_context(locked(path))
+        except BlockingIOError as error:
+            raise UserError(
+                f"another run is writing to {path.parent} under the same names; wait for its end, or choose another "
+                "output="
+            ) from error
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        yield
 
 
 class PredictionLog:

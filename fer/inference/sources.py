@@ -532,7 +532,7 @@ def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path
             raise UserError(f"source={source} is a video: use mode=video")
         return [path], path.parent
     if is_dir(path):
-        found = path.rglob("*") if recursive else path.iterdir()
+        found = _files_below(path, report) if recursive else path.iterdir()
         root = path
     elif glob.has_magic(source):
         # A folder's name may have brackets, too.
@@ -556,6 +556,22 @@ def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path
         deeper = "" if recursive or not path.is_dir() else "; recursive=true looks into its sub-folders too"
         raise UserError(f"source={source} holds no pictures ({', '.join(PICTURE_SUFFIXES[:5])} ...){deeper}")
     return paths, root
+
+
+def _files_below(top: Path, report: Report) -> Iterator[Path]:
+    """All files of a folder and its sub-folders, behind links, too; says which folder may not be read."""
+    seen = set()  # a link may lead to a folder around it
+
+    def unreadable(error: OSError) -> None:
+        report(f"{error.filename} is left out, as it cannot be searched: {error.strerror}")
+
+    for folder, subfolders, files in os.walk(top, followlinks=True, onerror=unreadable):
+        place = os.path.realpath(folder)
+        if place in seen:
+            subfolders.clear()
+        else:
+            seen.add(place)
+            yield from (Path(folder, name) for name in files)
 
 
 def _in_kinds(others: Mapping[str, int]) -> str:

@@ -200,22 +200,27 @@ def load_weights(network: nn.Module, file: str | Path, classes: Sequence[str] = 
     """Copies every tensor of a local weights file that fits by name and shape into `network`.
 
     Takes a checkpoint of this project, a state dict saved with torch.save or a .safetensors file. A first convolution
-    for RGB is summed to one channel. Of a checkpoint that knows all of `classes`, the last layer's rows are taken class
-    by class: the network begins as that one, restricted to these answers and in their order.
+    for RGB is summed to one channel. Of a checkpoint of other classes than `classes` the last layer's rows are taken
+    class by class: with all of them known the network begins as that one, restricted to these answers in their order.
 
     Returns:
-        The names that stay as they were initialised (usually the last layer).
+        The names that stay as they were initialised (usually the last layer), rows of unknown classes among them.
 
     Raises:
         UserError: the file is missing, is no weights file, or shares less than half of the network's tensors.
     """
     state, saved_classes = _read_state(Path(file))
     own = network.state_dict()
-    if set(classes) <= set(saved_classes) and tuple(classes) not in ((), tuple(saved_classes)):
-        rows = [saved_classes.index(name) for name in classes]
+    fresh: list[str] = []
+    if classes and saved_classes and tuple(classes) != tuple(saved_classes):
+        known = [name for name in classes if name in saved_classes]
+        new = [name for name in classes if name not in saved_classes]
         for key, tensor in state.items():
-            if key in own and len(tensor.shape) and len(tensor) == len(saved_classes) and len(own[key]) == len(rows):
-                state[key] = tensor[rows]
+            if key in own and len(tensor.shape) and len(tensor) == len(saved_classes) and len(own[key]) == len(classes):
+                state[key] = own[key].clone()
+                rows = tensor[[saved_classes.index(name) for name in known]]
+                state[key][[classes.index(name) for name in known]] = rows.to(own[key].dtype)
+                fresh += [f"{key} of {', '.join(new)}"] if new else []
     for key, tensor in state.items():
         if key in own and tensor.ndim == 4 and tensor.shape[1] == 3 and own[key].shape[1] == 1:
             state[key] = tensor.sum(dim=1, keepdim=True)
@@ -226,7 +231,7 @@ def load_weights(network: nn.Module, file: str | Path, classes: Sequence[str] = 
             "it was saved from another network"
         )
     network.load_state_dict(fitting, strict=False)
-    return [key for key in own if key not in fitting]
+    return fresh + [key for key in own if key not in fitting]
 
 
 def _create_own(

@@ -354,12 +354,12 @@ def _override(word: str) -> Override:
 
 def _compose(words: Sequence[str], folders: Sequence[Path]) -> DictConfig:
     more = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders[1:])}]"] if folders[1:] else []
+    for file in _experiments(words, folders):
+        _content(file)
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             cfg = compose("train", [*words, *more], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        for file in _experiments(words, folders):
-            _content(file)
         raise UserError(_cause(error)) from error
     OmegaConf.set_readonly(cfg, False)
     OmegaConf.set_struct(cfg, False)

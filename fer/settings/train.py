@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ValidationInfo
 from fer.errors import UserError
 from fer.files import at_home, is_file, is_there
 from fer.labels import ALL_EMOTIONS, EMOTIONS, resolve_classes
-from fer.settings.base import PathText, Real, Settings, Whole, finite, setting
+from fer.settings.base import PathText, Real, Settings, Whole, at, fields_of, finite, is_path, setting, shown
 from fer.weights import resolve
 
 
@@ -299,6 +299,11 @@ class TrainSettings(Settings):
             yield "robustness_faces: it is of the report on corrupted faces; add robustness=true"
         if data.groups is not None and not is_there(at_home(data.groups)):
             yield f"data.groups={data.groups} does not exist; give a CSV with the columns id,group, or leave it out"
+        plain = self.plain()
+        for key in ("name", *(key for key, field in fields_of(TrainSettings) if is_path(field))):
+            for text in value if isinstance(value := at(plain, key), list) else [value]:
+                if isinstance(text, str) and text.encode(errors="replace") != text.encode(errors="surrogateescape"):
+                    yield f"{key}={shown(text)}: the name is no UTF-8, which reports are written in; rename it"
         yield from self._source_contradictions()
         yield from self._checkpoint_contradictions()
         if self.mode == "train":  # a test of what was trained so does without the teachers

@@ -364,7 +364,8 @@ class EpochLine(Callback):
         metrics = _of_epoch(trainer, pl_module)
         figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in shown if name in metrics)
         if trainer.is_global_zero:
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}", flush=True)
+            of = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+            print(f"epoch {trainer.current_epoch + 1}{of}  {figures}", flush=True)
 
 
 class EpochBar(RichProgressBar):

@@ -43,7 +43,8 @@ def configure_optimizers(module: EmotionClassifier, optim: OptimSettings) -> dic
     """
     built = build_optimizer(module, optim)
     trainer = module.trainer
-    steps = trainer.estimated_stepping_batches  # makes the trainer count the batches, too
+    trainer.fit_loop.setup_data()  # counts the batches, which a run without max_epochs would do later
+    steps = trainer.estimated_stepping_batches
     if optim.schedule == "none":
         return {"optimizer": built}
     if optim.schedule == "plateau":

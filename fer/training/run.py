@@ -458,7 +458,7 @@ def _keep_rows(logger: CSVLogger, resumed_at: int) -> None:
     """Lets a resumed run's table go on behind the rows of the steps before; Lightning begins with an empty one."""
     file = Path(logger.log_dir) / "metrics.csv"
     if resumed_at > 0 and file.is_file():
-        with file.open(newline="") as stream:
+        with file.open(newline="", encoding="utf-8") as stream:
             rows = [row for row in csv.DictReader(stream) if int(row["step"]) < resumed_at]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Experiment logs directory")  # that it deletes the file

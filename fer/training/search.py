@@ -174,7 +174,7 @@ def search(
         log.info("trial %d: %s", trial.number, " ".join(chosen))
         with rundir.claimed(run_dir, settings, [*words, *chosen]):
             train(settings, run_dir, [Pruning(trial, before.intermediate_values)])
-        with (run_dir / rundir.HISTORY).open(newline="") as file:
+        with (run_dir / rundir.HISTORY).open(newline="", encoding="utf-8") as file:
             reached = [float(value) for row in csv.DictReader(file) if (value := row.get("val/accuracy"))]
         if not reached:
             raise UserError("no epoch was validated, and val/accuracy is what a search goes by; validate every epoch")

@@ -189,12 +189,23 @@ def test_a_fold_counts_once_and_each_seed_has_its_own_folds(tmp_path: Path) -> N
     assert "that another one has: c." in text
 
 
+def damaged(directory: Path, name: str, content: bytes) -> Path:
+    run = write_run(directory, None)
+    (run / name).write_bytes(content)
+    return run
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda path: path / "nowhere", "is no directory"),
         (lambda path: path, "there is no run in it"),
         (lambda path: write_run(path / "run", None), "interrupted after 0 epochs"),
+        (lambda path: damaged(path / "run", "metrics.json", b"{"), r"metrics\.json is damaged; make it again"),
+        (lambda path: damaged(path / "run", "metrics.json", b'{"val": {}}'), r"metrics\.json is damaged"),
+        (lambda path: damaged(path / "run", "failed.txt", b""), "the first one: failed: "),
+        (lambda path: damaged(path / "run", "failed.txt", b"M\xfcller"), "the first one: failed: M"),
+        (lambda path: path / ("x" * 300), "is no directory"),
     ],
 )
 def test_nothing_to_sum_up_ends_with_one_sentence(tmp_path: Path, make: Any, message: str) -> None:

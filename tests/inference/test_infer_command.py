@@ -17,7 +17,7 @@ from PIL import Image, ImageGrab
 from fer.errors import UserError
 from fer.inference.h264 import has_h264
 from fer.inference.run import find_checkpoint
-from fer.inference.sinks import OutputLock, plan_outputs, video_suffix
+from fer.inference.sinks import output_lock, plan_outputs, video_suffix
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("FER_SHARED", ROOT.parent / "shared"))
@@ -207,7 +207,7 @@ def test_two_runs_into_one_output(infer, checkpoint, tmp_path):
     arguments = ["mode=video", "output=out/seen.mp4", f"ckpt={checkpoint}", "detector=none", "window=false"]
     plan = plan_outputs(str(out / "seen.mp4"), "video", "", "jsonl")
     out.mkdir()
-    with OutputLock(plan):
+    with output_lock(plan):
         refused = infer("source=b.mp4", *arguments)
     assert refused.returncode == 2
     assert "another run is writing to out under the same names" in refused.stderr

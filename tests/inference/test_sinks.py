@@ -19,11 +19,11 @@ from fer.errors import UserError
 from fer.inference import sinks
 from fer.inference.prediction import Prediction
 from fer.inference.sinks import (
-    OutputLock,
     Outputs,
     PredictionLog,
     VideoSink,
     make_folder,
+    output_lock,
     picture_output,
     plan_outputs,
     write_picture,
@@ -172,14 +172,14 @@ def test_names_as_long_as_file_systems_allow(tmp_path):
 
 def test_an_output_is_held_by_one_run(tmp_path):
     video = plan_outputs(str(tmp_path), "video", "clip", "jsonl")
-    with OutputLock(video):
+    with output_lock(video):
         with pytest.raises(UserError, match="another run is writing to"):
-            OutputLock(plan_outputs(str(tmp_path), "video", "other", "csv")).__enter__()
-        with OutputLock(plan_outputs(str(tmp_path / "x.mkv"), "video", "clip", "jsonl")):
+            output_lock(plan_outputs(str(tmp_path), "video", "other", "csv")).__enter__()
+        with output_lock(plan_outputs(str(tmp_path / "x.mkv"), "video", "clip", "jsonl")):
             pass  # other names in the same folder
     assert list(tmp_path.iterdir()) == []
     (tmp_path / ".predictions.lock").touch()  # of a run that was killed
-    with OutputLock(video):
+    with output_lock(video):
         pass
 
 

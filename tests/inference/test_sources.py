@@ -193,6 +193,26 @@ def test_folders_with_brackets_are_taken_literally_before_a_glob(tmp_path, monke
     assert all(path.is_relative_to(source.root) for path in source.paths)
 
 
+def test_links_are_followed_once_and_locked_folders_are_told(tmp_path):
+    for folder in ("in/deep", "in/locked", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        solid(RED).save(tmp_path / folder / f"{Path(folder).name}.png")
+    (tmp_path / "in" / "link").symlink_to("../elsewhere")
+    (tmp_path / "in" / "deep" / "around").symlink_to("..")
+    told: list[str] = []
+    source = open_source("image", str(tmp_path / "in"), told.append, recursive=True)
+    assert isinstance(source, PictureFiles)
+    assert sorted(path.name for path in source.paths) == ["deep.png", "elsewhere.png", "locked.png"]
+    assert told == []
+    if os.geteuid() == 0:
+        return  # who may read everything
+    (tmp_path / "in" / "locked").chmod(0)
+    source = open_source("image", str(tmp_path / "in"), told.append, recursive=True)
+    (tmp_path / "in" / "locked").chmod(0o700)
+    assert source.length == 2
+    assert "locked is left out, as it cannot be searched: Permission denied" in told[0]
+
+
 def test_results_in_the_searched_folder_are_not_taken_for_pictures(tmp_path):
     (tmp_path / "out").mkdir()
     for name in ("a.png", "out/a.png"):

@@ -131,6 +131,22 @@ def test_fewer_classes_or_another_order_begin_as_the_same_answers(tmp_path: Path
     assert torch.equal(target(faces), source(faces)[:, [2, 0, 1][: len(classes)]])
 
 
+def test_rows_of_the_last_layer_go_by_the_names_of_the_classes(tmp_path: Path) -> None:
+    """As many classes, one of them another: its row begins anew, and is told."""
+    spec = NetworkSpec("net", ("angry", "fear", "happy"), kwargs={"widths": [4, 8]})
+    source = EmotionNetwork(spec)
+    state = {f"network.{name}": tensor for name, tensor in source.state_dict().items()}
+    torch.save({"fer": spec.to_dict(), "state_dict": state}, tmp_path / "three.ckpt")
+    classes = ("angry", "happy", "sad")
+    target = EmotionNetwork(NetworkSpec("net", classes, kwargs={"widths": [4, 8]}))
+    before = target.state_dict()["backbone.head.weight"].clone()
+    fresh = load_weights(target.backbone, tmp_path / "three.ckpt", classes)
+    assert fresh == ["head.weight of sad", "head.bias of sad"]
+    after = target.state_dict()["backbone.head.weight"]
+    assert torch.equal(after[:2], source.state_dict()["backbone.head.weight"][[0, 2]])
+    assert torch.equal(after[2], before[2])
+
+
 def test_weights_for_three_channels_are_summed(tmp_path: Path) -> None:
     network = create("net", 3, kwargs={"widths": [4, 8]})
     state = network.state_dict()

@@ -13,6 +13,7 @@ from tiny import settings_of
 
 from fer import rundir
 from fer.commands.train import main
+from fer.data.cache import cache_directory
 from fer.errors import UserError
 from fer.models import create
 from fer.settings import compose
@@ -262,6 +263,46 @@ def test_values_of_a_sweep_file_are_looked_at_likewise(tmp_path: Path, values: s
     )
     (mistake,) = mistakes("-m", f"--config-dir={tmp_path}", "sweep=mine")
     assert f"optim.lr={values}" in mistake
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words", "message"),
+    [
+        ("sweep/odd.yaml", "- 1\n", ["-m", "sweep=odd"], "odd.yaml holds no settings"),
+        ("sweep/odd.yaml", "a: [1\n", ["-m", "sweep=odd"], "odd.yaml is no YAML"),
+        ("sweep/odd.yaml", "hydra: {sweeper: {params: [1]}}\n", ["-m", "sweep=odd"], "params must be KEY: VALUES"),
+        ("experiment/odd.yaml", "- 1\n", ["experiment=odd"], "odd.yaml holds no settings"),
+        ("model/odd.yaml", "kwargs: {dropout: '${nowhere}'}\n", ["-m", "model=net,odd"], "nowhere"),
+    ],
+)
+def test_files_of_ones_own_that_cannot_be_used_are_named(
+    tmp_path: Path, file: str, text: str, words: list[str], message: str
+) -> None:
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text(text)
+    (mistake,) = mistakes(f"--config-dir={tmp_path}", *words)
+    assert message in mistake
+
+
+def test_a_persons_home_is_known_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "own.yaml").write_text("# @package _global_\nseed: 7\n")
+    line = take_apart(["--config-dir=~/mine", "experiment=own", "hydra.run.dir=~/run", "name=~x"])
+    composed = compose_line(line)
+    assert composed.run_dir == tmp_path / "run"
+    assert (composed.values["seed"], composed.values["name"]) == (7, "~x")
+    monkeypatch.setenv("FER_CACHE", "~/cache")
+    assert cache_directory() == tmp_path / "cache"
+
+
+def test_a_name_that_is_no_utf_8_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "d\udcfcta").mkdir()
+    settings = settings_of(f"data.path={tmp_path}/d\udcfcta", "name=M\udcfcller")
+    found = list(settings.contradictions())
+    assert [text.partition("=")[0] for text in found] == ["name", "data.path"]
+    assert all("is no UTF-8" in text for text in found)
+    assert not list(settings_of("name=Müller", "data=synthetic").contradictions())
 
 
 def test_every_value_of_a_sweep_is_looked_at_before_its_first_run() -> None:

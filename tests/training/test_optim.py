@@ -1,12 +1,16 @@
 import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fer.classifier import EmotionClassifier
 from fer.errors import UserError
 from fer.models.network import EmotionNetwork, NetworkSpec
-from fer.settings.train import OptimSettings
+from fer.settings.train import OptimSettings, TrainSettings
 from fer.training.optim import configure_optimizers
+from fer.training.run import train
 
 SETTINGS = {
     "optimizer": {"_target_": "torch.optim.SGD", "momentum": 0.9},
@@ -23,6 +27,7 @@ SETTINGS = {
 class Trainer:
     """The numbers that a schedule asks a trainer for."""
 
+    fit_loop = SimpleNamespace(setup_data=lambda: None)
     num_training_batches = 10
     estimated_stepping_batches = 100
     accumulate_grad_batches = 1
@@ -98,3 +103,24 @@ def test_the_warm_up_is_of_epochs_also_where_steps_end_the_training(
 def test_what_is_a_setting_of_its_own_is_no_argument(module: EmotionClassifier, name: str) -> None:
     with pytest.raises(UserError, match=f"optim.optimizer.{name}: set optim.{name} instead"):
         configure_optimizers(module, OptimSettings.checked({**SETTINGS, "optimizer": {"_target_": "x", name: 0.5}}))
+
+
+@pytest.mark.parametrize("optim", ["adamw", "sgd", "adam"])
+def test_a_run_that_ends_by_steps_alone_has_its_schedule(
+    settings: Callable[..., TrainSettings], tmp_path: Path, optim: str
+) -> None:
+    """210 faces in batches of 32 are 6 steps an epoch; plateau has no patience with an epoch that is not better."""
+    words = [
+        f"optim={optim}",
+        "trainer.max_epochs=-1",
+        "trainer.max_steps=19",
+        "optim.warmup_epochs=1",
+        "optim.min_lr=0",
+    ]
+    words += ["optim.patience=0", "optim.factor=0.5", "optim.lr=1e-7"] if optim == "adam" else []
+    train(settings(*words, "logger=csv"), tmp_path)
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    column = lines[0].split(",").index("train/lr")
+    seen = [float(line.split(",")[column]) for line in lines[1:]]
+    assert len(seen) == 4
+    assert seen[1] > seen[2] > seen[3]
