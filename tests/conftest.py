@@ -104,12 +104,16 @@ def write_tree() -> Callable[..., Path]:
 
 
 @pytest.fixture
-def fer2013_zip() -> Path:
-    """The real development rows, which only some machines have."""
+def fer2013_zip(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The real development rows, which only some machines have; tests, in whichever process, read them once."""
     shared = Path(os.environ.get("FER_SHARED") or Path(__file__).resolve().parents[2] / "shared")
     path = shared / "fer2013" / "fer2013.zip"
     if not path.exists():
         pytest.skip(f"no real FER2013 at {path}; FER_SHARED names another directory")
+    top = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        top = top.parent  # of all processes
+    monkeypatch.setenv("FER_CACHE", str(top / "real_rows"))
     return path
 
 

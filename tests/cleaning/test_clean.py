@@ -310,7 +310,7 @@ def test_the_command_line() -> None:
 
 def test_the_real_rows(fer2013_zip: Path) -> None:
     """1,236 training rows repeat an earlier one, and 12 rows are black, as other programs count."""
-    faces = read(fer2013_zip, use_cache=False)
+    faces = read(fer2013_zip)
     assert sum(finding.score == 1 for finding in find_blank(faces)) == 12
     training = faces.select(faces.splits == TRAIN)
     digests = np.array([picture_digest(image) for image in training.images])

@@ -386,7 +386,8 @@ def test_torch_is_not_imported(csv):
     assert result.stdout == "False\n"
 
 
-def test_the_real_rows(fer2013_zip):
+def test_the_real_rows(fer2013_zip, cache_directory, monkeypatch):
+    monkeypatch.setenv("FER_CACHE", str(cache_directory))  # empty: parsed, and then found
     faces = read(fer2013_zip)
     assert np.bincount(faces.labels[faces.splits == TRAIN]).tolist() == [3995, 436, 4097, 7215, 4830, 3171, 4965]
     assert np.count_nonzero(faces.splits == VAL) == 3589

@@ -1,7 +1,6 @@
 """What is measured on corrupted faces agrees with a plain loop, for one network and for several."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,6 @@ from fer.labels import EMOTIONS
 from fer.models.network import EmotionNetwork, NetworkSpec
 
 PACKAGED = Path(__file__).parents[2] / "fer" / "weights" / "senet_7.ckpt"
-SHARED = Path(os.environ.get("FER_SHARED") or Path(__file__).parents[3] / "shared")
-FER2013 = SHARED / "fer2013" / "fer2013.zip"
 SOME = {name: CORRUPTIONS[name] for name in ("defocus", "jpeg", "shift")}
 
 
@@ -98,9 +95,8 @@ def test_faces_are_chosen_alike_and_kept_in_order() -> None:
         assert len(choose_faces(faces, targets, count)[0]) == 100
 
 
-@pytest.mark.skipif(not FER2013.is_file(), reason="FER2013 is not on this machine")
-def test_the_packaged_network_loses_under_every_corruption() -> None:
-    rows = read(FER2013)
+def test_the_packaged_network_loses_under_every_corruption(fer2013_zip: Path) -> None:
+    rows = read(fer2013_zip)
     rows = rows.select(rows.splits == VAL)
     faces, targets = choose_faces(torch.from_numpy(rows.images).unsqueeze(1), torch.from_numpy(rows.labels), 200)
     tested = load_network(PACKAGED).to(memory_format=torch.channels_last)
