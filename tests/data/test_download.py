@@ -11,6 +11,7 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import kagglehub.clients
 import numpy as np
 import pytest
 from kagglesdk import kaggle_env
@@ -108,6 +109,8 @@ def only_here(monkeypatch, tmp_path, endpoint):
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "home"))
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kagglehub"))
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, endpoint)
+    # kagglehub looks through all of the program for libraries that Kaggle counts: half a second for each request.
+    monkeypatch.setattr(kagglehub.clients, "get_user_agent", lambda: "tests")
     connect = socket.socket.connect
 
     def guarded(self, address):
