@@ -8,12 +8,17 @@ commands, also on several machines that share the directory, work at one study.
 Needs the extra [optuna]. Hydra's own sweeper for Optuna is not used: it requires optuna<3.
 """
 
+import sys
+
+if __name__ == "__main__":  # an old name of the command, told before the seconds that the imports below take
+    sys.stderr.write("error: this command is called fer-search now, or python -m fer.commands.search\n")
+    sys.exit(2)
+
 import csv
 import hashlib
 import logging
 import math
 import shlex
-import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -275,8 +280,3 @@ def run(space_file: Path, words: Sequence[str], trials: int) -> None:
     log.info("Best: trial %d, val/accuracy %.4f; train and test it with", study.best_trial.number, study.best_value)
     best = [f"{key}={value}" for key, value in study.best_params.items()]
     log.info("  python train.py %s", shlex.join([*words, *best]))
-
-
-if __name__ == "__main__":
-    sys.stderr.write("error: this command is called fer-search now, or python -m fer.commands.search\n")
-    sys.exit(2)
