@@ -1,9 +1,10 @@
 """What several test files share: settings as train.py composes them, real commands as subprocesses, small data sets."""
 
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,17 @@ def command(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def unrendered() -> Iterator[None]:
+    """Figures have no pixels, which take half of the time of a short training: for tests of its numbers."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "png")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("training.plots", "evaluation.run"):
+            patch.setattr(f"fer.{module}.as_png", lambda figure: buffer.getvalue())
+        yield
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ Command = Callable[..., "CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(unrendered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch with its report."""
     run = tmp_path_factory.mktemp("finished") / "first"
     whole(settings_of(*TINY, "trainer.max_epochs=1", "optim=adam"), run, [])

@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_used_ends_with_one_message_and_leaves_nothing(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_what_is_printed_to_a_full_disk_is_not_lost_without_a_word() -> None:
     with Path("/dev/full").open("w") as full:
-        words = [sys.executable, ROOT / "train.py", "--cfg", "job"]
+        words = [sys.executable, str(ROOT / "train.py"), "--cfg", "job"]
         finished = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert finished.returncode == 2
     assert finished.stderr.startswith("error: what was printed cannot be written: No space left on device")

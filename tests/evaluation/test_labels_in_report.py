@@ -17,6 +17,8 @@ from fer.evaluation.run import evaluate
 from fer.settings.train import TrainSettings
 from fer.training.run import train
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 COLUMN = {6: 0, 3: 1, 5: 2, 4: 3, 0: 4, 1: 5, 2: 6}  # of FER2013's codes in that header, after the name
 

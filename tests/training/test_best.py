@@ -10,6 +10,8 @@ from fer.classifier import EmotionClassifier
 from fer.settings.train import TrainSettings
 from fer.training.run import train
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 def test_a_worse_epoch_never_takes_the_place_of_the_best(
     settings: Callable[..., TrainSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,8 @@ from fer.training.callbacks import AtomicCheckpointIO
 from fer.training.distillation import Teachers
 from fer.training.run import build_classifier, check, train
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 CLASSES = ("angry", "happy", "sad")
 MORE = ("sad", "neutral", "happy", "angry")
 SEVEN = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

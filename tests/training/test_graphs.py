@@ -21,6 +21,7 @@ from fer.training.graphs import Recorded, obstacle, record_steps
 from fer.training.run import train
 
 OPTIONS = ["trainer.max_epochs=3", "optim=sgd", "optim.warmup_epochs=1"]
+pytestmark = pytest.mark.usefixtures("unrendered")
 KINDS = {
     "sizes and mixed faces": ["image_sizes=[24,32,48]", "data.mixup_alpha=0.2", "data.degrade=0.5"],
     "half precision": ["trainer.precision=bf16-mixed", "data.balance=loss"],

@@ -15,6 +15,8 @@ from fer.settings.train import TrainSettings
 from fer.training.callbacks import ProgressiveResizing
 from fer.training.run import train
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 def test_each_size_has_its_share_of_the_epochs_and_validation_its_own(
     settings: Callable[..., TrainSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,8 @@ from fer.errors import UserError
 from fer.settings.train import TrainSettings
 from fer.training.run import train
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 LAST = Path("checkpoints/last.ckpt")
 
 
