@@ -4,7 +4,9 @@ Writes a list for `data.exclude` (see `fer.data.exclude`) and contact sheets to 
 nothing of networks: of their predictions it reads the files that evaluation has written.
 """
 
+import contextlib
 import csv
+import datetime
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fer import rundir
 from fer.cleaning.contact_sheet import Cell, draw_sheets
 from fer.cleaning.label_errors import find_label_errors
 from fer.data.download import download_votes
@@ -69,7 +70,7 @@ def clean(settings: CleanSettings) -> Path:
         votes = votes_of(faces, read_votes(download_votes(votes_file)), votes_file)
     predictions = [settings.predictions] if isinstance(settings.predictions, str) else settings.predictions or []
     report = inspect(faces, votes, [at_home(path) for path in predictions])
-    output = at_home(settings.output) if settings.output else rundir.new("cleaning")
+    output = at_home(settings.output) if settings.output else _new_directory()
     sheets = _write_sheets(output / "sheets", report, faces)
     path = output / "cleaning.csv"
     write_list(path, report.findings, faces)
@@ -285,6 +286,16 @@ def read_predictions(
             counts[position] = counts.get(position, 0) + 1
     rows = np.array(sorted(sums), np.int64)
     return rows, np.array([sums[row] / counts[row] for row in rows.tolist()]).reshape(len(rows), -1), classes
+
+
+def _new_directory() -> Path:
+    """One under outputs/ that nobody else has, named by the time."""
+    stem = f"outputs/{datetime.datetime.now().strftime('%Y-%m-%d_%H-%M-%S')}_cleaning"
+    for directory in (Path(stem), *(Path(f"{stem}_{number}") for number in range(2, 1000))):
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(parents=True)
+            return directory
+    raise UserError(f"{stem}: there are a thousand of these; clear outputs/, or name one by output=")
 
 
 def _write_sheets(directory: Path, report: Report, faces: Faces) -> int:

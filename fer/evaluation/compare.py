@@ -95,8 +95,8 @@ def compare(split: str, name_a: str, a: Sequence[Answers], name_b: str, b: Seque
     """Compares two rows of a table by the images that all their runs were judged on.
 
     Two single runs: McNemar's exact test (Q. McNemar, Psychometrika 12, 1947; T. Dietterich, Neural Computation 10,
-    1998), and the interval of a paired bootstrap over images. Several runs: the bootstrap draws runs too, so that the
-    spread between seeds counts.
+    1998), and the interval of a paired bootstrap over images. Several runs: Student's interval, in whose variance the
+    spread between seeds counts, too.
 
     Args:
         split: for the sentence.
@@ -109,21 +109,23 @@ def compare(split: str, name_a: str, a: Sequence[Answers], name_b: str, b: Seque
         )
     right_a, right_b = (np.stack([answers.right for answers in side]) for side in (a, b))
     difference = float(right_a.mean() - right_b.mean())
-    low, high = _interval(right_a, right_b)
+    single = len(a) == len(b) == 1
+    low, high = _interval_of_images(right_a[0], right_b[0]) if single else _interval_of_runs(right_a, right_b)
     p_value = None
     words = (
         f"{split}: '{name_a}' {right_a.mean():.4f} against '{name_b}' {right_b.mean():.4f}, "
-        f"difference {difference:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}] (paired bootstrap over images"
+        f"difference {difference:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}] "
     )
-    if len(a) == len(b) == 1:
+    if single:
         only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
         p_value = mcnemar(only_a, only_b)
-        words += f"), McNemar p = {p_value:.2g} ({only_a} images only the first has right, {only_b} only the second)"
+        words += f"(paired bootstrap over images), McNemar p = {p_value:.2g} "
+        words += f"({only_a} images only the first has right, {only_b} only the second)"
         noise = p_value >= 0.05
     else:
-        words += " and runs)"
+        words += "(over images and runs)"
         noise = low <= 0 <= high
-    verdict = "The difference is noise." if noise else "The difference is more than noise."
+    verdict = "The difference cannot be told from noise." if noise else "The difference is more than noise."
     return Comparison(f"{words}. {verdict}", difference, low, high, p_value, noise)
 
 
@@ -139,21 +141,36 @@ def _same_images(one: Answers, two: Answers) -> bool:
     return same and one.classes == two.classes
 
 
-def _interval(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """95 % interval of the difference of mean accuracies; (runs, N) each."""
+def _interval_of_images(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """95 % interval of the difference of two runs' accuracies, (N,) each, by a bootstrap over images."""
     rng = np.random.default_rng(0)
-    count = right_a.shape[1]
-    differences = []
-    for weights in draw(count, RESAMPLES, _BLOCK, rng):
-        means = []
-        for right in (right_a, right_b):
-            accuracy = weights @ right.T.astype(np.float32) / count  # (_BLOCK, runs), all on the same drawn images
-            runs = len(right)
-            drawn_runs = rng.multinomial(runs, np.full(runs, 1 / runs), len(weights)) / runs
-            centre = accuracy.mean(axis=1)
-            # Drawing n of n runs shows only (n - 1) / n of their variance.
-            inflate = math.sqrt(runs / (runs - 1)) if runs > 1 else 0.0
-            means.append(centre + inflate * ((accuracy * drawn_runs).sum(axis=1) - centre))
-        differences.append(means[0] - means[1])
+    gain = right_a.astype(np.float32) - right_b.astype(np.float32)
+    differences = [weights @ gain / len(gain) for weights in draw(len(gain), RESAMPLES, _BLOCK, rng)]
     low, high = np.percentile(np.concatenate(differences), [2.5, 97.5])
     return float(low), float(high)
+
+
+def _interval_of_runs(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """95 % interval of the difference of mean accuracies; (runs, N) each.
+
+    Its variance has two parts: that over images, of each image's mean over the runs, which holds what chance does to
+    one image in one run; and that between runs, as far as it is more than this. To draw images and runs in a bootstrap
+    would count the chance of one image in one run three times (Owen, Annals of Applied Statistics 1, 2007).
+    """
+    count = right_a.shape[1]
+    parts = [(float((right_a.mean(axis=0) - right_b.mean(axis=0)).var(ddof=1)) / count, count - 1)]
+    for right in (right_a, right_b):
+        runs = len(right)
+        if runs > 1:
+            by_chance = float(right.var(axis=0, ddof=1).mean()) / count
+            parts.append((max(0.0, float(right.mean(axis=1).var(ddof=1)) - by_chance) / runs, runs - 1))
+    variance = sum(part for part, _ in parts)
+    centre = float(right_a.mean() - right_b.mean())
+    if variance == 0:
+        return centre, centre
+    # Satterthwaite's degrees of freedom; the quantile of Student's distribution by drawing from it.
+    freedom = variance**2 / sum(part**2 / own for part, own in parts)
+    reach = float(np.percentile(np.abs(np.random.default_rng(0).standard_t(freedom, 200_000)), 95)) * math.sqrt(
+        variance
+    )
+    return centre - reach, centre + reach

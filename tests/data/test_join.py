@@ -131,7 +131,7 @@ def test_training_on_two_sources(
 
 def test_a_missing_one_of_several_is_not_downloaded(tmp_path: Path, write_tree: Callable[..., Path]) -> None:
     path = write_tree(tmp_path / "a", ["happy/1.png", "sad/1.png"])
-    with pytest.raises(UserError, match=r"data\.path: .*rafdb\.csv does not exist; correct it"):
+    with pytest.raises(UserError, match=r"data\.path=.*rafdb\.csv does not exist; correct it"):
         of([path, tmp_path / "rafdb.csv"])
 
 

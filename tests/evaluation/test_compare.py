@@ -68,6 +68,22 @@ def test_the_test_calls_equal_runs_different_as_seldom_as_it_says() -> None:
     assert called <= 20  # 5 % of 200 are 10, the exact test keeps below; 20 is three standard deviations above
 
 
+@pytest.mark.parametrize(("spread", "gain"), [(0.005, 0.0), (0.02, 0.0), (0.005, 0.03)])
+def test_several_runs_are_told_apart_as_often_as_the_interval_says(spread: float, gain: float) -> None:
+    """Three runs a side of a thousand images, each as hard for all; runs differ by their luck and by `spread`."""
+    rng = np.random.default_rng(3)
+    called = []
+    for _ in range(200):
+        ease = rng.beta(1.4, 0.6, 1000)
+        sides = [
+            [answers(rng.random(1000) < np.clip(ease + more + rng.normal(0, spread), 0, 1)) for _ in range(3)]
+            for more in (gain, 0.0)
+        ]
+        called.append(not compare("val", "a", sides[0], "b", sides[1]).noise)
+    # One in twenty by chance, and up to twice as many with so few runs: 33 of 200 are three deviations above a tenth.
+    assert np.sum(called) > 100 if gain else 2 <= np.sum(called) <= 33
+
+
 def test_runs_on_other_images_are_not_compared() -> None:
     right = np.ones(10, bool)
     other = compare("val", "a", [answers(right)], "b", [answers(np.ones(11, bool))])

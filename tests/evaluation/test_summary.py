@@ -80,7 +80,7 @@ def test_a_close_call_is_called_noise(tmp_path: Path) -> None:
     write_run(tmp_path / "b", 0.71, optim__lr=0.2)
     summarise([tmp_path])
     text = (tmp_path / "summary.md").read_text()
-    assert text.count("The difference is noise.") == 2
+    assert text.count("The difference cannot be told from noise.") == 2
     assert "McNemar p = 0.5 (2 images only the first has right, 0 only the second)" in text
 
 
