@@ -164,7 +164,7 @@ def test_what_a_sweep_file_varies_is_not_set_beside_it(command: Callable[..., "C
 
 @pytest.mark.skipif(find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="needs the extra [joblib]")
 def test_jobs_side_by_side_are_summed_up(command: Callable[..., "CompletedProcess[str]"], tmp_path: Path) -> None:
-    words = [*TINY, "trainer.max_epochs=1", "data.synthetic={train: 70, val: 35, test: 35}"]
+    words = [*TINY, "trainer.max_epochs=1", "data.synthetic={train: 70, val: 35, test: 35}", "test_split=val"]
     finished = command("-m", "hydra/launcher=joblib", *words, "seed=1,2", "model.kwargs.dropout=0.0,5")
     assert finished.returncode == 2
     assert "2 of the jobs failed: 1_seed-1_dropout-5, 3_seed-2_dropout-5" in finished.stderr
