@@ -42,10 +42,11 @@ def known_again(images: npt.NDArray[np.uint8], train: npt.NDArray[np.uint8], see
         train: the training rows of the same division, uint8 (M, S, S).
         seen: what the network was trained on.
     """
+    if not len(seen):
+        return np.zeros(len(images), np.bool_)
     values, counts = np.unique(seen, return_counts=True)
     here, taken = np.unique(digests(train), return_counts=True)
-    at = np.searchsorted(values, here).clip(max=max(len(values) - 1, 0))
-    if len(values):
-        same = values[at] == here
-        counts[at[same]] -= taken[same]
+    at = np.searchsorted(values, here).clip(max=len(values) - 1)
+    same = values[at] == here
+    counts[at[same]] -= taken[same]
     return np.isin(digests(images), values[counts > 0])
