@@ -208,7 +208,7 @@ def _copies(without: Mapping[str, Any], split: str) -> str:
 def _calibration(found: Mapping[str, Any], split: str, fitted: bool) -> str:
     gap = 100 * (found["confidence"] - found["accuracy"])
     side = "high" if gap > 0 else "low"
-    on = "val, not on these rows" if split == "test" else "a val split, perhaps these rows"
+    on = "the val rows of its training" if split == "test" else "a val split, perhaps these rows"
     temperature = f"The temperature was fitted on {on}." if fitted else "No temperature was fitted."
     return (
         f"Mean confidence is {_percent(found['confidence'])}, {abs(gap):.1f} points too {side}. "

@@ -67,7 +67,7 @@ def test_it_says_what_was_measured_on_which_rows() -> None:
     assert "68.0 % (66.0 % to 70.0 %)" in said["Copies"]
     assert "73.0 %, 3.0 points too high" in said["Confidence"]
     assert "4.0 points on average (ECE); with perfect calibration that would be 1.7" in said["Confidence"]
-    assert "The temperature was fitted on val, not on these rows." in said["Confidence"]
+    assert "The temperature was fitted on the val rows of its training." in said["Confidence"]
     assert "No temperature was fitted." in of(report(checkpoints=[{"temperature": 1.0}]))["Confidence"]
     assert "Caution" not in said
     assert "lean to the good side" in of(report("val", "PublicTest"))["Caution"]
