@@ -170,11 +170,8 @@ class EmotionClassifier(L.LightningModule):
         Not by `loss.backward()`: what adds gradients up belongs to the stream that it was made on.
         """
         kind = faces.device.type
-        precision: dict[str, Any] = {
-            "enabled": torch.is_autocast_enabled(kind),
-            "dtype": torch.get_autocast_dtype(kind),
-        }
-        with torch.autocast(kind, cache_enabled=False, **precision):  # else the weights of the first step would stay
+        enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        with torch.autocast(kind, dtype, enabled, cache_enabled=False):  # a cache would keep the first step's weights
             loss = self._loss_of(faces, targets)
         trained = self._trained()
         with torch.autocast(kind, enabled=False):
@@ -205,7 +202,8 @@ class EmotionClassifier(L.LightningModule):
         if self.distillation is not None and answers is not None:
             losses.append(self.distillation.loss(logits, answers))
             loss = (1 - self.distillation.weight) * loss + self.distillation.weight * losses[-1]
-        if votes is not None and self._features is not None:
+        if votes is not None:
+            assert self._features is not None
             losses.append(nn.functional.cross_entropy(self.votes_head(self._features), votes))
             loss = loss + self.auxiliary * losses[-1]
         self.counts.add(logits, hard, losses)

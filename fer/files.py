@@ -5,8 +5,8 @@ import io
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -119,6 +119,31 @@ def is_file(path: str | Path) -> bool:
 def is_dir(path: str | Path) -> bool:
     """As `Path.is_dir`, and False of a name that no folder can have."""
     return is_there(path) and Path(path).is_dir()
+
+
+def walk(top: Path, onerror: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`, behind links, too, but not into a link to a folder around it."""
+    above: dict[Path, frozenset[tuple[int, int]]] = {}  # each folder's own and its parents' places on the disks
+    for name, subfolders, files in os.walk(top, followlinks=True, onerror=onerror):
+        folder = Path(name)
+        status = folder.stat()
+        own, parents = (status.st_dev, status.st_ino), above.get(folder.parent, frozenset())
+        if own in parents:
+            subfolders.clear()
+            continue
+        above[folder] = parents | {own}
+        yield folder, subfolders, files
+
+
+def new_directory(stem: Path) -> Path | None:
+    """Makes a directory that nobody else has: `stem`, or that name and a number; None when there are ten thousand."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 10_000):
+        directory = stem if number == 1 else stem.with_name(f"{stem.name}_{number}")
+        with suppress(FileExistsError):
+            directory.mkdir()
+            return directory
+    return None
 
 
 def printable(text: str) -> str:

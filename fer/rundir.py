@@ -16,7 +16,7 @@ import yaml
 import fer
 from fer import machine
 from fer.errors import UserError, first_line
-from fer.files import at_home, host, locked, write_whole
+from fer.files import at_home, host, locked, new_directory, write_whole
 from fer.settings.base import as_yaml
 from fer.settings.train import TrainSettings
 
@@ -35,7 +35,7 @@ LAST = "last"
 PRIVATE = f"in {SETTINGS}: a value came from the environment, so that only its owner may read them"
 
 _TOLD = "FER_RUN_DIRECTORY"  # by which the first process tells the others where to go
-_LOCK = ".lock"
+LOCK = ".lock"  # there while a process is at the run
 _MOST_BYTES = 1_000_000  # a config.yaml has a few thousand
 _TENSORBOARD = {"tensorboard": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}}
 
@@ -61,14 +61,11 @@ def new(name: str) -> Path:
     if not machine.is_first() and (told := os.environ.get(_TOLD)):
         return Path(told)
     stem = f"{datetime.datetime.now().strftime('%Y-%m-%d_%H-%M-%S')}_{_plain(name)}"
-    OUTPUTS.mkdir(parents=True, exist_ok=True)
-    for number in range(1, 10_000):
-        run = OUTPUTS / (stem if number == 1 else f"{stem}_{number}")
-        with contextlib.suppress(FileExistsError):
-            run.mkdir()
-            os.environ[_TOLD] = str(run)
-            return run
-    raise UserError(f"{OUTPUTS / stem}: there are ten thousand of these; clear outputs/")
+    run = new_directory(OUTPUTS / stem)
+    if run is None:
+        raise UserError(f"{OUTPUTS / stem}: there are ten thousand of these; clear outputs/")
+    os.environ[_TOLD] = str(run)
+    return run
 
 
 def of_job(job: str, name: str, words: Sequence[str]) -> Path:
@@ -119,26 +116,31 @@ def claim(run: Path, settings: TrainSettings, words: Sequence[str], secret: bool
         )
 
 
+class InUse(UserError):
+    """Another process is at a run."""
+
+
 @contextlib.contextmanager
 def claimed(run: Path, settings: TrainSettings, words: Sequence[str], secret: bool = False) -> Iterator[None]:
     """As `claim`, for one process at a time; the directory goes when a mistake or a signal comes before anything else
     lies in it.
 
     Raises:
-        UserError: as `claim`, or another process trains or evaluates in it.
+        InUse: another process trains or evaluates in it.
+        UserError: as `claim`.
     """
     run.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(run / _LOCK))
+            stack.enter_context(locked(run / LOCK))
         except BlockingIOError as error:
-            raise UserError(f"{run} is a run that another process is at; wait for its end, or stop it") from error
+            raise InUse(f"{run} is a run that another process is at; wait for its end, or stop it") from error
         try:
             claim(run, settings, words, secret)
             yield
         except (UserError, KeyboardInterrupt, machine.Terminated):
-            if {file.name for file in run.iterdir()} <= {SETTINGS, _LOCK}:
-                for name in (SETTINGS, _LOCK):
+            if {file.name for file in run.iterdir()} <= {SETTINGS, LOCK}:
+                for name in (SETTINGS, LOCK):
                     (run / name).unlink(missing_ok=True)
                 run.rmdir()
             raise

@@ -158,5 +158,5 @@ def note_failure(
 
 
 def failed_jobs(sweep_dir: Path) -> list[str]:
-    """The directories of jobs that ended with an error when they were last started."""
-    return sorted(file.parent.name for file in sweep_dir.glob(f"*/{rundir.FAILURE}"))
+    """The directories of jobs that ended with an error when they were last started, or that another process is at."""
+    return sorted({file.parent.name for name in (rundir.FAILURE, rundir.LOCK) for file in sweep_dir.glob(f"*/{name}")})

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tiny import TINY, settings_of
 
-from fer import machine, rundir
+from fer import machine, rundir, sweep
 from fer.checkpoint import read_checkpoint
 from fer.commands.train import main, whole
 from fer.errors import UserError
@@ -140,12 +140,15 @@ def test_a_directory_that_a_mistake_left_empty_goes(
 def test_a_directory_belongs_to_one_process_at_a_time(tmp_path: Path, settings: Callable[..., TrainSettings]) -> None:
     pytest.importorskip("fcntl", reason="no such locks on this system")
     with rundir.claimed(tmp_path, settings(), []):
-        with pytest.raises(UserError, match="is a run that another process is at"):
+        with pytest.raises(rundir.InUse, match="is a run that another process is at"):
             rundir.claimed(tmp_path, settings(), []).__enter__()
         assert (tmp_path / "config.yaml").is_file()
     with rundir.claimed(tmp_path, settings(), []):  # as a job that is put back into its queue
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    with rundir.claimed(tmp_path / "0_job", settings(), []):
+        assert sweep.failed_jobs(tmp_path) == ["0_job"]  # of a sweep that was started again meanwhile
+    assert sweep.failed_jobs(tmp_path) == []
 
 
 def test_only_leftovers_of_a_run_that_is_gone_are_removed(tmp_path: Path) -> None:

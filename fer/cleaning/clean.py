@@ -4,7 +4,6 @@ Writes a list for `data.exclude` (see `fer.data.exclude`) and contact sheets to 
 nothing of networks: of their predictions it reads the files that evaluation has written.
 """
 
-import contextlib
 import csv
 import datetime
 import time
@@ -28,7 +27,7 @@ from fer.data.ferplus import NOT_A_FACE, UNKNOWN, read_votes, votes_of, winner
 from fer.data.official import use_official
 from fer.data.reader import read
 from fer.errors import UserError
-from fer.files import at_home, write_whole
+from fer.files import at_home, new_directory, write_whole
 from fer.labels import ALL_EMOTIONS
 from fer.settings.tables import CleanSettings
 
@@ -70,7 +69,10 @@ def clean(settings: CleanSettings) -> Path:
         votes = votes_of(faces, read_votes(download_votes(votes_file)), votes_file)
     predictions = [settings.predictions] if isinstance(settings.predictions, str) else settings.predictions or []
     report = inspect(faces, votes, [at_home(path) for path in predictions])
-    output = at_home(settings.output) if settings.output else _new_directory()
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    output = at_home(settings.output) if settings.output else new_directory(Path(f"outputs/{now}_cleaning"))
+    if output is None:
+        raise UserError(f"outputs/{now}_cleaning: there are ten thousand of these; clear outputs/, or give output=")
     sheets = _write_sheets(output / "sheets", report, faces)
     path = output / "cleaning.csv"
     write_list(path, report.findings, faces)
@@ -286,16 +288,6 @@ def read_predictions(
             counts[position] = counts.get(position, 0) + 1
     rows = np.array(sorted(sums), np.int64)
     return rows, np.array([sums[row] / counts[row] for row in rows.tolist()]).reshape(len(rows), -1), classes
-
-
-def _new_directory() -> Path:
-    """One under outputs/ that nobody else has, named by the time."""
-    stem = f"outputs/{datetime.datetime.now().strftime('%Y-%m-%d_%H-%M-%S')}_cleaning"
-    for directory in (Path(stem), *(Path(f"{stem}_{number}") for number in range(2, 1000))):
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir(parents=True)
-            return directory
-    raise UserError(f"{stem}: there are a thousand of these; clear outputs/, or name one by output=")
 
 
 def _write_sheets(directory: Path, report: Report, faces: Faces) -> int:

@@ -144,6 +144,9 @@ def job(cfg: DictConfig) -> float | None:
         settings.refuse_contradictions()
         _check(settings)
         return one_of_many(settings, run_dir, words)
+    except rundir.InUse as error:  # whose process is at it: nothing is written into its directory
+        complain([str(error)])
+        return None
     except UserError as error:
         message = str(error)
     except OSError as error:

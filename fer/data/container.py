@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Protocol, Self, cast
 
 from fer.errors import UserError
+from fer.files import walk
 
 # A pipe that nobody writes to would be waited for. Windows translates line ends unless it is told not to.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -245,16 +246,9 @@ class _Tar(Container):
 
 def _names_below(top: Path) -> list[str]:
     names: list[str] = []
-    above: dict[str, frozenset[tuple[int, int]]] = {}  # each folder's own and its parents' places on the disks
-    for folder, subfolders, files in os.walk(top, followlinks=True, onerror=_raise):
-        status = Path(folder).stat()
-        own, parents = (status.st_dev, status.st_ino), above.get(str(Path(folder).parent), frozenset())
-        if own in parents:  # a link to a folder around it
-            subfolders.clear()
-            continue
-        above[str(Path(folder))] = parents | {own}
+    for folder, subfolders, files in walk(top, _raise):
         subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
-        prefix = Path(folder).relative_to(top).as_posix() + "/"
+        prefix = folder.relative_to(top).as_posix() + "/"
         if prefix == "./":
             prefix = ""
         else:

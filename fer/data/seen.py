@@ -32,21 +32,22 @@ def together(*several: Digests) -> Digests:
     return np.repeat(found, most)
 
 
-def known_again(images: npt.NDArray[np.uint8], train: npt.NDArray[np.uint8], seen: Digests) -> npt.NDArray[np.bool_]:
-    """Which faces a network was trained on, bool (N,): they stand in `seen` more often than in the training rows.
+def besides(seen: Digests, train: npt.NDArray[np.uint8]) -> Digests:
+    """What a network was trained on besides the training rows at hand, uint8 (N, S, S).
 
-    So a copy of a training face, which FER2013 has hundreds of in its own test rows, is none of them.
-
-    Args:
-        images: of a split, uint8 (N, S, S).
-        train: the training rows of the same division, uint8 (M, S, S).
-        seen: what the network was trained on.
+    A face that stands among these as often as in `seen` is none of it: its copies, of which FER2013 has hundreds in its
+    own test rows, were not trained on.
     """
     if not len(seen):
-        return np.zeros(len(images), np.bool_)
+        return seen
     values, counts = np.unique(seen, return_counts=True)
     here, taken = np.unique(digests(train), return_counts=True)
     at = np.searchsorted(values, here).clip(max=len(values) - 1)
     same = values[at] == here
     counts[at[same]] -= taken[same]
-    return np.isin(digests(images), values[counts > 0])
+    return values[counts > 0]
+
+
+def known_again(images: npt.NDArray[np.uint8], seen: Digests) -> npt.NDArray[np.bool_]:
+    """Which faces, uint8 (N, S, S), stand in what `besides` returns, bool (N,)."""
+    return np.isin(digests(images), seen) if len(seen) else np.zeros(len(images), np.bool_)

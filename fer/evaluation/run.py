@@ -32,7 +32,7 @@ from fer.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.data.duplicates import find_copies
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
-from fer.data.seen import MOST, known_again, together
+from fer.data.seen import MOST, besides, known_again, together
 from fer.errors import UserError
 from fer.evaluation import html, plots
 from fer.evaluation.grad_cam import grad_cam
@@ -272,9 +272,8 @@ def _splits(
 
 def _known(members: Sequence[_Member], datamodule: FER2013DataModule) -> dict[int, npt.NDArray[np.bool_]]:
     """Which faces of each split members were trained on, as a division otherwise than theirs has it."""
-    of_all = together(*(seen(member.content) for member in members))
-    train = datamodule.rows(TRAIN).images
-    return {split: known_again(datamodule.rows(split).images, train, of_all) for split in (VAL, TEST)}
+    others = besides(together(*(seen(member.content) for member in members)), datamodule.rows(TRAIN).images)
+    return {split: known_again(datamodule.rows(split).images, others) for split in (VAL, TEST)}
 
 
 def _measure(

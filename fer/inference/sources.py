@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from fer.errors import UserError
-from fer.files import at_home, is_dir, is_file, is_there
+from fer.files import at_home, is_dir, is_file, is_there, walk
 from fer.inference.pictures import (
     HEIF_SUFFIXES,
     PICTURE_SUFFIXES,
@@ -560,18 +560,12 @@ def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path
 
 def _files_below(top: Path, report: Report) -> Iterator[Path]:
     """All files of a folder and its sub-folders, behind links, too; says which folder may not be read."""
-    seen = set()  # a link may lead to a folder around it
 
     def unreadable(error: OSError) -> None:
         report(f"{error.filename} is left out, as it cannot be searched: {error.strerror}")
 
-    for folder, subfolders, files in os.walk(top, followlinks=True, onerror=unreadable):
-        place = os.path.realpath(folder)
-        if place in seen:
-            subfolders.clear()
-        else:
-            seen.add(place)
-            yield from (Path(folder, name) for name in files)
+    for folder, _, files in walk(top, unreadable):
+        yield from (folder / name for name in files)
 
 
 def _in_kinds(others: Mapping[str, int]) -> str:

@@ -29,7 +29,7 @@ from fer.classifier import Distillation, EmotionClassifier
 from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.data.duplicates import digests
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, VAL
-from fer.data.seen import MANY, Digests, known_again, together
+from fer.data.seen import MANY, Digests, besides, known_again, together
 from fer.errors import UserError
 from fer.files import is_file
 from fer.machine import choose_precision
@@ -202,9 +202,9 @@ def _seen_before(settings: TrainSettings, datamodule: FER2013DataModule) -> Dige
     """What the weights that a run begins from, and its teachers, were trained on; warns of tests on that."""
     files = [*([] if settings.model.weights is None else [resolve(settings.model.weights)]), *settings.teachers]
     seen = together(*map(seen_by, files))
-    train = datamodule.rows(TRAIN).images
+    others = besides(seen, datamodule.rows(TRAIN).images)
     for split in (VAL, TEST):
-        known = known_again(datamodule.rows(split).images, train, seen)
+        known = known_again(datamodule.rows(split).images, others)
         if known.size and known.mean() > MANY and machine.is_first():
             log.warning(
                 f"{' or '.join(file.name for file in files)} was trained on {int(known.sum()):,} of the {len(known):,} "
