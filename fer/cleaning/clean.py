@@ -134,9 +134,10 @@ def find_all_copies(
 ) -> tuple[list[Finding], npt.NDArray[np.int64], str]:
     """Rows that show the same picture as another (`fer.data.duplicates.find_copies`); `Report.groups`; a note.
 
-    Of several copies in one split the first is not listed as a copy. Copies across splits, and copies under different
-    labels, are all listed. Where labels differ, the suggestion is what FER+ votes for, or without votes the label that
-    more than half of a row and its copies have.
+    Of several copies in one split the first is not listed as a copy. Copies across splits, and copies in one split
+    under different labels, are all listed. Where labels differ, the suggestion is what FER+ votes for, or without votes
+    the label that more than half of a row and its copies in its split have: what is decided about training rows must
+    not come from the labels of test rows.
     """
     copies = find_copies(faces.images, faces.images)
     root = connect(copies, len(faces))
@@ -168,8 +169,8 @@ def find_all_copies(
     exactly = best(repeats & same)
     nearly = {row: value for row, value in best(repeats).items() if row not in exactly}
     across = best(~one_split)
-    conflicting = best(faces.labels[first] != faces.labels[second])
-    suggested = _suggest(conflicting, faces, first, second, votes)
+    conflicting = best(one_split & (faces.labels[first] != faces.labels[second]))
+    suggested = _suggest(conflicting, faces, first[one_split], second[one_split], votes)
     findings = [
         Finding(row, reason, value, suggested.get(row) if reason == "conflicting_labels" else None, int(number[row]))
         for reason, rows in (

@@ -23,7 +23,7 @@ REASONS: dict[str, str] = {
     "exact_copy": "the same pixels stand earlier in this split; score: 1",
     "near_copy": "the same picture, changed slightly or mirrored, stands earlier in this split; score: correlation",
     "cross_split_copy": "the same picture, exactly or nearly, stands in another split too; score: correlation",
-    "conflicting_labels": "the same picture, exactly or nearly, stands under another label too; score: correlation",
+    "conflicting_labels": "the same picture, exactly or nearly, has another label in this split; score: correlation",
     "not_a_face": "FER+: most votes are for 'not a face'; score: share of the votes",
     "unknown": "FER+: most votes are for 'unknown'; score: share of the votes",
     "ferplus_disagrees": "FER+: more than half of the votes are for one other emotion; score: its lead over the label",
