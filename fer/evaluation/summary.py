@@ -28,6 +28,7 @@ from fer.files import as_csv, as_png, is_dir, write_whole
 
 METRICS = ("val accuracy", "val f1", "test accuracy", "test f1", "test loss")
 LONG_LABEL = 40  # characters; experiments that are longer to describe go by their names
+_NARROWEST = 8  # characters of a column of labels
 SHOWN = ("val accuracy", "test accuracy", "test f1")  # in the terminal; the files have all
 
 
@@ -388,20 +389,20 @@ def _markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
 def _print(rows: Sequence[Row], notes: Sequence[str], directory: Path) -> None:
     labels, metrics = _columns(rows)
     metrics = [metric for metric in metrics if metric in SHOWN]
-    whole = all(row.finished for row in rows)
+    numbers = ["n", *metrics]
+    header = [*labels, *numbers, *(["status"] if not all(row.finished for row in rows) else [])]
+    lines = [_cells(row, labels, metrics)[: len(header)] for row in rows]
     table = Table(title=escape(f"{sum(len(row.runs) for row in rows)} runs in {directory.name}"), title_justify="left")
-    for name in [*labels, "n", *metrics]:
+    for name in header:
         # In a narrow window labels are broken; numbers never are.
-        table.add_column(
-            name, justify="left" if name in labels else "right", no_wrap=name not in labels, overflow="fold"
-        )
-    if not whole:
-        table.add_column("status")
-    for row in rows:
-        cells = _cells(row, labels, metrics)
-        table.add_row(*(cells[:-1] if whole else cells), style=None if row.finished else "dim")
+        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=name in numbers, overflow="fold")
+    for row, cells in zip(rows, lines, strict=True):
+        table.add_row(*cells, style=None if row.finished else "dim")
     console = Console()
-    console.print(table)
+    # Where not all columns have room Rich leaves some out; lines that the window has to break have them all.
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    least = [width if name in numbers else min(width, _NARROWEST) for name, width in zip(header, widths, strict=True)]
+    Console(width=max(console.width, sum(least) + 3 * len(least) + 1)).print(table)
     for note in notes:
         console.print(note, highlight=False)
     console.print(f"summary    {directory / 'summary.md'}", soft_wrap=True, highlight=False, markup=False)

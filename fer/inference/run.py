@@ -104,7 +104,7 @@ def run(config: InferSettings) -> None:
         if probe is not None and probe.works():
             window = stack.enter_context(Window(f"{source.name} - fer"))
         elif probe is not None and (config.mode != "image" or config.window is True):
-            report("There is no display to open a window on; going on without." + _remedy(config))
+            report(f"{probe.missing}; going on without.{_remedy(config)}")
         stack.enter_context(_terminate_as_interrupt())
         if isinstance(source, PictureFiles):
             number, count = config.part or (1, 1)

@@ -28,10 +28,19 @@ class WindowProbe:
     """Finds out whether a window can be opened here, in a process of its own that runs from the start.
 
     OpenCV's wheel ends the whole process when there is no display, so nobody may ask in the main one.
+
+    Attributes:
+        missing: what there is not, where no window can be opened; a sentence.
     """
 
     def __init__(self) -> None:
         self._process = None
+        self.missing = "There is no display to open a window on"
+        if not cv2.currentUIFramework():
+            self.missing = (
+                "This OpenCV has no windows (opencv-python-headless; uninstall it, reinstall opencv-python)"
+            )
+            return
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             return
         self._process = subprocess.Popen(

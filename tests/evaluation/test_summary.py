@@ -145,6 +145,22 @@ def test_a_narrow_window_breaks_labels_and_never_numbers(
     assert max(map(len, printed.split("summary ")[0].splitlines())) <= 60
 
 
+def test_a_window_too_narrow_for_all_columns_loses_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    names = [f"setting_{number}" for number in range(12)]
+    for run, changed in enumerate(names):
+        values = {f"data__{name}": name == changed for name in names}
+        write_run(tmp_path / f"{run}", 0.5 + run / 100, name="same", **values)
+    rows = make_rows(read_runs([tmp_path]))
+    summarise([tmp_path])
+    printed = capsys.readouterr().out
+    columns = printed.splitlines()[2].count("┃") - 1
+    assert columns == len(rows[0].label) + len(["n", "val accuracy", "test accuracy", "test f1"]) > 14
+    assert all(f"{row.mean('val accuracy'):.4f}" in printed for row in rows)
+
+
 def test_folds_are_one_row_with_a_pooled_report(tmp_path: Path) -> None:
     accuracies = (0.5, 0.6, 0.75)
     for fold, accuracy in enumerate(accuracies):

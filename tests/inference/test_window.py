@@ -91,6 +91,14 @@ def test_without_a_display_there_is_no_window_and_no_crash(monkeypatch):
         assert not probe.works()
 
 
+def test_an_opencv_without_windows_says_so(monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":987")
+    monkeypatch.setattr("cv2.currentUIFramework", lambda: "")  # as opencv-python-headless has it
+    with WindowProbe() as probe:
+        assert not probe.works()
+    assert "opencv-python-headless" in probe.missing
+
+
 def test_a_display_that_does_not_answer_is_no_display(monkeypatch, capfd):
     monkeypatch.setenv("DISPLAY", ":987")  # OpenCV's Qt aborts the process that tries it
     with WindowProbe() as probe:
