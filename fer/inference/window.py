@@ -37,9 +37,7 @@ class WindowProbe:
         self._process = None
         self.missing = "There is no display to open a window on"
         if not cv2.currentUIFramework():
-            self.missing = (
-                "This OpenCV has no windows (opencv-python-headless; uninstall it, reinstall opencv-python)"
-            )
+            self.missing = "This OpenCV has no windows (opencv-python-headless; uninstall it, reinstall opencv-python)"
             return
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             return

@@ -322,11 +322,23 @@ class LastCheckpoint(ModelCheckpoint):
     """`last.ckpt`, rewritten after every epoch and when a signal has stopped the run after a batch.
 
     Also after an epoch that was not validated, for which Lightning writes none. Not after any other exception, as
-    Lightning would: that may have come in the middle of a step, or before a resumed run had read this very file.
+    Lightning would: that may have come in the middle of a step, or before a resumed run had read this very file. Of an
+    epoch that `trainer.max_time` or `max_steps` cuts short it is written at the cut: at the epoch's end Lightning
+    counts it as done, and a resumed run would leave out the rest.
     """
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, "last", save_on_exception=True, enable_version_counter=False)
+        self._step = 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *of_batch: Any) -> None:
+        """Writes what no later step follows on, in this process, though the epoch has more."""
+        super().on_train_batch_end(trainer, pl_module, *of_batch)
+        stepped, self._step = trainer.global_step > self._step, trainer.global_step
+        enough = trainer.current_epoch >= (trainer.min_epochs or 0) and self._step >= (trainer.min_steps or 0)
+        ends = (trainer.should_stop and enough) or 0 < trainer.max_steps <= self._step
+        if stepped and ends and not trainer.is_last_batch and not self._should_skip_saving_checkpoint(trainer):
+            self._save_checkpoint(trainer, self.format_checkpoint_name({}))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes what no validation has written."""

@@ -51,6 +51,16 @@ def weights(file: Path) -> dict[str, torch.Tensor]:
     return {**content["state_dict"], **{f"raw.{k}": v for k, v in content["current_model_state"].items()}}
 
 
+class TimeIsUp(Callback):
+    """Ends a run after a step, as `trainer.max_time` does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        trainer.should_stop = trainer.global_step == self.step
+
+
 # A schedule by step, one by validation loss, and another size of face in every epoch.
 RUNS = {"sgd": ["optim=sgd"], "adam": ["optim=adam"], "sizes": ["optim=sgd", "image_sizes=[24,32,48]"]}
 OPTIONS = ["trainer.max_epochs=3", "data.mixup_alpha=0.2", "optim.warmup_epochs=1"]
@@ -96,6 +106,29 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert shown == scalars(unbroken[name])
     assert [place for place, _ in shown["train: step/loss"]] == [3, 9, 15]
     assert [place for place, _ in shown["val: epoch/loss"]] == [5, 11, 17]
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "no_end"),
+    [
+        ("sgd", f"+callbacks.stop={{_target_: {__name__}.TimeIsUp, step: 9}}", []),
+        ("adam", "+trainer.max_steps=9", ["+trainer.max_steps=-1"]),
+    ],
+)
+def test_what_ended_in_the_middle_of_an_epoch_goes_on_there(
+    settings: Callable[..., TrainSettings],
+    unbroken: dict[str, Path],
+    tmp_path: Path,
+    name: str,
+    end: str,
+    no_end: list[str],
+) -> None:
+    options = [*OPTIONS, *RUNS[name]]
+    assert train(settings(*options, end), tmp_path).steps == 9
+    train(settings(*options, *no_end, f"ckpt={tmp_path / LAST}"), tmp_path)
+    expected, resumed = weights(unbroken[name] / LAST), weights(tmp_path / LAST)
+    assert all(torch.equal(tensor, resumed[key]) for key, tensor in expected.items())
+    assert (tmp_path / "history.csv").read_text() == (unbroken[name] / "history.csv").read_text()
 
 
 def test_a_step_of_several_batches_is_finished_before_a_run_stops(
