@@ -44,6 +44,7 @@ from fer.settings.infer import InferSettings
 from fer.settings.tables import CardSettings, CleanSettings, SearchSettings, SummarySettings
 from fer.settings.train import TrainSettings
 from fer.settings.words import read
+from fer.training.run import check_arguments
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 READ: dict[str, tuple[type[Settings], str | None]] = {
@@ -107,6 +108,7 @@ def compose(words: list[str]) -> None:
     if not line.sweeping and sweep_parameters(line):
         line.flags["multirun"] = ""
     settings = checked(line, composed)
+    check_arguments(settings.trainer)
     without_missing_files(settings)
     name = settings.model.name
     assert name in OWN or ":" in name or timm.is_model(name)

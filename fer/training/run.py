@@ -267,7 +267,6 @@ _REFUSED = {
     "default_root_dir": "the run's directory is hydra.run.dir",
     "enable_checkpointing": "a run without checkpoints would leave nothing to evaluate",
     "barebones": "it would leave no checkpoint to evaluate; benchmarks/training.py measures speed",
-    "num_nodes": "it comes from the cluster (docs/cluster.md)",
     "use_distributed_sampler": "the loader shares rows out itself",
     "reload_dataloaders_every_n_epochs": "the rows are in memory",
     "model_registry": "checkpoints lie in the run's directory",
@@ -283,20 +282,8 @@ def build_trainer(
         UserError: one of them is unknown, not to be set here, or refused by Lightning.
     """
     arguments: dict[str, Any] = dict(settings.trainer)
-    known = [name for name in inspect.signature(L.Trainer).parameters if name not in _REFUSED]
-    found = [f"trainer.{name}: {way}" for name, way in _REFUSED.items() if name in arguments]
-    found += [
-        unknown(f"trainer.{name}", [f"trainer.{each}" for each in known])
-        for name in arguments
-        if name not in known and name not in _REFUSED
-    ]
-    if found:
-        raise UserError("\n".join(found))
-    _check_counts(arguments)
-    if re.fullmatch("64(-true)?|double|(bf)?16-true|transformer-engine.*", str(arguments.get("precision"))):
-        raise UserError(
-            f"trainer.precision={arguments['precision']}: networks are trained in 32-true, bf16-mixed or 16-mixed"
-        )
+    check_arguments(arguments)
+    _check_devices(arguments)
     arguments["precision"] = choose_precision(arguments.get("precision", "auto"), arguments.get("accelerator", "auto"))
     own: dict[str, Any] = {
         "enable_model_summary": False,
@@ -316,14 +303,34 @@ def build_trainer(
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
-def _check_counts(arguments: Mapping[str, Any]) -> None:
-    """Refuses numbers that Lightning would take and then do nothing with, or too much."""
-    for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Looks at arguments of Lightning's Trainer, whatever machine they are for.
+
+    Raises:
+        UserError: one is unknown, this program's own, or one with which Lightning would do nothing, or too much.
+    """
+    known = [name for name in inspect.signature(L.Trainer).parameters if name not in _REFUSED]
+    found = [f"trainer.{name}: {way}" for name, way in _REFUSED.items() if name in arguments]
+    found += [
+        unknown(f"trainer.{name}", [f"trainer.{each}" for each in known])
+        for name in arguments
+        if name not in known and name not in _REFUSED
+    ]
+    for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"):
         value = arguments.get(name)
         if value is None or (name == "max_epochs" and value == -1):  # endless
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"trainer.{name}={value}: it must be a whole number, at least 1")
+            found.append(f"trainer.{name}={value}: it must be a whole number, at least 1")
+    if re.fullmatch("64(-true)?|double|(bf)?16-true|transformer-engine.*", str(arguments.get("precision"))):
+        found.append(
+            f"trainer.precision={arguments['precision']}: networks are trained in 32-true, bf16-mixed or 16-mixed"
+        )
+    if found:
+        raise UserError("\n".join(found))
+
+
+def _check_devices(arguments: Mapping[str, Any]) -> None:
     devices = arguments.get("devices")
     asked = devices if isinstance(devices, int) and not isinstance(devices, bool) else 0
     on_cpu = arguments.get("accelerator") == "cpu" or not torch.accelerator.is_available()

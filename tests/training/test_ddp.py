@@ -14,6 +14,8 @@ from tiny import TINY
 from fer import machine
 from fer.checkpoint import read_checkpoint
 from fer.errors import UserError
+from fer.settings.train import TrainSettings
+from fer.training.run import build_trainer
 
 # Nothing random and nothing that looks at a batch as a whole, so that two halves of a batch give its gradient. The 71
 # validation faces do not divide by two.
@@ -100,6 +102,18 @@ def test_a_job_of_a_cluster_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> N
     assert machine.job() == "slurm-17"
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # a person's shell, where one command follows another
     assert machine.job() == "torchrun-tuesday"
+
+
+def test_several_machines_are_taken(
+    settings: Callable[..., TrainSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torchrun = {"RANK": 1, "LOCAL_RANK": 0, "GROUP_RANK": 1, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 1}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "tuesday")
+    words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", "+trainer.num_nodes=2"]
+    trainer = build_trainer(settings(*words), tmp_path, [], [])
+    assert (trainer.num_nodes, trainer.world_size, trainer.global_rank) == (2, 2, 1)
 
 
 def test_only_one_process_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
