@@ -318,7 +318,45 @@ class StopAfterBatch(Callback):
             signal.raise_signal(self.received)
 
 
-class LastCheckpoint(ModelCheckpoint):
+class OwnCheckpoint(ModelCheckpoint):
+    """A checkpoint of one name in a run's directory, wherever the file that is resumed says that it lay.
+
+    The run may have been moved since. And what a file names Lightning would delete, for being no longer the best:
+    a folder of whoever resumes a stranger's checkpoint.
+
+    Args:
+        directory: of the run's checkpoints.
+        name: without ".ckpt".
+        more: arguments of `ModelCheckpoint`.
+    """
+
+    def __init__(self, directory: Path, name: str, **more: Any) -> None:
+        super().__init__(directory, name, enable_version_counter=False, **more)
+        self._own = directory / f"{name}.ckpt"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the score of the file that is there; no place."""
+        score = state_dict.get("best_model_score") if self._own.is_file() else None
+        own = str(Path(str(self.dirpath)) / self._own.name)  # as Lightning spells it
+        known = {} if score is None else {own: score}
+        state = {"dirpath": self.dirpath, "best_model_score": score, "best_k_models": known, "last_model_path": ""}
+        state["best_model_path"] = state["kth_best_model_path"] = own if known else ""
+        super().load_state_dict(state | ({"kth_value": score} if known else {}))
+
+
+class BestCheckpoint(OwnCheckpoint):
+    """`best.ckpt`, of the epoch with the best validation accuracy."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, "best", monitor="val/accuracy", mode="max")
+
+    @property
+    def state_key(self) -> str:
+        """As of Lightning's class, which wrote it up to version 0.1."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+
+class LastCheckpoint(OwnCheckpoint):
     """`last.ckpt`, rewritten after every epoch and when a signal has stopped the run after a batch.
 
     Also after an epoch that was not validated, for which Lightning writes none. Not after any other exception, as
@@ -328,7 +366,7 @@ class LastCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory, "last", save_on_exception=True, enable_version_counter=False)
+        super().__init__(directory, "last", save_on_exception=True)
         self._step = 0
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *of_batch: Any) -> None:
@@ -422,3 +460,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Temporary file, fsync, rename (see `fer.checkpoint.write_checkpoint`)."""
         write_checkpoint(checkpoint, path)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """One file, and a checkpoint; Lightning would delete folders with all that is in them."""
+        file = Path(path)
+        if file.suffix == ".ckpt" and file.is_file():
+            file.unlink()

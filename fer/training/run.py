@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -43,6 +43,7 @@ from fer.tensorboard import RunLogger
 from fer.training.callbacks import (
     EMA,
     AtomicCheckpointIO,
+    BestCheckpoint,
     EpochBar,
     EpochLine,
     History,
@@ -153,9 +154,7 @@ def train(
     classifier.seen = together(digests(datamodule.rows(TRAIN).images), _seen_before(settings, datamodule))
     history = History(run_dir / rundir.HISTORY)
     stop = StopAfterBatch()
-    best = ModelCheckpoint(
-        run_dir / rundir.CHECKPOINTS, rundir.BEST, monitor="val/accuracy", mode="max", enable_version_counter=False
-    )
+    best = BestCheckpoint(run_dir / rundir.CHECKPOINTS)
     # `best` before `last`, so that last.ckpt knows of the best of its own epoch: else a resumed run could overwrite it.
     plots = run_dir / rundir.PLOTS
     callbacks = [best, *_callbacks(settings, run_dir), StepLoss(), history, EpochPictures(plots, history), *more, stop]
