@@ -74,13 +74,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} was not written by this project: it does not say which network it holds; infer.py takes it all "
             "the same where model.name= and classes=[...] say so"
         )
+    _refuse_changed(path, content)
+    return content
+
+
+def _refuse_changed(path: str | Path, content: dict[str, Any]) -> None:
+    """Raises UserError where a checkpoint of ours holds no plain tensors, or others than were written."""
     state = content["state_dict"].items()
     if not all(isinstance(key, str) and (_is_plain(value) or not isinstance(value, Tensor)) for key, value in state):
         raise UserError(f"checkpoint {path} is refused: its state_dict is no mapping of names to plain tensors")
     written = content[SPEC_KEY].get("digest")
     if written is not None and written != digest(content["state_dict"]):
         raise UserError(f"checkpoint {path} is damaged: its weights are not those that were written; take another copy")
-    return content
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -208,6 +213,75 @@ def load_network(
     except RuntimeError as error:
         raise UserError(f"checkpoint {path} does not fit: its weights are not those of {network.spec.name}") from error
     return network.eval()
+
+
+def load_weights(network: nn.Module, path: str | Path, classes: Sequence[str] = ()) -> list[str]:
+    """Copies every tensor of a local weights file that fits by name and shape into a backbone.
+
+    Takes a checkpoint of this project, a state dict saved with torch.save or a .safetensors file. A first convolution
+    for RGB is summed to one channel. Of a checkpoint of other classes than `classes` the last layer's rows are taken
+    class by class: with all of them known the network begins as that one, restricted to these answers in their order.
+
+    Returns:
+        The names that stay as they were initialised (usually the last layer), rows of unknown classes among them.
+
+    Raises:
+        UserError: the file is missing, is no weights file, is damaged, or shares less than half of the network's
+            tensors.
+    """
+    content = _read(Path(path))
+    saved_classes: Sequence[str] = ()
+    if _is_ours(content):
+        _refuse_changed(path, content)
+        saved_classes = read_spec(path, content).classes
+    given = content.get("state_dict", content)
+    tensors = given.items() if isinstance(given, Mapping) else ()
+    state = {
+        str(name).removeprefix(f"{PREFIX}backbone."): value for name, value in tensors if isinstance(value, Tensor)
+    }
+    own = network.state_dict()
+    known = {name: value for name, value in state.items() if name in own}
+    _refuse_odd(path, known)
+    fresh = _rows_by_class(known, own, saved_classes, classes) if classes and saved_classes else []
+    for name, tensor in known.items():
+        if tensor.ndim == 4 and tensor.shape[1] == 3 and own[name].shape[1] == 1:
+            known[name] = tensor.sum(dim=1, keepdim=True)
+    fitting = {name: tensor for name, tensor in known.items() if own[name].shape == tensor.shape}
+    if len(fitting) * 2 < len(own):
+        raise UserError(
+            f"{path} holds {len(fitting)} of the {len(own)} tensors that this network has; it was saved from another "
+            "network"
+        )
+    network.load_state_dict(fitting, strict=False)
+    return fresh + [name for name in own if name not in fitting]
+
+
+def _rows_by_class(
+    state: dict[str, Tensor], own: Mapping[str, Tensor], saved: Sequence[str], classes: Sequence[str]
+) -> list[str]:
+    """Gives the tensors of the last layer in `state`, of the classes `saved`, the rows of `classes`, in place.
+
+    Returns:
+        What stays as in `own`: the rows of classes that are not among `saved`.
+    """
+    if tuple(classes) == tuple(saved):
+        return []
+    heads = [
+        name
+        for name in own
+        if name in state
+        and own[name].shape[:1] == (len(classes),)
+        and state[name].shape == (len(saved), *own[name].shape[1:])
+    ]
+    if len(classes) == len(saved):  # then a layer inside may happen to be as wide; the last one answers
+        heads = [name for name in heads if name.rpartition(".")[0] == heads[-1].rpartition(".")[0]]
+    both = [name for name in classes if name in saved]
+    for head in heads:
+        rows = state[head][[saved.index(name) for name in both]]
+        state[head] = own[head].clone()
+        state[head][[classes.index(name) for name in both]] = rows.to(own[head].dtype)
+    new = [name for name in classes if name not in saved]
+    return [f"{head} of {', '.join(new)}" for head in heads] if new else []
 
 
 def _refuse_odd(path: str | Path, state: Mapping[str, Any]) -> None:

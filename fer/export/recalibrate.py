@@ -7,11 +7,10 @@ from typing import Any
 
 from fer import machine
 from fer.calibration import fit
-from fer.checkpoint import PREFIX, SEEN_KEY, SPEC_KEY, read_checkpoint, read_spec, write_checkpoint
+from fer.checkpoint import PREFIX, SEEN_KEY, SPEC_KEY, load_weights, read_checkpoint, read_spec, write_checkpoint
 from fer.data.faces import VAL
 from fer.errors import UserError
 from fer.export.faces import labelled
-from fer.models import load_weights
 from fer.models.network import EmotionNetwork
 
 

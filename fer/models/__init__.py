@@ -12,7 +12,6 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -196,44 +195,6 @@ def suggest(name: str) -> str:
     return f"our own are {', '.join(OWN)}, and timm.list_models() lists the others{meant}"
 
 
-def load_weights(network: nn.Module, file: str | Path, classes: Sequence[str] = ()) -> list[str]:
-    """Copies every tensor of a local weights file that fits by name and shape into `network`.
-
-    Takes a checkpoint of this project, a state dict saved with torch.save or a .safetensors file. A first convolution
-    for RGB is summed to one channel. Of a checkpoint of other classes than `classes` the last layer's rows are taken
-    class by class: with all of them known the network begins as that one, restricted to these answers in their order.
-
-    Returns:
-        The names that stay as they were initialised (usually the last layer), rows of unknown classes among them.
-
-    Raises:
-        UserError: the file is missing, is no weights file, or shares less than half of the network's tensors.
-    """
-    state, saved_classes = _read_state(Path(file))
-    own = network.state_dict()
-    fresh: list[str] = []
-    if classes and saved_classes and tuple(classes) != tuple(saved_classes):
-        known = [name for name in classes if name in saved_classes]
-        new = [name for name in classes if name not in saved_classes]
-        for key, tensor in state.items():
-            if key in own and len(tensor.shape) and len(tensor) == len(saved_classes) and len(own[key]) == len(classes):
-                state[key] = own[key].clone()
-                rows = tensor[[saved_classes.index(name) for name in known]]
-                state[key][[classes.index(name) for name in known]] = rows.to(own[key].dtype)
-                fresh += [f"{key} of {', '.join(new)}"] if new else []
-    for key, tensor in state.items():
-        if key in own and tensor.ndim == 4 and tensor.shape[1] == 3 and own[key].shape[1] == 1:
-            state[key] = tensor.sum(dim=1, keepdim=True)
-    fitting = {key: tensor for key, tensor in state.items() if key in own and own[key].shape == tensor.shape}
-    if len(fitting) * 2 < len(own):
-        raise UserError(
-            f"model.weights: {file} holds {len(fitting)} of the {len(own)} tensors that this network has; "
-            "it was saved from another network"
-        )
-    network.load_state_dict(fitting, strict=False)
-    return fresh + [key for key in own if key not in fitting]
-
-
 def _create_own(
     network: type[nn.Module], name: str, num_classes: int, image_size: int, arguments: dict[str, Any]
 ) -> nn.Module:
@@ -329,22 +290,3 @@ def _check_image_size(network: nn.Module, name: str, image_size: int, channels: 
             "set model.image_size, for example model.image_size=224"
         ) from error
     network.train(training)
-
-
-def _read_state(file: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The tensors by name, and the classes where the file knows them."""
-    if not file.is_file():
-        raise UserError(f"model.weights: {file} does not exist")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(file)), []
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # every kind of damage ends here: torch raises half a dozen types
-        raise UserError(f"model.weights: {file} is no weights file that can be read safely") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    prefix = "network.backbone."  # ours, see fer.classifier
-    tensors = {key.removeprefix(prefix): tensor for key, tensor in state.items() if isinstance(tensor, torch.Tensor)}
-    ours = content.get("fer") if isinstance(content, dict) else None  # fer.checkpoint.SPEC_KEY
-    return tensors, list(ours["classes"]) if isinstance(ours, dict) and "classes" in ours else []

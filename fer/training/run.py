@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import fer
 from fer import machine, rundir
-from fer.checkpoint import provenance, read_checkpoint, read_spec, seen_by
+from fer.checkpoint import load_weights, provenance, read_checkpoint, read_spec, seen_by
 from fer.classifier import Distillation, EmotionClassifier
 from fer.data.datamodule import FER2013DataModule, print_class_counts
 from fer.data.duplicates import digests
@@ -33,7 +33,7 @@ from fer.data.seen import MANY, Digests, besides, known_again, together
 from fer.errors import UserError
 from fer.files import is_file
 from fer.machine import choose_precision
-from fer.models import OWN, create, hand_over, is_foreign, load_weights, suggest
+from fer.models import OWN, create, hand_over, is_foreign, suggest
 from fer.models.architecture import markdown, rows, totals
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.base import as_yaml, unknown
@@ -359,7 +359,10 @@ def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> 
     )
     network = EmotionNetwork(spec, model.pretrained)
     if model.weights is not None:
-        fresh = load_weights(network.backbone, resolve(model.weights), datamodule.classes)
+        try:
+            fresh = load_weights(network.backbone, resolve(model.weights), datamodule.classes)
+        except UserError as error:
+            raise UserError(f"model.weights: {error}") from error
         log.info("Weights from %s; not in it and left as initialised: %s", model.weights, ", ".join(fresh) or "nothing")
     if settings.compile:
         network.compile()  # in place: `torch.compile(network)` would prefix every name in the checkpoint

@@ -151,7 +151,7 @@ def test_a_window_too_narrow_for_all_columns_loses_none(
     monkeypatch.setenv("COLUMNS", "40")
     names = [f"setting_{number}" for number in range(12)]
     for run, changed in enumerate(names):
-        values = {f"data__{name}": name == changed for name in names}
+        values: dict[str, Any] = {f"data__{name}": name == changed for name in names}
         write_run(tmp_path / f"{run}", 0.5 + run / 100, name="same", **values)
     rows = make_rows(read_runs([tmp_path]))
     summarise([tmp_path])

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fer.checkpoint import load_weights
 from fer.errors import UserError
-from fer.models import OWN, create, load_weights, suggest
+from fer.models import OWN, create, suggest
 from fer.models.network import EmotionNetwork, NetworkSpec
 
 CLASSES = ("angry", "happy", "sad")
@@ -120,12 +121,15 @@ def test_weights_of_a_local_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", [("sad", "angry"), ("sad", "angry", "happy")])
-def test_fewer_classes_or_another_order_begin_as_the_same_answers(tmp_path: Path, classes: tuple[str, ...]) -> None:
-    spec = NetworkSpec("net", ("angry", "happy", "sad"), kwargs={"widths": [4, 8]})
+@pytest.mark.parametrize("width", [4, 3])  # with 3 the first convolution is as wide as the answer
+def test_fewer_classes_or_another_order_begin_as_the_same_answers(
+    tmp_path: Path, classes: tuple[str, ...], width: int
+) -> None:
+    spec = NetworkSpec("net", ("angry", "happy", "sad"), kwargs={"widths": [width, 8]})
     source = EmotionNetwork(spec).eval()
     state = {f"network.{name}": tensor for name, tensor in source.state_dict().items()}
     torch.save({"fer": spec.to_dict(), "state_dict": state}, tmp_path / "three.ckpt")
-    target = EmotionNetwork(NetworkSpec("net", classes, kwargs={"widths": [4, 8]})).eval()
+    target = EmotionNetwork(NetworkSpec("net", classes, kwargs={"widths": [width, 8]})).eval()
     assert load_weights(target.backbone, tmp_path / "three.ckpt", classes) == []
     faces = torch.randint(0, 256, (2, 1, 48, 48), dtype=torch.uint8)
     assert torch.equal(target(faces), source(faces)[:, [2, 0, 1][: len(classes)]])
@@ -162,13 +166,19 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="another network"):
         load_weights(network, tmp_path / "cnn.pth")
     torch.save({"state_dict": Path("a")}, tmp_path / "pickle.pth")  # more than plain data
-    with pytest.raises(UserError, match="read safely"):
+    with pytest.raises(UserError, match="more than plain data"):
         load_weights(network, tmp_path / "pickle.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(UserError, match="can be read safely"):
+    with pytest.raises(UserError, match="damaged"):
         load_weights(network, tmp_path / "text.pth")
     with pytest.raises(UserError, match="does not exist"):
         load_weights(network, tmp_path / "none.pth")
+    torch.save(
+        {name: torch.full_like(tensor, torch.nan) for name, tensor in network.state_dict().items()},
+        tmp_path / "nan.pth",
+    )
+    with pytest.raises(UserError, match="not finite"):
+        load_weights(network, tmp_path / "nan.pth")
 
 
 @pytest.fixture
