@@ -1,6 +1,6 @@
 """From pictures' bytes to gray faces. Knows nothing of what their names say.
 
-Pillow reads everything; OpenCV takes half of its time for what FER2013's copies are: plain gray PNG and JPEG files
+Pillow reads them all; OpenCV takes half of its time for what FER2013's copies are: plain gray PNG and JPEG files
 of the wanted size. It is asked only where its answer is Pillow's to the pixel, damaged files included.
 """
 
@@ -31,6 +31,8 @@ _SWITCH = 0.0005  # seconds that one thread may keep the other waiting: by defau
 BATCH = 256  # pictures whose bytes a thread holds at once
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+# Of all that Pillow reads: EPS is a program, whose sender Ghostscript would obey.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 _GRAY_FRAMES = (b"\xff\xc0\x00\x0b\x08", b"\xff\xc2\x00\x0b\x08")  # baseline or progressive, 8 bits, one component
 # Chunks that change no pixel. Others (tRNS, eXIf, acTL) need Pillow.
 _CHUNKS = frozenset((b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"gAMA", b"sRGB", b"cHRM"))
@@ -131,7 +133,7 @@ def face_of(content: bytes, size: int) -> npt.NDArray[np.uint8]:
         face = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         if face is not None and face.shape == (size, size) and face.dtype == np.uint8:
             return np.asarray(face, np.uint8)
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         return to_face(image, size)
 
 

@@ -39,7 +39,13 @@ PAGE = Path(__file__).with_name("page.html")
 MOST_CONNECTIONS = 8  # at once; further ones are answered with 503
 MOST_BYTES = 4 * 2**20  # of a message
 MOST_PIXELS = 16 * 10**6  # of a picture: 48 MB when it is decoded
+MOST_SCANS = 100  # of a JPEG file, each of which is a pass over all pixels; progressive ones have about ten
+MOST_OPEN = 64  # connections, also of those that have not shown the token
+PATIENCE_SECONDS = 10.0  # after which a connection must be a viewer's
 
+VIEWERS = web.AppKey("viewers", set)
+
+_SCAN = b"\xff\xda"  # no other two bytes of a JPEG's data are these
 _WORKERS = 2  # one viewer's picture is decoded and searched while the network sees another's
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _SILENCE_SECONDS = 30.0  # after which a viewer is asked for a sign of life
@@ -107,13 +113,48 @@ class Server:
         # Addresses have the token in them, so no log of who asked for what.
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
         await runner.setup()
+        server = None
         try:
-            await web.SockSite(runner, self._socket, ssl_context=self._tls).start()
+            server = await listen(runner, self._socket, self._tls)
             print(f"Open {self.address} in a browser; Ctrl-C ends.", flush=True)
             await stopped.wait()
         finally:
+            if server is not None:
+                server.close()
             await runner.cleanup()
         print("Ended.", flush=True)
+
+
+async def listen(runner: web.AppRunner, listening: socket.socket, tls: ssl.SSLContext | None = None) -> asyncio.Server:
+    """Lets a runner of `create_app`'s application serve a socket.
+
+    aiohttp would wait for ever for a request from whoever connects and says nothing, and a thousand of these would use
+    up all files that a process may have open.
+    """
+    made = runner.server
+    assert made is not None
+    loop = asyncio.get_running_loop()
+
+    def accept() -> asyncio.BaseProtocol:
+        if len(made.connections) >= MOST_OPEN:
+            return _Refused()
+        connection = made()
+
+        def end_unless_viewer() -> None:
+            if connection not in runner.app[VIEWERS] and connection.transport is not None:
+                connection.transport.abort()
+
+        loop.call_later(PATIENCE_SECONDS, end_unless_viewer)
+        return connection
+
+    patience = None if tls is None else PATIENCE_SECONDS
+    return await loop.create_server(accept, sock=listening, ssl=tls, ssl_handshake_timeout=patience)
+
+
+class _Refused(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
 
 
 def create_app(
@@ -174,6 +215,7 @@ def create_app(
         still = request.query.get("still") == "1"
         viewer = web.WebSocketResponse(max_msg_size=MOST_BYTES, heartbeat=_SILENCE_SECONDS, compress=False)
         connections.add(viewer)
+        request.app[VIEWERS].add(request.protocol)
         try:
             await viewer.prepare(request)
             analyzer = new_analyzer()
@@ -191,6 +233,7 @@ def create_app(
             pass
         finally:
             connections.discard(viewer)
+            request.app[VIEWERS].discard(request.protocol)
         return viewer
 
     async def close(_: web.Application) -> None:
@@ -199,6 +242,7 @@ def create_app(
         workers.shutdown(cancel_futures=True)
 
     app = web.Application(middlewares=[guard])
+    app[VIEWERS] = set()
     app.add_routes([web.get("/", show), web.get("/ws", connect)])
     app.on_shutdown.append(close)
     return app
@@ -243,6 +287,8 @@ def _decoded(data: bytes) -> BGRImage:
         raise UserError(f"{len(data)} bytes came that are no JPEG picture") from error
     if width * height > MOST_PIXELS:
         raise UserError(f"the picture of {width} x {height} pixels is too large; at most {MOST_PIXELS:,} are taken")
+    if data.count(_SCAN) > MOST_SCANS:
+        raise UserError(f"the picture has {data.count(_SCAN)} scans; at most {MOST_SCANS} are taken")
     return to_picture(data)
 
 

@@ -1,9 +1,10 @@
 import io
+import subprocess
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fer.data import decode
 from fer.data.decode import face_of
@@ -97,3 +98,12 @@ def test_others_go_to_pillow() -> None:
     ):
         assert not decode._is_plain(content, 48)
         assert_same(content)
+
+
+def test_a_program_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ghostscript would run what is in an EPS file."""
+    for name in ("Popen", "check_call", "run"):
+        monkeypatch.setattr(subprocess, name, lambda *_, **__: pytest.fail("a program was started"))
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 48 48\n%%EndComments\nshowpage\n"
+    with pytest.raises(UnidentifiedImageError):
+        face_of(program, 48)

@@ -21,12 +21,13 @@ import aiohttp
 import cv2
 import numpy as np
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
 
 from fer.errors import UserError
 from fer.inference.analyzer import FaceAnalyzer
-from fer.inference.browser import Server, create_app
+from fer.inference.browser import Server, _decoded, create_app, listen
 from fer.inference.pictures import read_picture
 from fer.inference.prediction import Detection
 from fer.settings.infer import InferSettings
@@ -168,6 +169,42 @@ def test_a_large_picture_is_refused_before_it_is_decoded(monkeypatch: pytest.Mon
             assert "too large" in (await exchange(viewer, jpeg(size=(5000, 4000))))["error"]
 
     serving(test)
+
+
+def test_a_picture_of_endless_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Image.new("L", (64, 64), 200).save(file, "JPEG", progressive=True)
+    picture = file.getvalue()
+    last = picture.rindex(b"\xff\xda")
+    assert isinstance(_decoded(picture), np.ndarray)
+    with pytest.raises(UserError, match="scans"):
+        _decoded(picture[:last] + 200 * picture[last:-2] + picture[-2:])
+
+
+def test_who_connects_and_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer.inference.browser.MOST_OPEN", 3)
+    monkeypatch.setattr("fer.inference.browser.PATIENCE_SECONDS", 0.5)
+
+    async def test() -> None:
+        runner = web.AppRunner(create_app(TOKEN, new_analyzer, CLASSES))
+        await runner.setup()
+        listening = socket.create_server(("127.0.0.1", 0))
+        server = await listen(runner, listening)
+        host, port = listening.getsockname()
+        async with aiohttp.ClientSession() as session, session.ws_connect(f"http://{host}:{port}{ask()}") as viewer:
+            silent = [await asyncio.open_connection(host, port) for _ in range(4)]
+            with suppress(ConnectionError):  # the last two found no room
+                assert await asyncio.wait_for(silent[3][0].read(), 0.4) == b""
+            silent[0][1].write(b"GET / HTTP/1.1\r\nHost: ")  # and nothing more
+            for reader, writer in silent:
+                with suppress(ConnectionError):
+                    assert await asyncio.wait_for(reader.read(), 5) == b""
+                writer.close()
+            assert (await exchange(viewer, jpeg()))["faces"]  # a viewer stays
+        server.close()
+        await runner.cleanup()
+
+    asyncio.run(test())
 
 
 def test_a_message_that_is_too_long_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,10 +173,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_weights(network, tmp_path / "text.pth")
     with pytest.raises(UserError, match="does not exist"):
         load_weights(network, tmp_path / "none.pth")
-    torch.save(
-        {name: torch.full_like(tensor, torch.nan) for name, tensor in network.state_dict().items()},
-        tmp_path / "nan.pth",
-    )
+    torch.save({**network.state_dict(), "head.bias": torch.full((3,), torch.nan)}, tmp_path / "nan.pth")
     with pytest.raises(UserError, match="not finite"):
         load_weights(network, tmp_path / "nan.pth")
 
