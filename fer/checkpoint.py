@@ -112,11 +112,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _is_plain(tensor: Any) -> bool:
-    """Whether it is a tensor with its own numbers one after another in memory."""
+    """Whether it is a tensor with all of its own numbers in memory; one may stand for any many, by strides of 0."""
     return (
         isinstance(tensor, Tensor)
         and tensor.layout == torch.strided
         and not (tensor.is_quantized or tensor.is_meta or tensor.is_nested)
+        and tensor.untyped_storage().nbytes() >= tensor.nbytes
     )
 
 
@@ -200,14 +201,15 @@ def load_network(
     spec = read_spec(path, content)
     if backbone is not None:
         hand_over(spec.name, backbone)
-    try:
-        network = EmotionNetwork(spec)
-    except UserError as error:
-        raise UserError(f"checkpoint {path} cannot be used: {error}") from error
     state = {
         key.removeprefix(PREFIX): tensor for key, tensor in content["state_dict"].items() if key.startswith(PREFIX)
     }
     _refuse_odd(path, state)
+    _refuse_larger(path, spec, state)
+    try:
+        network = EmotionNetwork(spec)
+    except UserError as error:
+        raise UserError(f"checkpoint {path} cannot be used: {error}") from error
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -289,6 +291,19 @@ def _refuse_odd(path: str | Path, state: Mapping[str, Any]) -> None:
         raise UserError(f"checkpoint {path} is refused: its weights are no plain tensors, but sparse or something else")
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise UserError(f"checkpoint {path} is refused: its weights are not finite; take an earlier one of its run")
+
+
+def _refuse_larger(path: str | Path, spec: NetworkSpec, state: Mapping[str, Tensor]) -> None:
+    """Before a network is built, which a file of two kilobytes may describe so that no memory holds it.
+
+    What a whole number among its arguments says, a width, a depth, the pixels of a face, is a length or the number of its
+    weights.
+    """
+    lengths = [length for tensor in state.values() for length in tensor.shape]
+    most = max([len(state), spec.image_size, *lengths], default=0)
+    values = [value for given in spec.kwargs.values() for value in (given if isinstance(given, list) else [given])]
+    if any(isinstance(value, int) and value > most for value in values):
+        raise UserError(f"checkpoint {path} does not fit: its weights are not those of {spec.name} with {spec.kwargs}")
 
 
 class _Channels(nn.Module):

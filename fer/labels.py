@@ -85,10 +85,18 @@ def _word(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip().lower().lstrip("0123456789_-. ")
 
 
+def is_class_name(name: object) -> bool:
+    """Whether a network's class may be called so: a word or some, which are shown on terminals, in tables and on plots.
+
+    A file may say anything. Exported files list the names between commas.
+    """
+    return isinstance(name, str) and re.fullmatch(r"\w[\w .&'()+/-]*", name) is not None
+
+
 def _other(name: str) -> str | None:
-    """An emotion that is none of ours; None for what is no word, as exported files list the names between commas."""
+    """An emotion that is none of ours; None for what is no word."""
     word = _word(name)
-    return word if re.fullmatch(r"[\w -]+", word) else None
+    return word if re.fullmatch(r"\w[\w -]*", word) else None
 
 
 def resolve_classes(classes: int | str | Sequence[str], other_emotions: bool = False) -> tuple[str, ...]:

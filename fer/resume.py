@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,27 +99,45 @@ def _short(value: Any) -> str:
 
 
 def _refuse_foreign_targets(saved: dict[str, Any], run: Path, given: list[str]) -> None:
-    """A class that a saved config.yaml names is used only if configs/ names it, too, or it is an optimiser of torch; a
-    person may name any other on the command line, but not a file.
+    """A class that a saved config.yaml names is used only if configs/ names it, too, or it is an optimiser of torch,
+    and its loggers write into the run; a person may name others on the command line, but not a file.
 
     Raises:
-        UserError: it names another; says what to repeat.
+        UserError: it names another class or place; says what to repeat.
     """
     known = targets_of_configs()
     network = str(at(saved, "model.name"))
-    named = [f"model.name={network}"] if ":" in network and "model.name" not in given else []
-    foreign = named + [
-        f"{key}={target}"
+    named = {"model.name": network} if ":" in network else {}
+    named |= {
+        key: target
         for key, target in rundir.targets(saved)
-        if not any(f"{key}.".startswith(f"{each}.") for each in given)
-        and target not in known
-        and not _is_optimiser_of_torch(key, target)
+        if target not in known and not _is_optimiser_of_torch(key, target)
+    }
+    named |= {key: value for key, value in _leaves(saved.get("logger"), "logger") if _leads_out(key, value)}
+    foreign = [
+        f"{key}={value}" for key, value in named.items() if not any(f"{key}.".startswith(f"{each}.") for each in given)
     ]
     if foreign:
         raise UserError(
-            f"{run / rundir.SETTINGS} names code that is not this project's; if you trust it, repeat it on the command "
-            f"line: {' '.join(foreign)}"
+            f"{run / rundir.SETTINGS} names code that is not this project's, or a place outside of the run; if you "
+            f"trust it, repeat it on the command line: {shlex.join(foreign)}"
         )
+
+
+def _leaves(settings: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            yield from _leaves(value, f"{key}.{name}")
+    else:
+        yield key, settings
+
+
+def _leads_out(key: str, value: Any) -> bool:
+    """Whether an argument of a logger is an address, or a path that may lead out of the run's directory."""
+    if not isinstance(value, str):
+        return False
+    place = key.rpartition(".")[2] in ("save_dir", "root_dir", "dir")  # else the run's own
+    return place or "://" in value or Path(value).is_absolute() or value.startswith("~") or ".." in Path(value).parts
 
 
 def _is_optimiser_of_torch(key: str, target: Any) -> bool:

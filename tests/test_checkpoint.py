@@ -100,6 +100,10 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, kind: str, message:
         ("classes", ["happy", "happy"]),
         ("classes", ["happy"]),
         ("classes", ["happy", " "]),
+        ("classes", ["happy", "\x1b]0;owned\x07"]),
+        ("classes", ["happy", '=HYPERLINK("http://evil.example")']),
+        ("classes", ["happy", "[/bold]"]),
+        ("classes", ["happy", r"$\foo$"]),
         ("classes", "happy"),
         ("image_size", 10**9),
         ("image_size", True),
@@ -127,6 +131,16 @@ def test_a_description_that_cannot_be_true_is_refused_by_name(tmp_path: Path, fi
     write_checkpoint(written, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=r"a\.ckpt"):
         load_network(tmp_path / "a.ckpt")
+
+
+def test_a_small_file_cannot_ask_for_much_memory(tmp_path: Path) -> None:
+    wide, unfolded = content(), content()
+    wide[SPEC_KEY]["kwargs"] = {"widths": [4, 50_000]}
+    unfolded["state_dict"]["network.backbone.head.weight"] = torch.zeros(1).expand(300_000, 300_000)
+    for name, bad in (("wide", wide), ("unfolded", unfolded)):
+        torch.save({**bad, SPEC_KEY: {**bad[SPEC_KEY], "digest": None}}, tmp_path / f"{name}.ckpt")
+        with pytest.raises(UserError, match=rf"{name}\.ckpt (does not fit|is refused)"):
+            load_network(tmp_path / f"{name}.ckpt")
 
 
 @pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained_cfg_overlay", "cache_dir", "act_layer", "zzz"])

@@ -1,6 +1,7 @@
 """A run's directory: what a stranger may have put into it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from tiny import TINY, settings_of
 
-from fer import machine, rundir, sweep
+from fer import machine, resume, rundir, sweep
 from fer.checkpoint import read_checkpoint
 from fer.commands.train import main, whole
 from fer.errors import UserError
@@ -73,6 +74,28 @@ def test_code_that_a_saved_config_names_is_not_run(command: Command, first: Path
         assert "callbacks.x._target_=os.mkdir" in finished.stderr
         assert "Traceback" not in finished.stderr
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "leads_out"),
+    [
+        ("csv.save_dir", "elsewhere", True),
+        ("csv.version", "../../.config", True),
+        ("csv.version", "second", False),
+        ("mlflow.tracking_uri", "http://evil.example", True),
+        ("wandb.dir", "~", True),
+        ("wandb.project", "fer", False),
+    ],
+)
+def test_a_saved_config_cannot_choose_where_loggers_write(
+    tmp_path: Path, key: str, value: str, leads_out: bool
+) -> None:
+    name, _, argument = key.partition(".")
+    saved = {"model": {"name": "net"}, "logger": {name: {argument: value}}}
+    if leads_out:
+        with pytest.raises(UserError, match=f"place outside of the run.*{re.escape(key)}="):
+            resume._refuse_foreign_targets(saved, tmp_path, [])
+    resume._refuse_foreign_targets(saved, tmp_path, [f"logger.{key}"] if leads_out else [])
 
 
 def test_a_saved_config_cannot_read_the_environment(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fer.errors import UserError
 from fer.files import is_file
+from fer.labels import is_class_name
 from fer.settings.infer import RUNTIMES
 
 FORMAT = 1  # of what an exported file holds
@@ -141,7 +142,7 @@ def _described(
         raise UserError(f"{path} was not written by fer-export: it does not say what goes in and what comes out")
     if metadata.get("format") != str(FORMAT):
         raise UserError(f"{path} was exported by another version of this project; {again}")
-    if not metadata.get("classes"):
+    if not metadata.get("classes") or not all(map(is_class_name, metadata["classes"].split(","))):
         raise UserError(f"{path} does not name its classes, so its answers mean nothing; {again}")
     classes = tuple(metadata["classes"].split(","))
     if size is None or outputs != len(classes):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fer.labels import is_class_name
 from fer.models import create
 
 FORMAT = 2  # of NetworkSpec as stored in a checkpoint; 1 had one temperature and nothing else of what 2 has
@@ -87,7 +88,7 @@ class NetworkSpec:
 
     def _check(self) -> None:
         """Raises ValueError for a field of another type or out of its range: a file may say anything."""
-        plain = isinstance(self.name, str) and all(isinstance(name, str) and name.strip() for name in self.classes)
+        plain = isinstance(self.name, str) and all(map(is_class_name, self.classes))
         if not plain or not 2 <= len(set(self.classes)) == len(self.classes):
             raise ValueError("its description of the network is not plain text, or its classes are not distinct")
         if not isinstance(self.kwargs, dict) or not all(isinstance(key, str) for key in self.kwargs):

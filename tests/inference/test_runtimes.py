@@ -204,6 +204,7 @@ def test_what_is_installed_is_used(monkeypatch):
     [
         ({"classes": None}, "does not name its classes"),
         ({"classes": ""}, "does not name its classes"),
+        ({"classes": "happy,\x1b]0;owned\x07"}, "does not name its classes"),
         ({"classes": "angry,happy"}, "does not answer for its classes"),
         ({"format": "2"}, "another version of this project"),
         ({"format": None}, "another version of this project"),
