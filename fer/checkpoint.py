@@ -296,8 +296,8 @@ def _refuse_odd(path: str | Path, state: Mapping[str, Any]) -> None:
 def _refuse_larger(path: str | Path, spec: NetworkSpec, state: Mapping[str, Tensor]) -> None:
     """Before a network is built, which a file of two kilobytes may describe so that no memory holds it.
 
-    What a whole number among its arguments says, a width, a depth, the pixels of a face, is a length or the number of its
-    weights.
+    What a whole number among its arguments says, a width, a depth, the pixels of a face, is a length or the number of
+    its weights.
     """
     lengths = [length for tensor in state.values() for length in tensor.shape]
     most = max([len(state), spec.image_size, *lengths], default=0)

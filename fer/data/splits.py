@@ -149,8 +149,8 @@ def _divide(faces: Faces, fractions: dict[int, float], seed: int) -> npt.NDArray
     return splits
 
 
-def _fold_of(faces: Faces, folds: int, seed: int, classes: Sequence[int] | None) -> npt.NDArray[np.int8]:
-    fold = np.zeros(len(faces), np.int8)
+def _fold_of(faces: Faces, folds: int, seed: int, classes: Sequence[int] | None) -> npt.NDArray[np.int16]:
+    fold = np.zeros(len(faces), np.int16)
     if faces.persons is not None:
         people = _shuffled_people(faces, seed)
         if len(people) < folds:

@@ -24,7 +24,7 @@ from fer import rundir
 from fer.data.folder import natural
 from fer.errors import UserError
 from fer.evaluation.compare import Answers, compare, read_answers
-from fer.files import as_csv, as_png, is_dir, write_whole
+from fer.files import as_csv, as_png, cell, is_dir, printable, write_whole
 
 METRICS = ("val accuracy", "val f1", "test accuracy", "test f1", "test loss")
 LONG_LABEL = 40  # characters; experiments that are longer to describe go by their names
@@ -80,7 +80,7 @@ class Row:
     def name(self) -> str:
         """The label in one line."""
         if set(self.label) <= {"name"}:
-            return str(self.runs[0].settings["name"])
+            return printable(str(self.runs[0].settings["name"]))
         return _in_words(self.label)
 
     def mean(self, metric: str) -> float | None:
@@ -195,7 +195,7 @@ def _read_run(directory: Path, others: Sequence[Path]) -> Run | None:
     failure = directory / rundir.FAILURE
     if failure.is_file():
         message = failure.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-        return Run(directory, settings, None, f"failed: {message}", asked)
+        return Run(directory, settings, None, f"failed: {printable(message)}", asked)
     history = directory / rundir.HISTORY
     epochs = len(history.read_text(encoding="utf-8").splitlines()) - 1 if history.is_file() else 0
     return Run(directory, settings, None, f"interrupted after {epochs} epochs", asked)
@@ -263,7 +263,7 @@ def _label(run: Run, names: dict[str, str]) -> dict[str, str]:
     for key, short in names.items():
         value = run.settings.get(key)
         text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
-        label[short] = text.rpartition(".")[2] if key.endswith("_target_") else text
+        label[short] = printable(text.rpartition(".")[2] if key.endswith("_target_") else text)
     return label
 
 
@@ -361,16 +361,16 @@ def _cells(row: Row, labels: Sequence[str], metrics: Sequence[str]) -> list[str]
 def _csv(rows: Sequence[Row]) -> str:
     labels, metrics = _columns(rows)
     figures = [f"{metric.replace(' ', '_')}_{what}" for metric in metrics for what in ("mean", "std")]
-    lines: list[list[Any]] = [[*labels, "n", *figures, "status", "runs"]]
+    lines: list[list[Any]] = [[*map(cell, labels), "n", *figures, "status", "runs"]]
     for row in rows:
         numbers = [value for metric in metrics for value in (row.mean(metric), row.deviation(metric))]
         lines.append(
             [
-                *(row.label.get(name, "") for name in labels),
+                *(cell(row.label.get(name, "")) for name in labels),
                 len(row.runs) if row.finished else 0,
                 *("" if value is None else f"{value:.6f}" for value in numbers),
-                row.runs[0].status,
-                " ".join(str(run.directory) for run in row.runs),
+                cell(row.runs[0].status),
+                cell(" ".join(str(run.directory) for run in row.runs)),
             ]
         )
     return as_csv(lines)
@@ -397,14 +397,14 @@ def _print(rows: Sequence[Row], notes: Sequence[str], directory: Path) -> None:
         # In a narrow window labels are broken; numbers never are.
         table.add_column(name, justify="right" if name in numbers else "left", no_wrap=name in numbers, overflow="fold")
     for row, cells in zip(rows, lines, strict=True):
-        table.add_row(*cells, style=None if row.finished else "dim")
+        table.add_row(*map(escape, cells), style=None if row.finished else "dim")
     console = Console()
     # Where not all columns have room Rich leaves some out; lines that the window has to break have them all.
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     least = [width if name in numbers else min(width, _NARROWEST) for name, width in zip(header, widths, strict=True)]
     Console(width=max(console.width, sum(least) + 3 * len(least) + 1)).print(table)
     for note in notes:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False)
     console.print(f"summary    {directory / 'summary.md'}", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -434,7 +434,7 @@ def _picture(rows: Sequence[Row]) -> Figure:
             if deviation is not None:
                 values = [value for run in row.runs if (value := run.value(f"{split} accuracy")) is not None]
                 axis.plot(values, [position + shift] * len(values), "|", color=colour, markersize=7, alpha=0.6)
-    axis.set_yticks(range(len(shown)), names)
+    axis.set_yticks(range(len(shown)), names, parse_math=False)
     axis.set_ylim(len(shown) - 0.5, -0.5)
     axis.set_xlabel("accuracy; whiskers: ± standard deviation over runs, or 95 % interval over images of a single run")
     axis.xaxis.label.set_fontsize(8.5)

@@ -40,6 +40,7 @@ Report = Callable[[str], None]  # takes one sentence for the person at the keybo
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".gif", ".mov", ".m4v", ".webm",
                   ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv")
 # fmt: on
+_SECRET = "(?:token|key|pas|pw|secret|auth|sig|cred)"  # in the name of an argument of an address
 _ONLY_PICTURES = set(PICTURE_SUFFIXES) - set(VIDEO_SUFFIXES)
 _ONLY_VIDEOS = set(VIDEO_SUFFIXES) - set(PICTURE_SUFFIXES)
 
@@ -485,9 +486,11 @@ def hide_password(url: str) -> str:
     if not separator:
         return url
     user, colon, after = rest.partition(":")
-    if colon and "/" not in user and "@" not in user and "@" in after and not re.match(r"\d+(/|\?|$)", after):
+    if colon and "/" not in user and "@" in after and not re.match(r"\d+(/|\?|$)", after):
         rest = f"{user}:***@{after.rpartition('@')[2]}"
-    rest = re.sub(r"(?i)([?&;][^=&;]*(?:token|key|pass|pwd|secret|auth|sig)[^=&;]*=)[^&;#]*", r"\1***", rest)
+    rest = re.sub(rf"(?i)([?&;#][^=&;#]*{_SECRET}[^=&;#]*=)[^&;#]*", r"\1***", rest)
+    # Recorders have /user=admin_password=..._channel=1 as a path.
+    rest = re.sub(rf"(?i)([/_,][^=&;#?/_,]*{_SECRET}[^=&;#?/_,]*=)(?:(?!_\w+=)[^&;#?/,])*", r"\1***", rest)
     return scheme + separator + rest
 
 
@@ -545,8 +548,8 @@ def _find_pictures(source: str, report: Report, recursive: bool, leave_out: Path
         leave_out = None  # elsewhere, or all around the pictures
     try:
         files = sorted((file for file in found if _is_wanted(file, leave_out)), key=_natural_order)
-    except OSError as error:
-        raise UserError(f"source={source} cannot be searched: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError of a glob such as photos/**.jpg
+        raise UserError(f"source={source} cannot be searched: {getattr(error, 'strerror', error)}") from error
     readable = readable_suffixes()
     paths = [file for file in files if file.suffix.lower() in readable]
     others = Counter(file.suffix.lower() for file in files if file.suffix.lower() not in readable)

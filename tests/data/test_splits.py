@@ -73,6 +73,15 @@ def test_folds_cover_every_row_once_and_leave_the_test_rows_alone() -> None:
     assert (validated == (faces.splits != TEST)).all()
 
 
+def test_more_folds_than_a_byte_counts() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 48, 48), np.uint8)
+    persons = np.array([f"{row // 2}" for row in range(300)])
+    for people in (None, persons):
+        zeros = np.zeros(300, np.int64)
+        faces = Faces(images, zeros, np.full(300, TRAIN, np.int8), np.arange(300).astype(np.str_), persons=people)
+        assert (assign_splits(faces, folds=150, fold=149).splits == VAL).sum() == 2
+
+
 @pytest.mark.parametrize("arguments", [{"folds": 4, "fold": 1}, {"split": "random", "val_fraction": 0.4}])
 def test_copies_stay_on_one_side(arguments: dict[str, object]) -> None:
     divided = assign_splits(make(copies=20), **arguments)  # type: ignore[arg-type]

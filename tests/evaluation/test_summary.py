@@ -161,6 +161,18 @@ def test_a_window_too_narrow_for_all_columns_loses_none(
     assert all(f"{row.mean('val accuracy'):.4f}" in printed for row in rows)
 
 
+def test_what_strangers_runs_say_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["net", "=HYPERLINK(1)", "\x1b]0;owned\x07", "[/bold]", r"$\foo$"]
+    for number, name in enumerate(names):
+        write_run(tmp_path / str(number), 0.5 + number / 100, model__name=name)
+    summarise([tmp_path])
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    shown = ["net", "'=HYPERLINK(1)", r"\x1b]0;owned\x07", "[/bold]", r"$\foo$"]
+    assert all(name.removeprefix("'") in printed for name in shown)
+    assert {row["model"] for row in table(tmp_path)} == set(shown)
+
+
 def test_folds_are_one_row_with_a_pooled_report(tmp_path: Path) -> None:
     accuracies = (0.5, 0.6, 0.75)
     for fold, accuracy in enumerate(accuracies):

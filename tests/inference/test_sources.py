@@ -801,6 +801,12 @@ def test_no_camera_and_a_camera_that_does_not_open(capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_glob_that_pathlib_refuses(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UserError, match=r"cannot be searched|holds no pictures"):
+        open_source("image", f"{tmp_path}/photos/**.jpg", silent)
+
+
 def test_picture_files_needs_no_camera_but_says_its_length(tmp_path):
     solid(RED).save(tmp_path / "a.png")
     source = PictureFiles([tmp_path / "a.png"], tmp_path, silent)
@@ -820,6 +826,16 @@ def test_picture_files_needs_no_camera_but_says_its_length(tmp_path):
         ("http://host/a?x=1&api_key=secret", "http://host/a?x=1&api_key=***"),
         ("rtsp://user:secret@host:554/a?password=secret", "rtsp://user:***@host:554/a?password=***"),
         ("a:b@c.jpg", "a:b@c.jpg"),
+        ("rtsp://me@mail.example:secret@camera/1", "rtsp://me@mail.example:***@camera/1"),
+        ("rtsp://me@host:554/a", "rtsp://me@host:554/a"),
+        (
+            "rtsp://h:554/user=admin_password=se_cret_channel=1_stream=0.sdp?real_stream",
+            "rtsp://h:554/user=admin_password=***_channel=1_stream=0.sdp?real_stream",
+        ),
+        ("http://cam/v.cgi?loginuse=a&loginpas=secret", "http://cam/v.cgi?loginuse=a&loginpas=***"),
+        ("http://cam/a?usr=admin&pw=secret", "http://cam/a?usr=admin&pw=***"),
+        ("http://h/x#token=secret", "http://h/x#token=***"),
+        ("http://h/x?token=ab_cd=&y=1", "http://h/x?token=***&y=1"),
     ],
 )
 def test_passwords_and_tokens_are_never_shown(url: str, shown: str) -> None:
