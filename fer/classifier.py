@@ -132,7 +132,7 @@ class EmotionClassifier(L.LightningModule):
             # By where the tensors were when they were saved, which torch.load knows.
             saved = torch.load(checkpoint_path, map_location=map_location, weights_only=True)["state_dict"]
             map_location = next(tensor.device for name, tensor in saved.items() if name.startswith(PREFIX))
-        return cls(network).to(map_location or "cpu")
+        return cls(network).to("cpu" if map_location is None else map_location)
 
     def forward(self, faces: Tensor) -> Tensor:
         """Logits (B, C) of raw faces, uint8 (B, 1, H, W)."""

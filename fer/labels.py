@@ -37,6 +37,8 @@ GRAY: Color = (190, 190, 190)
 # What the ten people of FER+ could say of a face.
 VOTED_ON: tuple[str, ...] = (*ALL_EMOTIONS, "unknown", "not a face")
 
+OWN_LABELS = "the given labels"  # how reports call those that a data set comes with
+
 SUBSETS: dict[str, tuple[str, ...]] = {
     "4": ("angry", "happy", "sad", "neutral"),
     "5": ("angry", "fear", "happy", "sad", "neutral"),

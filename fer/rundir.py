@@ -36,7 +36,8 @@ PRIVATE = f"in {SETTINGS}: a value came from the environment, so that only its o
 
 _TOLD = "FER_RUN_DIRECTORY"  # by which the first process tells the others where to go
 LOCK = ".lock"  # there while a process is at the run
-_MOST_BYTES = 1_000_000  # a config.yaml has a few thousand
+_MOST_BYTES = 16_000_000  # of a file of a run
+_MOST_SETTINGS = 100_000  # a config.yaml has a few thousand, and long numbers in it take long
 _TENSORBOARD = {"tensorboard": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}}
 
 
@@ -194,11 +195,27 @@ def report(run: Path) -> dict[str, Any]:
     """
     file = run / METRICS
     try:
-        numbers = json.loads(file.read_text(encoding="utf-8"))
+        numbers = json.loads(text(file))
         float(numbers[numbers["reported_split"]]["accuracy"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged; make it again by mode=test, or move {run} away") from error
     return dict(numbers)
+
+
+def text(file: Path, most: int = _MOST_BYTES, errors: str = "strict") -> str:
+    """What a file of a run holds, which a stranger may have put there: also a link to a device, which has no end.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no text, or too large.
+    """
+    if file.exists() and not file.is_file():
+        raise ValueError("it is no file")
+    with file.open("rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError("it is too large")
+    return content.decode(errors=errors)
 
 
 def same(one: TrainSettings, two: TrainSettings) -> bool:
@@ -220,9 +237,7 @@ def saved_values(run: Path) -> dict[str, Any]:
     """
     file = run / SETTINGS
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise UserError(f"{file} is too large for the settings of a run; restore it, or move it away")
-        values = yaml.load(file.read_text(encoding="utf-8"), _PlainLoader)
+        values = yaml.load(text(file, _MOST_SETTINGS), _PlainLoader)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -123,5 +123,6 @@ def _wait_for_a_later_name(run_dir: Path) -> None:
     in which 100 stands before 99: what is resumed within the same second would be read before what it goes on with.
     """
     now = time.time()
-    if any(run_dir.rglob(f"events.out.tfevents.{int(now)}.*")):
+    name = f"events.out.tfevents.{int(now)}.*"
+    if any(file for folder in ("", "*/") for file in run_dir.glob(folder + name)):
         time.sleep(1.01 - now % 1)

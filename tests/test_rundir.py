@@ -76,6 +76,16 @@ def test_code_that_a_saved_config_names_is_not_run(command: Command, first: Path
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a device of Linux and macOS")
+def test_a_link_to_a_device_is_no_file_of_a_run(tmp_path: Path) -> None:
+    for name in ("config.yaml", "metrics.json"):
+        (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"config\.yaml is not plain YAML \(it is no file\)"):
+        saved_values(tmp_path)
+    with pytest.raises(UserError, match=r"metrics\.json is damaged"):
+        rundir.report(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "leads_out"),
     [

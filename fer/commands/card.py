@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     path = at_home(settings.report)
     numbers = path / rundir.METRICS if is_dir(path) else path
     try:
-        metrics = json.loads(numbers.read_text(encoding="utf-8"))
+        metrics = json.loads(rundir.text(numbers))
     except (OSError, ValueError) as error:
         raise UserError(f"{numbers} is no report's {rundir.METRICS}: give the directory of a finished run") from error
     from fer.evaluation.card import card

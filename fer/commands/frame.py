@@ -1,6 +1,7 @@
 """What surrounds every command from its first import on: signals, mistakes, a closed terminal, exit codes.
 
-0 done, 2 a mistake that a person can mend, 130 Ctrl-C, 143 SIGTERM or a closed terminal.
+0 done, 2 a mistake that a person can mend, 130 Ctrl-C (and what ends infer.py in order), 143 SIGTERM or a closed
+terminal.
 """
 
 import contextlib

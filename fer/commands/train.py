@@ -104,7 +104,7 @@ def _whole(settings: TrainSettings, run_dir: Path, words: Sequence[str], secret:
     try:
         calibrate(trained.checkpoint, *trained.datamodule.tensors(VAL), settings.trainer)
         report = evaluate(settings, [trained.checkpoint], run_dir, trained.datamodule, secret)
-        publish(trained.loggers, run_dir, max(trained.steps - 1, 0))
+        publish(trained.loggers, report, run_dir, max(trained.steps - 1, 0))
         return sweep.val_accuracy(report)
     except (KeyboardInterrupt, machine.Terminated):
         again = shlex.quote(f"ckpt={trained.checkpoint}")

@@ -33,10 +33,8 @@ from fer.data.splits import assign_splits
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.files import at_home
-from fer.labels import ALL_EMOTIONS, CONTEMPT, emotions_with
+from fer.labels import ALL_EMOTIONS, CONTEMPT, OWN_LABELS, emotions_with
 from fer.settings.train import DataSettings
-
-OWN_LABELS = "the given labels"
 
 
 class FER2013DataModule(L.LightningDataModule):

@@ -243,8 +243,8 @@ def _rafdb(container: Container, pictures: list[str], source: str) -> Tree | Non
         return None
     if len(lists) > 1:
         raise UserError(f"{source} holds {_RAFDB_LIST} more than once ({listed(lists)}); name one folder in data.path")
-    with container.open(lists[0]) as file:
-        lines = file.read().decode("utf-8-sig", errors="replace").splitlines()
+    ((_, content),) = container.read(lists)
+    lines = content.decode("utf-8-sig", errors="replace").splitlines()
     root = lists[0].removesuffix(_RAFDB_LIST).removesuffix("EmoLabel/")
     below = set(pictures)
     known = {str(code): code for code in CODES["raf-db"]}
@@ -498,8 +498,8 @@ def _left_out(source: str, pictures: list[str], data_set: str) -> str:
 
 def _rows(container: Container, name: str, source: str) -> list[tuple[int, list[str]]]:
     """The rows of a CSV that are not blank, each with its line."""
-    with container.open(name) as file:
-        lines = csv.reader(io.StringIO(file.read().decode("utf-8-sig", errors="replace")))
+    ((_, content),) = container.read([name])
+    lines = csv.reader(io.StringIO(content.decode("utf-8-sig", errors="replace")))
     try:
         return [(lines.line_num, row) for row in lines if any(field.strip() for field in row)]
     except csv.Error as error:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fer.evaluation.verdict import source_names
+
 _USE = """\
 ## Intended use
 
@@ -63,7 +65,7 @@ def _front_matter(metrics: Mapping[str, Any], name: str) -> str:
     """YAML; strings are written as JSON, which is YAML."""
     split = metrics["reported_split"]
     found = metrics[split]
-    kind, source, rows = map(json.dumps, (Path(metrics["data"]).stem, _source(metrics), split))
+    kind, source, rows = map(json.dumps, (Path(source_names(metrics)).stem, source_names(metrics), split))
     return f"""\
 ---
 license: mit
@@ -110,16 +112,11 @@ def _training(metrics: Mapping[str, Any]) -> str:
     return "\n\n".join(lines) or "The checkpoint does not say how it was made."
 
 
-def _source(metrics: Mapping[str, Any]) -> str:
-    """The data without the directories of whoever measured."""
-    return ", ".join(Path(source).name for source in metrics.get("sources", [metrics["data"]]))
-
-
 def _data(metrics: Mapping[str, Any], split: str) -> str:
     labels = metrics["labels"]
     trained = "are not known from the checkpoint" if labels["train"] is None else f"are {labels['train']}"
     return (
-        f"Measured on {metrics[split]['images']:,} images of the {split} split of {_text(_source(metrics))} "
+        f"Measured on {metrics[split]['images']:,} images of the {split} split of {_text(source_names(metrics))} "
         f"({_text(metrics['division'])}), judged by {_text(labels['evaluation'])}. "
         f"The labels of training {_text(trained)}."
     )

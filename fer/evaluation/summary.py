@@ -194,10 +194,10 @@ def _read_run(directory: Path, others: Sequence[Path]) -> Run | None:
         return Run(directory, settings, rundir.report(directory), "finished", asked)
     failure = directory / rundir.FAILURE
     if failure.is_file():
-        message = failure.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+        message = rundir.text(failure, errors="replace").partition("\n")[0]
         return Run(directory, settings, None, f"failed: {printable(message)}", asked)
     history = directory / rundir.HISTORY
-    epochs = len(history.read_text(encoding="utf-8").splitlines()) - 1 if history.is_file() else 0
+    epochs = len(rundir.text(history).splitlines()) - 1 if history.is_file() else 0
     return Run(directory, settings, None, f"interrupted after {epochs} epochs", asked)
 
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer.data.datamodule import OWN_LABELS
 from fer.data.seen import MANY
-from fer.labels import EMOTIONS, SUBSETS
+from fer.labels import EMOTIONS, OWN_LABELS, SUBSETS
 
 # How many faces of each emotion FER2013's own splits hold, in the order of `EMOTIONS`. A split is known again by them.
 _OFFICIAL = {
@@ -97,7 +96,7 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
     split, found = report["reported_split"], report[report["reported_split"]]
     accuracy, (low, high) = found["accuracy"], found["interval95"]["accuracy"]
     official = official_split(found["per_class"])
-    rows = f"the {split} split of {Path(report['data']).name}" + (f" (FER2013's {official})" if official else "")
+    rows = f"the {split} split of {source_names(report)}" + (f" (FER2013's {official})" if official else "")
     train, judged = report["labels"]["train"], report["labels"]["evaluation"]
     trained = "which labels it was trained on, the checkpoint does not say" if train is None else f"trained on {train}"
     most, images = max(((name, own["images"]) for name, own in found["per_class"].items()), key=lambda pair: pair[1])
@@ -140,6 +139,11 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
             if set(SUBSETS[each.subset]) == set(report["classes"])
         ],
     )
+
+
+def source_names(report: Mapping[str, Any]) -> str:
+    """The data sets of a report, without the directories of whoever measured."""
+    return ", ".join(Path(source).name for source in report.get("sources", [report["data"]]))
 
 
 def official_split(per_class: Mapping[str, Any]) -> str | None:

@@ -228,7 +228,8 @@ class Predictor:
         Raises:
             UserError: at the first frame, when the source cannot be opened; after the last, when it ended too early.
         """
-        mode = "webcam" if isinstance(source, int) or str(source).isdecimal() else "video"
+        camera = str(source).isdecimal() or str(source).startswith("/dev/")
+        mode = "webcam" if camera else "video"
         analyzer = FaceAnalyzer(self, self._detector, detect_every, smoothing, min_confidence)
         with open_source(mode, str(source), log.warning) as opened:
             assert not isinstance(opened, PictureFiles)

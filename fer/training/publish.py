@@ -1,7 +1,6 @@
 """The end of a run, for loggers that keep pictures and numbers elsewhere: Weights & Biases, MLflow and their kind."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from fer.tensorboard import RunLogger
 _FINAL = ("accuracy", "f1", "precision", "recall", "loss")
 
 
-def publish(loggers: Sequence[Logger], run_dir: Path, step: int) -> None:
+def publish(loggers: Sequence[Logger], report: Mapping[str, Any], run_dir: Path, step: int) -> None:
     """Hands the numbers of the report, and what lies in plots/, to every logger that can take them.
 
     TensorBoard has both already. Pictures go to loggers with Lightning's `log_image` (Weights & Biases), or whose
@@ -21,10 +20,10 @@ def publish(loggers: Sequence[Logger], run_dir: Path, step: int) -> None:
 
     Args:
         loggers: those of the training.
+        report: content of the run's metrics.json.
         run_dir: of a finished run.
         step: the last one of the training, from 0.
     """
-    report = json.loads((run_dir / rundir.METRICS).read_text(encoding="utf-8"))
     numbers = {
         f"report/{split}_{name}": float(report[split][name])
         for split in ("val", "test")

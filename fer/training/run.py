@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import lightning as L
@@ -107,7 +108,8 @@ def check(settings: TrainSettings) -> None:
     network = create(model.name, len(classes), settings.image_size, False, model.stem_stride, model.kwargs)
     build_optimizer(network, settings.optim)
     _callbacks(settings, Path())
-    _loggers(settings, Path(), None)
+    with TemporaryDirectory() as nowhere:  # some loggers make files at once
+        _loggers(settings, Path(nowhere), None)
     build_trainer(settings, Path(), [], [])
 
 
@@ -396,6 +398,7 @@ def _resumed_at(ckpt: str, spec: NetworkSpec, data: str) -> tuple[int, str | Non
     saved = read_spec(ckpt, content)
     for what, theirs, ours in (
         ("network", (saved.name, saved.kwargs), (spec.name, spec.kwargs)),
+        ("stem's stride", saved.stem_stride, spec.stem_stride),
         ("image size", saved.image_size, spec.image_size),
         ("standardisation of faces", saved.standardise, spec.standardise),
         ("classes", saved.classes, spec.classes),

@@ -35,6 +35,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fer import machine, rundir
 from fer.errors import UserError, first_line
 from fer.files import is_file
+from fer.settings.base import shown
 from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
 from fer.training.run import train
@@ -168,7 +169,7 @@ def search(
         return accuracy
 
     def attempt(trial: optuna.Trial) -> float:
-        chosen = [f"{key}={value}" for key, value in suggest(trial, space).items()]
+        chosen = [f"{key}={shown(value)}" for key, value in suggest(trial, space).items()]
         settings = _settings([*words, *chosen])
         before = study.get_trials(deepcopy=False)[trial.number]  # has something to say if another one was cut off
         first = RetryHeartbeatStaleTrialCallback.retried_trial_number(before)
@@ -262,7 +263,7 @@ def run(space_file: Path, words: Sequence[str], trials: int) -> None:
     space = read_space(space_file)
     for key, among in space.items():  # both ends of every range, before the first trial
         for value in among.get("choices", [among.get("low"), among.get("high")]):
-            settings = _settings([*words, f"{key}={value}"])
+            settings = _settings([*words, f"{key}={shown(value)}"])
             if settings.mode != "train" or settings.ckpt is not None:
                 raise UserError("mode=, ckpt=: each trial is a training of its own; model.weights=FILE is its start")
             if settings.trainer.get("limit_val_batches") == 0:
@@ -278,5 +279,5 @@ def run(space_file: Path, words: Sequence[str], trials: int) -> None:
     log.info("%d trials, of which %d were stopped early", len(finished(study)), pruned)
     log.info("What mattered: %s", directory / "search.png")
     log.info("Best: trial %d, val/accuracy %.4f; train and test it with", study.best_trial.number, study.best_value)
-    best = [f"{key}={value}" for key, value in study.best_params.items()]
+    best = [f"{key}={shown(value)}" for key, value in study.best_params.items()]
     log.info("  python train.py %s", shlex.join([*words, *best]))

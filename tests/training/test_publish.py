@@ -1,6 +1,5 @@
 """Loggers that are not TensorBoard's get settings, the report's numbers and the pictures, as far as they can."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,13 +46,13 @@ class OfFiles(OfPictures):
 
 def test_the_end_of_a_run_goes_to_loggers_that_can_take_it(tmp_path: Path) -> None:
     numbers = {"accuracy": 0.7, "f1": 0.6, "precision": 0.5, "recall": 0.4, "loss": 0.9, "images": 70}
-    (tmp_path / "metrics.json").write_text(json.dumps({"val": numbers, "classes": []}))
     (tmp_path / "plots").mkdir()
     for name in ("roc_val", "samples"):
         (tmp_path / "plots" / f"{name}.png").write_bytes(b"")
     pictures = [str(tmp_path / "plots" / f"{name}.png") for name in ("roc_val", "samples")]
     of_pictures, of_files = OfPictures(tmp_path), OfFiles(tmp_path)
-    publish([of_pictures, of_files, RunLogger(tmp_path), CSVLogger(tmp_path / "plain")], tmp_path, 9)
+    loggers = [of_pictures, of_files, RunLogger(tmp_path), CSVLogger(tmp_path / "plain")]
+    publish(loggers, {"val": numbers, "classes": []}, tmp_path, 9)
     assert of_pictures.images == {"roc_val": pictures[:1], "samples": pictures[1:]}
     assert of_files.images == {"r1/plots": pictures}
     assert of_pictures.numbers["report/val_accuracy"] == 0.7
