@@ -75,6 +75,11 @@ def test_it_says_what_was_measured_on_which_rows() -> None:
     assert [bar.name for bar in found.bars] == ["always “happy”", "people", "this report", "without copies"]
 
 
+def test_several_sources_are_all_named() -> None:
+    found = verdict(report(rows="Training", data="a/RAF-DB, b/CK+48", sources=["a/RAF-DB", "b/CK+48"]))
+    assert "the test split of RAF-DB, CK+48" in found.basis
+
+
 def test_no_better_than_guessing_is_said() -> None:
     assert "not clearly better" in of(report(accuracy=0.25))["Guessing"]
 

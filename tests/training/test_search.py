@@ -138,6 +138,16 @@ def test_a_search_needs_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_null_is_a_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text("ema: {choices: [null]}\n")
+    chosen: list[float | None] = []
+    monkeypatch.setattr(module, "train", lambda settings, *_: chosen.append(settings.ema))
+    with pytest.raises(UserError, match="3 trials in a row failed"):  # without a training there is no accuracy
+        module.run(tmp_path / "space.yaml", WORDS, 8)
+    assert chosen == [None, None, None]
+
+
 def test_a_search_is_no_sweep_and_resumes_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="-m: a search proposes the values itself"):
