@@ -7,6 +7,7 @@ above its block says `<!-- not run: REASON -->`; the end of the test run prints 
   looked for. Nothing is trained, and files that the words name need not exist.
 - `infer.py`, `fer-export`, `fer-clean`, `fer-summary`, `fer-card`: the words become settings. Nothing is read.
 - `make`: a dry run. `tensorboard`, `torchrun`: their own parsers take the words. `pip install`: the extras exist.
+- `. .venv/bin/activate`: that is where make installs.
 - a script of benchmarks/ or examples/: it exists, and its text has each option.
 - Python is run, on small drawn files; TOML and YAML are parsed.
 
@@ -85,6 +86,9 @@ def check(words: list[str]) -> None:
         from tensorboard.program import TensorBoard
 
         TensorBoard().configure(("tensorboard", *rest))
+    elif program == ".":
+        assert rest == [".venv/bin/activate"]
+        assert "VENV := .venv\n" in (ROOT / "Makefile").read_text()
     elif program == "torchrun":
         from torch.distributed.run import get_args_parser
 

@@ -27,9 +27,10 @@ from fer.data.ferplus import NOT_A_FACE, UNKNOWN, read_votes, votes_of, winner
 from fer.data.official import use_official
 from fer.data.reader import read
 from fer.errors import UserError
-from fer.files import at_home, new_directory, write_whole
+from fer.files import at_home, is_there, new_directory, write_whole
 from fer.labels import ALL_EMOTIONS
 from fer.settings.tables import CleanSettings
+from fer.settings.train import VOTES_FILE
 
 # A blank picture: one gray value fills half of it, or the gray values hardly differ. Chosen by looking: of FER2013's
 # Training and PublicTest rows it finds 37, all of them black, gray, or a sign or a text in place of a picture.
@@ -66,6 +67,8 @@ def clean(settings: CleanSettings) -> Path:
     votes = None
     if settings.data.ferplus_path is not None:
         votes_file = at_home(settings.data.ferplus_path)
+        if votes_file.name != VOTES_FILE and not is_there(votes_file):
+            raise UserError(f"{votes_file} does not exist; correct it (only a missing {VOTES_FILE} is downloaded)")
         votes = votes_of(faces, read_votes(download_votes(votes_file)), votes_file)
     predictions = [settings.predictions] if isinstance(settings.predictions, str) else settings.predictions or []
     report = inspect(faces, votes, [at_home(path) for path in predictions])

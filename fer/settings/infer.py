@@ -35,7 +35,7 @@ class DetectorSettings(Settings):
         "auto", "how: YuNet (auto), OpenCV's Haar cascade, or none: every picture is a face already"
     )
     path: PathText | None = setting(None, "another .onnx file of YuNet than the package's")
-    score_threshold: Real = setting(0.7, "under this score YuNet's find is no face", gt=0, lt=1)
+    score_threshold: Real = setting(0.7, "under this score a find is no face", gt=0, lt=1)
     max_side: Whole = setting(640, "pixels: faces are looked for in a copy of at most this side", ge=32, le=16384)
 
 

@@ -3,14 +3,14 @@
 from pydantic import Field
 
 from fer.settings.base import PathText, Settings, Whole, setting
-from fer.settings.train import SourceSettings
+from fer.settings.train import VOTES_FILE, SourceSettings
 
 
 class CleanDataSettings(SourceSettings):
     """What is looked through."""
 
     path: PathText = Field(description="as train.py takes it: a CSV, an archive, class folders")
-    ferplus_path: PathText | None = setting(None, "the votes of FER+, fetched when the file does not exist; null: none")
+    ferplus_path: PathText | None = setting(None, f"the votes of FER+; a missing {VOTES_FILE} is fetched; null: none")
 
 
 class CleanSettings(Settings):

@@ -86,7 +86,7 @@ class SourceSettings(Settings):
 class DataSettings(SourceSettings):
     """What `fer.data.datamodule.FER2013DataModule` reads, divides and changes."""
 
-    download: bool = setting(True, "fetch FER2013 from Kaggle when path does not exist")
+    download: bool = setting(True, f"fetch a missing {FER2013_FILE} from Kaggle, and {VOTES_FILE} from Microsoft")
     other_emotions: bool = setting(False, "a list of classes may name others than the eight: [bored,happy]")
     classes: Classes = setting(7, "4, 5, 7, 5-surprise, 8 with contempt, or a list: [happy,sad,neutral]")
     batch_size: Whole = setting(128, "faces per training batch and process", ge=1, le=65536)

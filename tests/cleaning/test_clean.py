@@ -259,6 +259,13 @@ def test_the_whole_report(
     assert not (tmp_path / "out" / "sheets" / "blank_001.png").exists()
 
 
+def test_only_the_votes_by_their_own_name_are_fetched(tmp_path: Path, csv_text: Callable[..., str]) -> None:
+    (tmp_path / "faces.csv").write_text(csv_text(make_faces(3, 0, 0, seed=0)))
+    data = CleanDataSettings(path=str(tmp_path / "faces.csv"), ferplus_path=str(tmp_path / "votes.csv"))
+    with pytest.raises(UserError, match=r"votes\.csv does not exist; correct it"):
+        clean(CleanSettings(data=data, output=str(tmp_path / "out")))
+
+
 def test_a_source_without_splits(drawn: np.ndarray) -> None:
     faces = make([drawn[0], drawn[0], drawn[1]], [HAPPY] * 3, [UNSPLIT] * 3)
     assert by_reason(inspect(faces).findings) == {"exact_copy": [1]}

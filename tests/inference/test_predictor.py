@@ -540,7 +540,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
         Predictor.load(tmp_path / "nowhere.ckpt")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="looks at Linux device files")
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="looks at Linux device files")
 def test_a_device_is_a_camera(network):
     with pytest.raises(UserError, match="no other program using it"):
         next(Predictor(network).video("/dev/null"))
