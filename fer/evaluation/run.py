@@ -109,32 +109,71 @@ def evaluate(
         datamodule.setup()
     _check_classes(settings, members, datamodule)
     left_out = _leave_out(members, datamodule)
-    classes = datamodule.classes
     (run_dir / rundir.PLOTS).mkdir(parents=True, exist_ok=True)
     if not trained_here:
         print_class_counts(datamodule)
 
     known = _known(members, datamodule)
     splits = _splits(settings, datamodule, known, trained_here)
-    trained_on = datamodule.rows(TRAIN).images if trained_here else faces_of_training(settings, checkpoints, datamodule)
+    training_faces = (
+        datamodule.rows(TRAIN).images if trained_here else faces_of_training(settings, checkpoints, datamodule)
+    )
     outcomes = {
-        SPLIT_NAMES[split]: _measure(settings, members, datamodule, split, trained_on, known[split]) for split in splits
+        SPLIT_NAMES[split]: _measure(settings, members, datamodule, split, training_faces, known[split])
+        for split in splits
     }
-    reported = "test" if "test" in outcomes else "val"
+    _choose_on_val(outcomes, datamodule.classes)
+    counts = {SPLIT_NAMES[split]: int(known[split].sum()) for split in splits}
+    report = _report(settings, members, datamodule, outcomes, left_out, counts)
+    if settings.robustness:
+        reported = outcomes[report["reported_split"]]
+        report["robustness"] = _robustness(settings, members, datamodule, reported)
+
+    _write_predictions(run_dir / rundir.PREDICTIONS, datamodule, outcomes)
+    write_whole(run_dir / rundir.METRICS, json.dumps(report, indent=2, allow_nan=False).encode())
+    _print_table(report, members)
+
+    watched = any(str(target.get("_target_")).endswith("TensorBoardLogger") for target in settings.logger.values())
+    logger = RunLogger(run_dir) if watched else None
+    step = int(members[0].content.get("global_step", 0))
+    pictures = _draw(members, datamodule, outcomes, report, run_dir / rundir.PLOTS, logger, step)
+    plain = settings.plain() | {"name": settings.run_name}
+    text = rundir.PRIVATE if secret else as_yaml(plain)
+    page = html.render(report, pictures | _training_pictures(members), text, _title(members))
+    write_whole(run_dir / rundir.REPORT, page.encode())
+    if logger is not None:
+        _log_outcome(logger, settings, report, max(step - 1, 0))
+    _print_files(run_dir, members)
+    return report
+
+
+def _choose_on_val(outcomes: Mapping[str, _Outcome], classes: tuple[str, ...]) -> None:
+    """Adds minimum confidences and operating points to the metrics of each split; both are chosen on val."""
     said = {split: answers(found.probabilities.numpy(), found.targets.numpy()) for split, found in outcomes.items()}
-    if "val" in outcomes:  # minimum confidences are fitted on it
+    if "val" in outcomes:
         for split, outcome in outcomes.items():
             fitted_on = None if split == "val" else said["val"]
             outcome.metrics["abstention"] = measure_abstention(*said[split], fitted_on)
-    chosen_on = "val" if "val" in outcomes else reported
+    chosen_on = "val" if "val" in outcomes else "test"
     base = outcomes[chosen_on]
     thresholds = choose_thresholds(base.probabilities, base.targets, classes)
     for outcome in outcomes.values():
         judged = judge_thresholds(outcome.probabilities, outcome.targets, classes, thresholds)
         outcome.metrics["operating_points"] = {"chosen_on": chosen_on, "classes": judged}
-    report: dict[str, Any] = {
+
+
+def _report(
+    settings: TrainSettings,
+    members: Sequence[_Member],
+    datamodule: FER2013DataModule,
+    outcomes: Mapping[str, _Outcome],
+    left_out: Mapping[str, Any],
+    trained_on: Mapping[str, int],
+) -> dict[str, Any]:
+    """The content of metrics.json; `trained_on` are faces of each split that members know from training."""
+    return {
         "checkpoints": [_describe(member) for member in members],
-        "classes": list(classes),
+        "classes": list(datamodule.classes),
         "tta": settings.tta,
         "seed": settings.seed,
         "data": settings.data.source,
@@ -144,8 +183,8 @@ def evaluate(
         "labels": {"train": _trained_labels(members), "evaluation": datamodule.describe_labels()["evaluation"]},
         "exclude": _exclusion(settings, datamodule),
         "training": _training_data(members, datamodule),
-        "trained_on": {SPLIT_NAMES[split]: int(known[split].sum()) for split in splits},
-        "reported_split": reported,
+        "trained_on": trained_on,
+        "reported_split": "test" if "test" in outcomes else "val",
         "versions": {
             "fer": fer.__version__,
             "python": platform.python_version(),
@@ -156,35 +195,31 @@ def evaluate(
         "commit": rundir.commit(),
         **{split: outcome.metrics for split, outcome in outcomes.items()},
     }
-    if settings.robustness:
-        report["robustness"] = _robustness(settings, members, datamodule, outcomes[reported])
 
-    _write_predictions(run_dir / rundir.PREDICTIONS, datamodule, outcomes)
-    write_whole(run_dir / rundir.METRICS, json.dumps(report, indent=2, allow_nan=False).encode())
-    _print_table(report, members)
 
-    watched = any(str(target.get("_target_")).endswith("TensorBoardLogger") for target in settings.logger.values())
-    logger = RunLogger(run_dir) if watched else None
-    step = int(members[0].content.get("global_step", 0))
+def _draw(
+    members: Sequence[_Member],
+    datamodule: FER2013DataModule,
+    outcomes: Mapping[str, _Outcome],
+    report: Mapping[str, Any],
+    plots_dir: Path,
+    logger: RunLogger | None,
+    step: int,
+) -> dict[str, bytes]:
+    """Draws every picture into `plots_dir` and for TensorBoard; returns them for the page, as WebP by name."""
     pictures = {}
     for split, outcome in outcomes.items():
-        figures = _figures(members, datamodule, outcome, split, whole=split == reported)
-        if split == reported and "robustness" in report:
+        whole = split == report["reported_split"]
+        figures = _figures(members, datamodule, outcome, split, whole)
+        if whole and "robustness" in report:
             figures |= _robustness_figures(report["robustness"], members, datamodule, outcome, split)
         for name, figure in figures.items():
             png = as_png(figure)
-            write_whole(run_dir / rundir.PLOTS / f"{name}_{split}.png", png)
+            write_whole(plots_dir / f"{name}_{split}.png", png)
             pictures[f"{name}_{split}"] = _webp(Image.open(io.BytesIO(png)))
             if logger is not None:
                 logger.log_picture(f"{split}/{name}", png, step)
-    plain = settings.plain() | {"name": settings.run_name}
-    text = rundir.PRIVATE if secret else as_yaml(plain)
-    page = html.render(report, pictures | _training_pictures(members), text, _title(members))
-    write_whole(run_dir / rundir.REPORT, page.encode())
-    if logger is not None:
-        _log_outcome(logger, settings, report, max(step - 1, 0))
-    _print_files(run_dir, members)
-    return report
+    return pictures
 
 
 def _load(paths: Sequence[Path], tta: str) -> list[_Member]:
@@ -281,10 +316,10 @@ def _measure(
     members: Sequence[_Member],
     datamodule: FER2013DataModule,
     split: int,
-    trained_on: npt.NDArray[np.uint8],
+    training_faces: npt.NDArray[np.uint8],
     known: npt.NDArray[np.bool_],
 ) -> _Outcome:
-    """What members say of a split; `known` are faces of it that they were trained on besides `trained_on`."""
+    """What members say of a split; `known` are faces of it that they were trained on besides `training_faces`."""
     faces, targets = datamodule.tensors(split)
     classes = datamodule.classes
     predictions: list[Predictions] = [
@@ -297,7 +332,7 @@ def _measure(
     listed = datamodule.clean(split)
     if listed is not None:
         metrics["cleaned"] = {"removed": int((~listed).sum()), **_part(probabilities, targets, classes, listed)}
-    copies = find_copies(datamodule.rows(split).images, trained_on)
+    copies = find_copies(datamodule.rows(split).images, training_faces)
     clean, exact = ~known, known.copy()
     clean[copies.first] = False
     exact[copies.first[copies.exact]] = True
@@ -457,12 +492,11 @@ def _webp(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _data_to_judge_by(settings: TrainSettings, classes: tuple[str, ...] | None = None) -> FER2013DataModule:
+def _data_to_judge_by(settings: TrainSettings, classes: tuple[str, ...]) -> FER2013DataModule:
     """The data without the second task, which is of training alone: other data need not have FER+'s votes."""
-    change: dict[str, Any] = {"ferplus_auxiliary": 0.0}
-    if classes is not None:
-        change |= {"classes": list(classes), "other_emotions": not set(classes) <= set(ALL_EMOTIONS)}
-    return FER2013DataModule(settings.data.model_copy(update=change), settings.seed, judging=classes is not None)
+    others = not set(classes) <= set(ALL_EMOTIONS)
+    change = {"ferplus_auxiliary": 0.0, "classes": list(classes), "other_emotions": others}
+    return FER2013DataModule(settings.data.model_copy(update=change), settings.seed, judging=True)
 
 
 def _exclusion(settings: TrainSettings, datamodule: FER2013DataModule) -> dict[str, Any] | None:
