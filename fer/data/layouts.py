@@ -33,9 +33,6 @@ CODES: dict[str, dict[int, str | None]] = {
     ),
 }
 
-# `data.layout`: the data sets that are told apart. "folders" is a folder per emotion, whatever else lies there.
-LAYOUTS = (*CODES, "fer+", "kdef", "folders")
-
 # Rows per class that give a data set away though its classes are numbers: training rows, by ascending number.
 FINGERPRINTS: dict[tuple[int, ...], str] = {
     (3995, 436, 4097, 7215, 4830, 3171, 4965): "fer2013",
@@ -105,7 +102,7 @@ def find(
     Args:
         container: the tree; other folders may be wrapped around it.
         source: what messages call it.
-        layout: one of `LAYOUTS`, or None to find out.
+        layout: as `fer.settings.train.SourceSettings` has it, or None to find out.
         names: the emotions of the numbers, one each from the smallest to the largest; None where the layout knows them.
         emotions: those that names may say: `fer.labels.ALL_EMOTIONS` and others.
 

@@ -72,7 +72,7 @@ def read(
         memory: bytes; images that take more are left on the disk, in the cache, and mapped into memory. The call that
             reads them for the first time holds them all.
         size: pixels per side at which faces are stored; larger and smaller pictures are scaled.
-        layout: one of `fer.data.layouts.LAYOUTS` where the source does not show what it is.
+        layout: as `fer.settings.train.SourceSettings` has it, where the source does not show what it is.
         names: the emotions of numbered classes, one each from the smallest number to the largest.
         emotions: those that names may say: `fer.labels.ALL_EMOTIONS` and others.
 

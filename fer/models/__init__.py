@@ -221,7 +221,7 @@ def _create_timm(
     import timm
 
     if "/" in name or ":" in name or not timm.is_model(name):  # timm takes hf-hub:... and local-dir:... for addresses
-        raise UserError(f"model.name={name}: no such network; {suggest(name)}")
+        raise UserError(f"model.name={name}: there is no such network; {suggest(name)}")
     config = timm.get_pretrained_cfg(name)
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", image_size)

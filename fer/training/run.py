@@ -34,7 +34,7 @@ from fer.data.seen import MANY, Digests, besides, known_again, together
 from fer.errors import UserError
 from fer.files import is_file
 from fer.machine import choose_precision
-from fer.models import OWN, create, hand_over, is_foreign, suggest
+from fer.models import create, hand_over, is_foreign
 from fer.models.architecture import markdown, rows, totals
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.base import as_yaml, unknown
@@ -93,11 +93,6 @@ def check(settings: TrainSettings) -> None:
     model = settings.model
     if is_foreign(model.name):
         hand_over(model.name)
-    elif model.name not in OWN:
-        import timm
-
-        if not timm.is_model(model.name):
-            raise UserError(f"model.name={model.name}: there is no such network; {suggest(model.name)}")
     if model.weights is not None and not is_file(resolve(model.weights)):
         raise UserError(f"model.weights={model.weights} does not exist")
     classes = settings.data.class_names
