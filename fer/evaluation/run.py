@@ -486,9 +486,9 @@ def _training_pictures(members: Sequence[_Member]) -> dict[str, bytes]:
 
 
 def _webp(image: Image.Image) -> bytes:
-    """Without loss, in half the bytes of a PNG."""
+    """Without loss, in about half the bytes of a PNG; an eighth less would take twice as long, a second in all."""
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "webp", lossless=True, method=2)
+    image.convert("RGB").save(buffer, "webp", lossless=True, method=2, quality=20)
     return buffer.getvalue()
 
 
