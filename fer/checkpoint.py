@@ -112,7 +112,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _is_plain(tensor: Any) -> bool:
-    """Whether it is a tensor with all of its own numbers in memory; one may stand for any many, by strides of 0."""
+    """Whether it is a tensor with all of its numbers in memory; by strides of 0 one could stand for billions."""
     return (
         isinstance(tensor, Tensor)
         and tensor.layout == torch.strided
