@@ -332,8 +332,8 @@ def _load_foreign(path: str | Path, content: dict[str, Any], foreign: ForeignSpe
         spec = NetworkSpec.from_dict(described.to_dict())
     except ValueError as error:
         raise UserError(
-            f"{path} is of another project: classes=[...] names what it answers, each once, and model.image_size= is "
-            "from 16 to 1024"
+            f"{path} is of another project: classes=[...] names what it answers, each once and in words, and "
+            "model.image_size= is from 16 to 1024"
         ) from error
     network = create(spec.name, len(spec.classes), size, channels=foreign.channels)
     own = network.state_dict()

@@ -39,13 +39,11 @@ PAGE = Path(__file__).with_name("page.html")
 MOST_CONNECTIONS = 8  # at once; further ones are answered with 503
 MOST_BYTES = 4 * 2**20  # of a message
 MOST_PIXELS = 16 * 10**6  # of a picture: 48 MB when it is decoded
-MOST_SCANS = 100  # of a JPEG file, each of which is a pass over all pixels; progressive ones have about ten
 MOST_OPEN = 64  # connections, also of those that have not shown the token
 PATIENCE_SECONDS = 10.0  # after which a connection must be a viewer's
 
 VIEWERS = web.AppKey("viewers", set)
 
-_SCAN = b"\xff\xda"  # no other two bytes of a JPEG's data are these
 _WORKERS = 2  # one viewer's picture is decoded and searched while the network sees another's
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _SILENCE_SECONDS = 30.0  # after which a viewer is asked for a sign of life
@@ -287,8 +285,6 @@ def _decoded(data: bytes) -> BGRImage:
         raise UserError(f"{len(data)} bytes came that are no JPEG picture") from error
     if width * height > MOST_PIXELS:
         raise UserError(f"the picture of {width} x {height} pixels is too large; at most {MOST_PIXELS:,} are taken")
-    if data.count(_SCAN) > MOST_SCANS:
-        raise UserError(f"the picture has {data.count(_SCAN)} scans; at most {MOST_SCANS} are taken")
     return to_picture(data)
 
 

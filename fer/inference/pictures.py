@@ -29,6 +29,8 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", "
 HEIF_SUFFIXES = (".heic", ".heif")  # of these, read where the package pillow-heif is installed
 _one_filter_at_a_time = threading.Lock()  # filters of warnings are the process's: two threads would mix theirs up
 _WHITES = (1, 255, 65535)  # what white may be in a picture of floats
+_SCAN = b"\xff\xda"  # of a JPEG file; its data have these two bytes nowhere else
+_MOST_SCANS = 100  # of a progressive one; usual ones have about ten
 _ORIENTATION = 0x0112  # of EXIF
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -130,7 +132,20 @@ def _read(source: str | Path | io.BytesIO | Image.Image) -> BGRImage:
     if isinstance(source, Image.Image):
         return _to_bgr(source)
     with _open(source) as file:
+        _refuse_endless(file)
         return _to_bgr(file)
+
+
+def _refuse_endless(file: Image.Image) -> None:
+    """Raises ValueError for a progressive JPEG of endless scans: a few bytes each, and each a pass over all pixels."""
+    stream = getattr(file, "fp", None)
+    if file.info.get("progressive") and stream is not None:
+        place = stream.tell()
+        stream.seek(0)
+        scans = stream.read().count(_SCAN)
+        stream.seek(place)
+        if scans > _MOST_SCANS:
+            raise ValueError(f"{scans} scans")
 
 
 def _open(source: str | Path | io.BytesIO) -> Image.Image:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from fer.errors import UserError
 from fer.inference.analyzer import FaceAnalyzer
-from fer.inference.browser import Server, _decoded, create_app, listen
+from fer.inference.browser import Server, create_app, listen
 from fer.inference.pictures import read_picture
 from fer.inference.prediction import Detection
 from fer.settings.infer import InferSettings
@@ -169,16 +169,6 @@ def test_a_large_picture_is_refused_before_it_is_decoded(monkeypatch: pytest.Mon
             assert "too large" in (await exchange(viewer, jpeg(size=(5000, 4000))))["error"]
 
     serving(test)
-
-
-def test_a_picture_of_endless_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = io.BytesIO()
-    Image.new("L", (64, 64), 200).save(file, "JPEG", progressive=True)
-    picture = file.getvalue()
-    last = picture.rindex(b"\xff\xda")
-    assert isinstance(_decoded(picture), np.ndarray)
-    with pytest.raises(UserError, match="scans"):
-        _decoded(picture[:last] + 200 * picture[last:-2] + picture[-2:])
 
 
 def test_who_connects_and_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

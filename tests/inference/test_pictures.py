@@ -126,6 +126,19 @@ def test_eps_is_not_given_to_ghostscript(tmp_path, monkeypatch):
     assert pictures.is_animated(tmp_path / "a.jpg") is None
 
 
+def test_endless_scans_are_refused(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(PICTURE).save(file, "JPEG", progressive=True)
+    picture = file.getvalue()
+    assert to_picture(picture).shape == PICTURE.shape
+    last = picture.rindex(b"\xff\xda")
+    endless = picture[:last] + 200 * picture[last:-2] + picture[-2:]
+    (tmp_path / "a.jpg").write_bytes(endless)
+    for source in (endless, tmp_path / "a.jpg"):
+        with pytest.raises(UserError, match="cannot be read as a picture"):
+            to_picture(source)
+
+
 @pytest.mark.parametrize("kind", ["ICO", "TGA", "PCX", "DDS", "JPEG2000", "AVIF", "PPM", "SGI"])
 def test_other_formats_of_pillow_are_read(kind):
     file = io.BytesIO()
