@@ -232,10 +232,10 @@ def load_weights(network: nn.Module, path: str | Path, classes: Sequence[str] = 
             tensors.
     """
     content = _read(Path(path))
-    saved_classes: Sequence[str] = ()
+    spec = None
     if _is_ours(content):
         _refuse_changed(path, content)
-        saved_classes = read_spec(path, content).classes
+        spec = read_spec(path, content)
     given = content.get("state_dict", content)
     tensors = given.items() if isinstance(given, Mapping) else ()
     state = {
@@ -244,7 +244,7 @@ def load_weights(network: nn.Module, path: str | Path, classes: Sequence[str] = 
     own = network.state_dict()
     known = {name: value for name, value in state.items() if name in own}
     _refuse_odd(path, known)
-    fresh = _rows_by_class(known, own, saved_classes, classes) if classes and saved_classes else []
+    fresh = _rows_by_class(known, own, spec, classes) if classes and spec else []
     for name, tensor in known.items():
         if tensor.ndim == 4 and tensor.shape[1] == 3 and own[name].shape[1] == 1:
             known[name] = tensor.sum(dim=1, keepdim=True)
@@ -259,24 +259,27 @@ def load_weights(network: nn.Module, path: str | Path, classes: Sequence[str] = 
 
 
 def _rows_by_class(
-    state: dict[str, Tensor], own: Mapping[str, Tensor], saved: Sequence[str], classes: Sequence[str]
+    state: dict[str, Tensor], own: Mapping[str, Tensor], spec: NetworkSpec, classes: Sequence[str]
 ) -> list[str]:
-    """Gives the tensors of the last layer in `state`, of the classes `saved`, the rows of `classes`, in place.
+    """Gives the tensors in `state` that have a row for each of a network's classes the rows of `classes`, in place.
 
     Returns:
-        What stays as in `own`: the rows of classes that are not among `saved`.
+        What stays as in `own`: the rows of classes that are none of `spec`.
     """
-    if tuple(classes) == tuple(saved):
+    saved = spec.classes
+    if tuple(classes) == saved:
         return []
+    # A layer inside may happen to be as wide as the answer; that of one class more shows which grow with the classes.
+    larger = create(spec.name, len(saved) + 1, spec.image_size, False, spec.stem_stride, spec.kwargs).state_dict()
     heads = [
         name
         for name in own
         if name in state
         and own[name].shape[:1] == (len(classes),)
         and state[name].shape == (len(saved), *own[name].shape[1:])
+        and name in larger
+        and larger[name].shape == (len(saved) + 1, *own[name].shape[1:])
     ]
-    if len(classes) == len(saved):  # then a layer inside may happen to be as wide; the last one answers
-        heads = [name for name in heads if name.rpartition(".")[0] == heads[-1].rpartition(".")[0]]
     both = [name for name in classes if name in saved]
     for head in heads:
         rows = state[head][[saved.index(name) for name in both]]
@@ -294,7 +297,7 @@ def _refuse_odd(path: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def _refuse_larger(path: str | Path, spec: NetworkSpec, state: Mapping[str, Tensor]) -> None:
-    """Before a network is built, which a file of two kilobytes may describe so that no memory holds it.
+    """Before a network is built: a file of two kilobytes may describe one that no memory holds, by a number.
 
     What a whole number among its arguments says, a width, a depth, the pixels of a face, is a length or the number of
     its weights.
@@ -332,8 +335,8 @@ def _load_foreign(path: str | Path, content: dict[str, Any], foreign: ForeignSpe
         spec = NetworkSpec.from_dict(described.to_dict())
     except ValueError as error:
         raise UserError(
-            f"{path} is of another project: classes=[...] names what it answers, each once and in words, and "
-            "model.image_size= is from 16 to 1024"
+            f"{path} is of another project: classes=[...] names what it answers, each once and without , [ ] $, "
+            "and model.image_size= is from 16 to 1024"
         ) from error
     network = create(spec.name, len(spec.classes), size, channels=foreign.channels)
     own = network.state_dict()

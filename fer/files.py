@@ -170,6 +170,14 @@ def as_png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
+def picture_formats() -> list[str]:
+    """All that Pillow reads but EPS: that is a program, whose sender Ghostscript would obey."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in Image.ID if name != "EPS"]
+
+
 def temporary_name(path: Path) -> Path:
     """A name beside `path` that no other process, also of another machine, takes; short enough for a file system."""
     return path.with_name(f".{path.name[:40]}.{host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")

@@ -88,11 +88,16 @@ def _word(name: str) -> str:
 
 
 def is_class_name(name: object) -> bool:
-    """Whether a network's class may be called so: a word or some, which are shown on terminals, in tables and on plots.
-
-    A file may say anything. Exported files list the names between commas.
+    """Whether a network's class may be called so: files may say anything, and names go to terminals, tables and plots,
+    where they are no escape sequence, formula or markup. Exported files list them between commas.
     """
-    return isinstance(name, str) and re.fullmatch(r"\w[\w .&'()+/-]*", name) is not None
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and name.strip() == name != ""
+        and name[0] not in "=+-@"
+        and not set(name) & set(",[]$")
+    )
 
 
 def _other(name: str) -> str | None:

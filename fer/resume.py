@@ -27,6 +27,10 @@ _DECIDED = (
     *("data.exclude_action", "data.synthetic", "trainer.accumulate_grad_batches", "trainer.limit_train_batches"),
 )
 
+# Arguments of Lightning's loggers: places, which are the run's own by themselves, and what is put behind one.
+_PLACES = ("save_dir", "root_dir", "dir", "tracking_uri", "artifact_location")
+_PARTS = ("name", "version", "sub_dir", "prefix")
+
 
 def settings_of(line: Line, composed: Composed) -> tuple[TrainSettings, Path | None]:
     """What a command line asks for, on top of the settings of the run that its checkpoint lies in.
@@ -49,7 +53,7 @@ def settings_of(line: Line, composed: Composed) -> tuple[TrainSettings, Path | N
     for key in given:
         if key in ("model", "optim", "trainer", "experiment", "sweep") or (key == "data" and asked.mode == "train"):
             raise UserError(f"{key}=...: {asked.ckpt} belongs to a run with settings of its own; leave {key}= out")
-    _refuse_foreign_targets(saved_values, run, list(given))
+    _refuse_foreign_targets(saved_values, run, list(given), trains=asked.mode == "train")
     saved = rundir.load(run)
     values: dict[str, Any] = saved.plain()
     for key, deleted in given.items():
@@ -98,9 +102,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _refuse_foreign_targets(saved: dict[str, Any], run: Path, given: list[str]) -> None:
+def _refuse_foreign_targets(saved: dict[str, Any], run: Path, given: list[str], trains: bool) -> None:
     """A class that a saved config.yaml names is used only if configs/ names it, too, or it is an optimiser of torch,
-    and its loggers write into the run; a person may name others on the command line, but not a file.
+    and the loggers of a training write into the run; a person may name others on the command line, but not a file.
 
     Raises:
         UserError: it names another class or place; says what to repeat.
@@ -113,7 +117,8 @@ def _refuse_foreign_targets(saved: dict[str, Any], run: Path, given: list[str]) 
         for key, target in rundir.targets(saved)
         if target not in known and not _is_optimiser_of_torch(key, target)
     }
-    named |= {key: value for key, value in _leaves(saved.get("logger"), "logger") if _leads_out(key, value)}
+    if trains:
+        named |= {key: value for key, value in _leaves(saved.get("logger"), "logger") if _leads_out(key, value)}
     foreign = [
         f"{key}={value}" for key, value in named.items() if not any(f"{key}.".startswith(f"{each}.") for each in given)
     ]
@@ -133,11 +138,11 @@ def _leaves(settings: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _leads_out(key: str, value: Any) -> bool:
-    """Whether an argument of a logger is an address, or a path that may lead out of the run's directory."""
-    if not isinstance(value, str):
+    """Whether an argument of a logger is a place other than the run's own directory, or leads out of it."""
+    argument = key.rpartition(".")[2]
+    if not isinstance(value, str) or argument not in (*_PLACES, *_PARTS):
         return False
-    place = key.rpartition(".")[2] in ("save_dir", "root_dir", "dir")  # else the run's own
-    return place or "://" in value or Path(value).is_absolute() or value.startswith("~") or ".." in Path(value).parts
+    return argument in _PLACES or Path(value).is_absolute() or value.startswith("~") or ".." in Path(value).parts
 
 
 def _is_optimiser_of_torch(key: str, target: Any) -> bool:

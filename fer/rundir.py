@@ -202,7 +202,7 @@ def report(run: Path) -> dict[str, Any]:
     return dict(numbers)
 
 
-def text(file: Path, most: int = _MOST_BYTES, errors: str = "strict") -> str:
+def text(file: Path, most: int = _MOST_BYTES) -> str:
     """What a file of a run holds, which a stranger may have put there: also a link to a device, which has no end.
 
     Raises:
@@ -215,7 +215,7 @@ def text(file: Path, most: int = _MOST_BYTES, errors: str = "strict") -> str:
         content = stream.read(most + 1)
     if len(content) > most:
         raise ValueError("it is too large")
-    return content.decode(errors=errors)
+    return content.decode()
 
 
 def same(one: TrainSettings, two: TrainSettings) -> bool:

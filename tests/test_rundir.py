@@ -94,7 +94,9 @@ def test_a_link_to_a_device_is_no_file_of_a_run(tmp_path: Path) -> None:
         ("csv.version", "second", False),
         ("mlflow.tracking_uri", "http://evil.example", True),
         ("wandb.dir", "~", True),
+        ("mlflow.artifact_location", "elsewhere", True),
         ("wandb.project", "fer", False),
+        ("wandb.notes", "see https://example.org/1", False),
     ],
 )
 def test_a_saved_config_cannot_choose_where_loggers_write(
@@ -104,8 +106,9 @@ def test_a_saved_config_cannot_choose_where_loggers_write(
     saved = {"model": {"name": "net"}, "logger": {name: {argument: value}}}
     if leads_out:
         with pytest.raises(UserError, match=f"place outside of the run.*{re.escape(key)}="):
-            resume._refuse_foreign_targets(saved, tmp_path, [])
-    resume._refuse_foreign_targets(saved, tmp_path, [f"logger.{key}"] if leads_out else [])
+            resume._refuse_foreign_targets(saved, tmp_path, [], trains=True)
+        resume._refuse_foreign_targets(saved, tmp_path, [], trains=False)  # nothing is logged
+    resume._refuse_foreign_targets(saved, tmp_path, [f"logger.{key}"] if leads_out else [], trains=True)
 
 
 def test_a_saved_config_cannot_read_the_environment(

@@ -1,6 +1,6 @@
 """From pictures' bytes to gray faces. Knows nothing of what their names say.
 
-Pillow reads them all; OpenCV takes half of its time for what FER2013's copies are: plain gray PNG and JPEG files
+Pillow reads everything; OpenCV takes half of its time for what FER2013's copies are: plain gray PNG and JPEG files
 of the wanted size. It is asked only where its answer is Pillow's to the pixel, damaged files included.
 """
 
@@ -11,7 +11,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from textwrap import shorten
 
 import numpy as np
@@ -22,6 +22,7 @@ from fer.data.container import Batch, Container
 from fer.data.faces import SIZE, Faces
 from fer.data.folder import Place, natural, to_face
 from fer.errors import UserError
+from fer.files import picture_formats
 from fer.labels import ALL_EMOTIONS
 
 Images = npt.NDArray[np.uint8]
@@ -31,8 +32,7 @@ _SWITCH = 0.0005  # seconds that one thread may keep the other waiting: by defau
 BATCH = 256  # pictures whose bytes a thread holds at once
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-# Of all that Pillow reads: EPS is a program, whose sender Ghostscript would obey.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+_formats = cache(picture_formats)
 _GRAY_FRAMES = (b"\xff\xc0\x00\x0b\x08", b"\xff\xc2\x00\x0b\x08")  # baseline or progressive, 8 bits, one component
 # Chunks that change no pixel. Others (tRNS, eXIf, acTL) need Pillow.
 _CHUNKS = frozenset((b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"gAMA", b"sRGB", b"cHRM"))
@@ -133,7 +133,7 @@ def face_of(content: bytes, size: int) -> npt.NDArray[np.uint8]:
         face = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         if face is not None and face.shape == (size, size) and face.dtype == np.uint8:
             return np.asarray(face, np.uint8)
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=_formats()) as image:
         return to_face(image, size)
 
 

@@ -194,10 +194,14 @@ def _read_run(directory: Path, others: Sequence[Path]) -> Run | None:
         return Run(directory, settings, rundir.report(directory), "finished", asked)
     failure = directory / rundir.FAILURE
     if failure.is_file():
-        message = rundir.text(failure, errors="replace").partition("\n")[0]
+        with failure.open("rb") as stream:
+            message = stream.read(1000).decode(errors="replace").partition("\n")[0]
         return Run(directory, settings, None, f"failed: {printable(message)}", asked)
     history = directory / rundir.HISTORY
-    epochs = len(rundir.text(history).splitlines()) - 1 if history.is_file() else 0
+    epochs = 0
+    if history.is_file():
+        with history.open("rb") as stream:
+            epochs = sum(1 for _ in stream) - 1
     return Run(directory, settings, None, f"interrupted after {epochs} epochs", asked)
 
 

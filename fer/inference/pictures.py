@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fer.errors import UserError
-from fer.files import is_there
+from fer.files import is_there, picture_formats
 
 BGRImage = npt.NDArray[np.uint8]  # (H, W, 3)
 Picture = str | Path | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any]  # what `to_picture` takes
@@ -154,10 +154,8 @@ def _open(source: str | Path | io.BytesIO) -> Image.Image:
 
 @cache
 def _formats() -> list[str]:
-    """All that Pillow reads but EPS: that is a program, whose sender Ghostscript would obey."""
     _reads_heif()
-    Image.init()
-    return [name for name in Image.ID if name != "EPS"]
+    return picture_formats()
 
 
 def _upright(picture: Image.Image) -> Image.Image:

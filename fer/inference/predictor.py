@@ -228,7 +228,7 @@ class Predictor:
         Raises:
             UserError: at the first frame, when the source cannot be opened; after the last, when it ended too early.
         """
-        camera = str(source).isdecimal() or str(source).startswith("/dev/")
+        camera = str(source).isdecimal() or (str(source).startswith("/dev/") and not is_file(Path(str(source))))
         mode = "webcam" if camera else "video"
         analyzer = FaceAnalyzer(self, self._detector, detect_every, smoothing, min_confidence)
         with open_source(mode, str(source), log.warning) as opened:

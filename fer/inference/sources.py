@@ -490,7 +490,7 @@ def hide_password(url: str) -> str:
         rest = f"{user}:***@{after.rpartition('@')[2]}"
     rest = re.sub(rf"(?i)([?&;#][^=&;#]*{_SECRET}[^=&;#]*=)[^&;#]*", r"\1***", rest)
     # Recorders have /user=admin_password=..._channel=1 as a path.
-    rest = re.sub(rf"(?i)([/_,][^=&;#?/_,]*{_SECRET}[^=&;#?/_,]*=)(?:(?!_\w+=)[^&;#?/,])*", r"\1***", rest)
+    rest = re.sub(rf"(?i)([/_,][^=&;#?/_,]*{_SECRET}[^=&;#?/_,]*=)(?:(?!_[^\W_]+=)[^#?])*", r"\1***", rest)
     return scheme + separator + rest
 
 

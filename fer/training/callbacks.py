@@ -4,6 +4,7 @@ import csv
 import io
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from torch import Tensor
 
 from fer import machine
-from fer.checkpoint import write_checkpoint
+from fer.checkpoint import read_checkpoint, write_checkpoint
 from fer.classifier import EmotionClassifier
 from fer.errors import UserError
 from fer.files import write_whole
@@ -335,8 +336,11 @@ class OwnCheckpoint(ModelCheckpoint):
         self._own = directory / f"{name}.ckpt"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the score of the file that is there; no place."""
+        """Takes the score of the file that is there, which may be later than the one that is resumed; no place."""
         score = state_dict.get("best_model_score") if self._own.is_file() else None
+        if score is not None:
+            with suppress(UserError):
+                score = read_checkpoint(self._own)["callbacks"][self.state_key]["best_model_score"]
         own = str(Path(str(self.dirpath)) / self._own.name)  # as Lightning spells it
         known = {} if score is None else {own: score}
         state = {"dirpath": self.dirpath, "best_model_score": score, "best_k_models": known, "last_model_path": ""}
@@ -368,11 +372,15 @@ class LastCheckpoint(OwnCheckpoint):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, "last", save_on_exception=True)
         self._step = 0
+        self._ends = False  # after the step for which gradients are being accumulated
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *of_batch: Any) -> None:
         """Writes what no later step follows on, in this process, though the epoch has more."""
         super().on_train_batch_end(trainer, pl_module, *of_batch)
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
+        self._ends = trainer.should_stop = trainer.should_stop or self._ends
+        if not stepped:
+            trainer.should_stop = False
         enough = trainer.current_epoch >= (trainer.min_epochs or 0) and self._step >= (trainer.min_steps or 0)
         ends = (trainer.should_stop and enough) or 0 < trainer.max_steps <= self._step
         if stepped and ends and not trainer.is_last_batch and not self._should_skip_saving_checkpoint(trainer):

@@ -829,7 +829,7 @@ def test_picture_files_needs_no_camera_but_says_its_length(tmp_path):
         ("rtsp://me@mail.example:secret@camera/1", "rtsp://me@mail.example:***@camera/1"),
         ("rtsp://me@host:554/a", "rtsp://me@host:554/a"),
         (
-            "rtsp://h:554/user=admin_password=se_cret_channel=1_stream=0.sdp?real_stream",
+            "rtsp://h:554/user=admin_password=s/e,c&r_et_channel=1_stream=0.sdp?real_stream",
             "rtsp://h:554/user=admin_password=***_channel=1_stream=0.sdp?real_stream",
         ),
         ("http://cam/v.cgi?loginuse=a&loginpas=secret", "http://cam/v.cgi?loginuse=a&loginpas=***"),

@@ -1,6 +1,7 @@
 import http.server
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,18 @@ def test_fewer_classes_or_another_order_begin_as_the_same_answers(
     assert load_weights(target.backbone, tmp_path / "three.ckpt", classes) == []
     faces = torch.randint(0, 256, (2, 1, 48, 48), dtype=torch.uint8)
     assert torch.equal(target(faces), source(faces)[:, [2, 0, 1][: len(classes)]])
+
+
+def test_every_head_of_a_network_is_put_into_the_new_order(tmp_path: Path) -> None:
+    kwargs = {"embed_dim": 12, "depth": 1, "num_heads": 2, "patch_size": 16}
+    spec = NetworkSpec("deit_tiny_distilled_patch16_224", ("angry", "happy", "sad"), kwargs=kwargs)
+    source = EmotionNetwork(spec).eval()
+    state = {f"network.{name}": tensor for name, tensor in source.state_dict().items()}
+    torch.save({"fer": spec.to_dict(), "state_dict": state}, tmp_path / "two_heads.ckpt")
+    target = EmotionNetwork(replace(spec, classes=("sad", "angry", "happy"))).eval()
+    assert load_weights(target.backbone, tmp_path / "two_heads.ckpt", target.spec.classes) == []
+    faces = torch.randint(0, 256, (2, 1, 48, 48), dtype=torch.uint8)
+    assert torch.equal(target(faces), source(faces)[:, [2, 0, 1]])
 
 
 def test_rows_of_the_last_layer_go_by_the_names_of_the_classes(tmp_path: Path) -> None:

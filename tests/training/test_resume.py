@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning as L
@@ -61,6 +62,15 @@ class TimeIsUp(Callback):
         trainer.should_stop = trainer.global_step == self.step
 
 
+class LateTimeIsUp(TimeIsUp):
+    """Ends it after the batch that follows on the step, whose gradients are accumulated."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *rest: object) -> None:
+        if trainer.global_step == self.step and rest[-1] == 4:  # of six: the step after it is the epoch's last
+            self.step = -1
+            trainer.should_stop = True
+
+
 # A schedule by step, one by validation loss, and another size of face in every epoch.
 RUNS = {"sgd": ["optim=sgd"], "adam": ["optim=adam"], "sizes": ["optim=sgd", "image_sizes=[24,32,48]"]}
 OPTIONS = ["trainer.max_epochs=3", "data.mixup_alpha=0.2", "optim.warmup_epochs=1"]
@@ -114,6 +124,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
         ("sgd", f"+callbacks.stop={{_target_: {__name__}.TimeIsUp, step: 9}}", []),
         ("adam", "+trainer.max_steps=9", ["+trainer.max_steps=-1"]),
     ],
+    ids=["max_time", "max_steps"],
 )
 def test_what_ended_in_the_middle_of_an_epoch_goes_on_there(
     settings: Callable[..., TrainSettings],
@@ -131,15 +142,17 @@ def test_what_ended_in_the_middle_of_an_epoch_goes_on_there(
     assert (tmp_path / "history.csv").read_text() == (unbroken[name] / "history.csv").read_text()
 
 
+@pytest.mark.parametrize("way", ["LateInterrupt", "LateTimeIsUp"])
 def test_a_step_of_several_batches_is_finished_before_a_run_stops(
-    settings: Callable[..., TrainSettings], tmp_path: Path
+    settings: Callable[..., TrainSettings], tmp_path: Path, way: str
 ) -> None:
     options = ["optim=adam", "trainer.accumulate_grad_batches=4", "trainer.max_epochs=3"]
     train(settings(*options), tmp_path / "unbroken")
     # After the second epoch's first step of two, in the middle of the second.
-    stop = f"+callbacks.stop={{_target_: {__name__}.Interrupt, step: 3, signum: {int(signal.SIGINT)}}}"
-    with pytest.raises(SystemExit):
-        train(settings(*options, stop.replace("Interrupt", "LateInterrupt")), tmp_path / "broken")
+    signum = f", signum: {int(signal.SIGINT)}" if way == "LateInterrupt" else ""
+    stop = f"+callbacks.stop={{_target_: {__name__}.{way}, step: 3{signum}}}"
+    with pytest.raises(SystemExit) if way == "LateInterrupt" else nullcontext():
+        train(settings(*options, stop), tmp_path / "broken")
     assert read_checkpoint(tmp_path / "broken" / LAST)["global_step"] == 4
     train(settings(*options, f"ckpt={tmp_path / 'broken' / LAST}"), tmp_path / "broken")
     expected, resumed = weights(tmp_path / "unbroken" / LAST), weights(tmp_path / "broken" / LAST)
