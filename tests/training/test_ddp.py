@@ -9,6 +9,7 @@ from subprocess import CompletedProcess
 
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from tiny import TINY
 
 from fer import machine
@@ -111,6 +112,7 @@ def test_several_machines_are_taken(
     for name, value in torchrun.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "tuesday")
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # which the trainer sets for the whole process
     words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", "+trainer.num_nodes=2"]
     trainer = build_trainer(settings(*words), tmp_path, [], [])
     assert (trainer.num_nodes, trainer.world_size, trainer.global_rank) == (2, 2, 1)
