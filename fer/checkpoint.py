@@ -303,7 +303,7 @@ def _refuse_larger(path: str | Path, spec: NetworkSpec, state: Mapping[str, Tens
     its weights.
     """
     lengths = [length for tensor in state.values() for length in tensor.shape]
-    most = max([len(state), spec.image_size, *lengths], default=0)
+    most = max(len(state), spec.image_size, *lengths)
     values = [value for given in spec.kwargs.values() for value in (given if isinstance(given, list) else [given])]
     if any(isinstance(value, int) and value > most for value in values):
         raise UserError(f"checkpoint {path} does not fit: its weights are not those of {spec.name} with {spec.kwargs}")

@@ -333,15 +333,15 @@ class OwnCheckpoint(ModelCheckpoint):
 
     def __init__(self, directory: Path, name: str, **more: Any) -> None:
         super().__init__(directory, name, enable_version_counter=False, **more)
-        self._own = directory / f"{name}.ckpt"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the score of the file that is there, which may be later than the one that is resumed; no place."""
-        score = state_dict.get("best_model_score") if self._own.is_file() else None
-        if score is not None:
-            with suppress(UserError):
-                score = read_checkpoint(self._own)["callbacks"][self.state_key]["best_model_score"]
-        own = str(Path(str(self.dirpath)) / self._own.name)  # as Lightning spells it
+        own = self.format_checkpoint_name({})
+        score = None
+        if self.monitor is not None and Path(own).is_file():
+            score = state_dict.get("best_model_score")
+            with suppress(UserError, KeyError):  # a damaged file, or a copy without the state of a training
+                score = read_checkpoint(own)["callbacks"][self.state_key]["best_model_score"]
         known = {} if score is None else {own: score}
         state = {"dirpath": self.dirpath, "best_model_score": score, "best_k_models": known, "last_model_path": ""}
         state["best_model_path"] = state["kth_best_model_path"] = own if known else ""

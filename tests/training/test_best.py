@@ -43,26 +43,34 @@ def test_a_worse_epoch_never_takes_the_place_of_the_best(
 class TimeIsUp(Callback):
     """Ends a run after a step, as `trainer.max_time` does."""
 
+    def __init__(self, step: int) -> None:
+        self.step = step
+
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
-        trainer.should_stop = trainer.global_step == 9
+        trainer.should_stop = trainer.global_step == self.step
 
 
+@pytest.mark.parametrize(("step", "found"), [(9, [0.3, 0.9, 0.5, 0.4]), (3, [0.9, 0.3, 0.5, 0.4])])
 def test_the_best_of_a_run_that_was_cut_stays_the_best(
-    settings: Callable[..., TrainSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., TrainSettings],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    found: list[float],
 ) -> None:
-    """It was found behind the step that the run goes on from."""
-    accuracies = iter([0.3, 0.9, 0.5, 0.4])
+    """It was found behind the step that the run goes on from, which may know of no best at all."""
+    accuracies = iter(found)
 
     def validation_step(self: EmotionClassifier, batch: object, batch_idx: int) -> None:
         self.log("val/accuracy", next(accuracies), batch_size=1)
 
     monkeypatch.setattr(EmotionClassifier, "validation_step", validation_step)
     options = ["trainer.max_epochs=3", "optim.schedule=none"]
-    train(settings(*options), tmp_path, [TimeIsUp()])
+    train(settings(*options), tmp_path, [TimeIsUp(step)])
     checkpoints = tmp_path / "checkpoints"
     train(settings(*options, f"ckpt={checkpoints / 'last.ckpt'}"), tmp_path)
     assert read_checkpoint(checkpoints / "last.ckpt")["global_step"] == 18
-    assert read_checkpoint(checkpoints / "best.ckpt")["global_step"] == 9
+    assert read_checkpoint(checkpoints / "best.ckpt")["global_step"] == step
 
 
 @pytest.mark.parametrize("address", ["local://{}", "{}/checkpoints/../../home"])
