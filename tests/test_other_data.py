@@ -14,9 +14,11 @@ from tiny import settings_of
 from fer import Predictor
 from fer.checkpoint import load_network, write_slim
 from fer.commands.train import whole
+from fer.data.datamodule import FER2013DataModule
+from fer.data.faces import TRAIN
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.evaluation.other_data import keep_classes
+from fer.evaluation.other_data import faces_of_training, keep_classes
 from fer.evaluation.run import evaluate
 from fer.evaluation.verdict import verdict
 from fer.export.run import export
@@ -183,6 +185,21 @@ def test_a_test_face_that_was_trained_on_is_counted(run: Path, source: Path, tmp
     trained_on = len({f"train/{name}/{n}.png" for name in ("happiness", "sad") for n in (0,)} - validated)
     assert saved["test"]["without_copies"]["removed"] == 0
     assert found["without_copies"]["exact"] == trained_on > 0
+
+
+def test_training_rows_are_known_after_the_data_were_moved(run: Path, source: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(source, tmp_path / "elsewhere" / source.name))
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace(str(source), str(tmp_path / "gone")))
+    best = copied / "checkpoints" / "best.ckpt"
+    words = [*TINY, "mode=test", f"ckpt={best}", *OTHER, "data.val_fraction=0.25"]
+    settings = settings_of(*words, f"data.path={moved}")
+    datamodule = FER2013DataModule(settings.data, settings.seed, judging=True)
+    datamodule.setup()
+    known = faces_of_training(settings, [best], datamodule)
+    assert np.array_equal(known, datamodule.rows(TRAIN).images)
+    assert len(known) == 18
 
 
 def test_kept_classes_share_the_probability_of_the_others(run: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer import rundir
+from fer.checkpoint import provenance, read_checkpoint
 from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import TRAIN
 from fer.errors import UserError
@@ -51,6 +52,9 @@ def faces_of_training(
         try:
             trained.setup()
         except UserError as error:
+            if provenance(read_checkpoint(checkpoint)).get("data") == datamodule.digest():  # a run that was moved
+                found.append(datamodule.rows(TRAIN).images)
+                continue
             log.warning("It is not known which faces of %s were trained on: %s", datamodule.source, error)
             continue
         found.append(trained.rows(TRAIN).images)
