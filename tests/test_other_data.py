@@ -12,9 +12,10 @@ from PIL import Image
 from tiny import settings_of
 
 from fer import Predictor
-from fer.checkpoint import load_network, write_slim
+from fer.checkpoint import load_network, read_checkpoint, write_slim
 from fer.commands.train import whole
 from fer.data.datamodule import FER2013DataModule
+from fer.data.duplicates import digests
 from fer.data.faces import TRAIN
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
@@ -197,9 +198,33 @@ def test_training_rows_are_known_after_the_data_were_moved(run: Path, source: Pa
     settings = settings_of(*words, f"data.path={moved}")
     datamodule = FER2013DataModule(settings.data, settings.seed, judging=True)
     datamodule.setup()
-    known = faces_of_training(settings, [best], datamodule)
-    assert np.array_equal(known, datamodule.rows(TRAIN).images)
+    known, complete = faces_of_training(settings, {best: read_checkpoint(best)}, datamodule)
+    assert sorted(digests(known)) == sorted(digests(datamodule.rows(TRAIN).images))
     assert len(known) == 18
+    assert complete
+
+
+@pytest.mark.parametrize("in_a_run", [True, False])
+def test_faces_that_are_not_at_hand_are_said_to_be_missing(
+    run: Path, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, in_a_run: bool
+) -> None:
+    """A stranger's checkpoint on one's own data: no copy is found, and none is denied."""
+    best = Path(shutil.copytree(run, tmp_path / "run")) / "checkpoints" / "best.ckpt"
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(source), str(tmp_path / "gone")))
+    if not in_a_run:
+        best = Path(shutil.copy(best, tmp_path / "alone.ckpt"))
+    other = write(tmp_path / "other", {"test/sad": "sad", "test/happy": "happy"}, range(8, 10))
+    shutil.copy(source / "train" / "sad" / "0.png", other / "test" / "sad" / "known.png")
+    settings = settings_of(*TINY, "mode=test", f"ckpt={best}", f"data.path={other}", *OTHER)
+    report = evaluate(settings, [best], tmp_path / "report")
+    without = report["test"]["without_copies"]
+    assert not without["complete"]
+    assert without["exact"] == report["trained_on"]["test"] == 1
+    assert f"{best} was trained on faces that are not at hand (" in caplog.text
+    (copies,) = [text for head, text in verdict(report).sentences if head == "Copies"]
+    assert copies.startswith("1 faces have an exact (1) or near copy among the training faces")
+    assert copies.endswith("Not all training faces are at hand: there may be more.")
 
 
 def test_kept_classes_share_the_probability_of_the_others(run: Path) -> None:

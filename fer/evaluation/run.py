@@ -115,13 +115,17 @@ def evaluate(
 
     known = _known(members, datamodule)
     splits = _splits(settings, datamodule, known, trained_here)
-    training_faces = (
-        datamodule.rows(TRAIN).images if trained_here else faces_of_training(settings, checkpoints, datamodule)
-    )
+    if trained_here:
+        training_faces, complete = datamodule.rows(TRAIN).images, True
+    else:
+        contents = {member.path: member.content for member in members}
+        training_faces, complete = faces_of_training(settings, contents, datamodule)
     outcomes = {
         SPLIT_NAMES[split]: _measure(settings, members, datamodule, split, training_faces, known[split])
         for split in splits
     }
+    for outcome in outcomes.values():
+        outcome.metrics["without_copies"]["complete"] = complete
     _choose_on_val(outcomes, datamodule.classes)
     counts = {SPLIT_NAMES[split]: int(known[split].sum()) for split in splits}
     report = _report(settings, members, datamodule, outcomes, left_out, counts)

@@ -199,14 +199,19 @@ def _people(accuracy: float, low: float, high: float) -> str:
 
 
 def _copies(without: Mapping[str, Any], split: str) -> str:
-    if not without["removed"]:
-        return f"No {split} face has an exact or near copy among the training faces."
+    complete = without.get("complete", True)  # reports before version 0.2 do not say
     text = f"{without['removed']:,} faces have an exact ({without['exact']:,}) or near copy among the training faces"
-    if "accuracy" not in without:
-        return f"{text}: all of them."
-    low, high = without["interval95"]["accuracy"]
-    share = f"{_percent(without['accuracy'])} ({_percent(low)} to {_percent(high)})"
-    return f"{text}; of the other {without['images']:,}, {share} are named right."
+    if without["removed"] and "accuracy" not in without:
+        text += ": all of them."
+    elif without["removed"]:
+        low, high = without["interval95"]["accuracy"]
+        share = f"{_percent(without['accuracy'])} ({_percent(low)} to {_percent(high)})"
+        text += f"; of the other {without['images']:,}, {share} are named right."
+    elif complete:
+        return f"No {split} face has an exact or near copy among the training faces."
+    else:
+        return f"No {split} face is known to have a copy among the training faces, but not all of these are at hand."
+    return text if complete else f"{text} Not all training faces are at hand: there may be more."
 
 
 def _calibration(found: Mapping[str, Any], split: str, fitted: bool) -> str:

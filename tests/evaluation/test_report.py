@@ -202,7 +202,7 @@ def test_copies_are_left_out(
     assert (without["removed"], without["images"]) == (10, 60)
     rows = read_predictions(tmp_path, "test")[10:]
     assert without["accuracy"] == pytest.approx(np.mean([row["target"] == row["prediction"] for row in rows]))
-    assert report["val"]["without_copies"] == {"removed": 0, "exact": 0}
+    assert report["val"]["without_copies"] == {"removed": 0, "exact": 0, "complete": True}
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -390,9 +390,12 @@ def test_copies_are_looked_for_among_the_faces_that_the_checkpoints_were_trained
     given = settings()
     datamodule = FER2013DataModule(given.data)
     datamodule.setup()
-    own = [len(faces_of_training(given, [best(run)], datamodule)) for run in folds]
+    contents = {best(run): read_checkpoint(best(run)) for run in folds}
+    own = [len(faces_of_training(given, {path: content}, datamodule)[0]) for path, content in contents.items()]
     assert own[0] + own[1] == 210 + 70  # each fold trains on what the other one validates on
-    assert len(faces_of_training(given, [best(run) for run in folds], datamodule)) == sum(own)
+    found, complete = faces_of_training(given, contents, datamodule)
+    assert len(found) == sum(own)
+    assert complete
 
 
 def test_classes_that_do_not_fit_are_refused(
