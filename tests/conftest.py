@@ -3,10 +3,10 @@
 import io
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from fences import marks
@@ -37,20 +37,16 @@ def settings() -> Callable[..., TrainSettings]:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+def command(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Runs `python train.py ARGUMENTS` as a person would; its runs go to tmp_path/outputs."""
 
     def run(*arguments: str, script: str = "train.py", timeout: float = 120) -> "subprocess.CompletedProcess[str]":
         (tmp_path / "outputs").mkdir(exist_ok=True)
         path = os.pathsep.join([str(ROOT), os.environ.get("FER_MORE_PATH", "")])
-        return subprocess.run(
-            [sys.executable, str(ROOT / script), *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        env = {**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        return forked.run(ROOT / script, arguments, tmp_path, env, tmp_path_factory.mktemp("printed"), timeout)
 
     return run
 
