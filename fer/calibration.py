@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fer.abstention import answers, halves, thresholds
-from fer.checkpoint import SPEC_KEY, load_network, read_checkpoint, write_checkpoint
+from fer.checkpoint import SPEC_KEY, network_of, read_checkpoint, write_checkpoint
 from fer.models.network import EmotionNetwork
 from fer.predict import Predictions, predict
 
@@ -39,7 +39,7 @@ def calibrate(checkpoint: Path, faces: Tensor, targets: Tensor, trainer: Mapping
     """
     if len(targets):
         content = read_checkpoint(checkpoint)
-        content[SPEC_KEY] |= fit(load_network(checkpoint), faces, targets, trainer)
+        content[SPEC_KEY] |= fit(network_of(checkpoint, content), faces, targets, trainer)
         write_checkpoint(content, checkpoint)
 
 

@@ -198,9 +198,14 @@ def load_network(
                 f"{path} is of this project and says itself what it is ({name}); leave model= and classes= out"
             )
     content = read_checkpoint(path)
-    spec = read_spec(path, content)
     if backbone is not None:
-        hand_over(spec.name, backbone)
+        hand_over(read_spec(path, content).name, backbone)
+    return network_of(path, content)
+
+
+def network_of(path: str | Path, content: dict[str, Any]) -> EmotionNetwork:
+    """The same of a checkpoint of ours that `read_checkpoint` has read."""
+    spec = read_spec(path, content)
     state = {
         key.removeprefix(PREFIX): tensor for key, tensor in content["state_dict"].items() if key.startswith(PREFIX)
     }

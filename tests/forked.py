@@ -23,7 +23,7 @@ def run(
 ) -> "CompletedProcess[str]":
     """As `subprocess.run([sys.executable, script, *words])`; `outputs` is a directory for what is printed."""
     printed = [outputs / "stdout", outputs / "stderr"]
-    process = _context().Process(target=_as_main, args=(script, list(words), cwd, dict(env), printed))
+    process = context().Process(target=_as_main, args=(script, list(words), cwd, dict(env), printed))
     with patch.dict(os.environ, {"OMP_NUM_THREADS": env["OMP_NUM_THREADS"]}):  # read when torch is imported
         process.start()
     process.join(timeout)
@@ -35,7 +35,8 @@ def run(
     return CompletedProcess([str(script), *words], process.exitcode, out, error)
 
 
-def _context() -> ForkServerContext:
+def context() -> ForkServerContext:
+    """Of processes that have the heavy libraries."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_HEAVY)
     return context

@@ -45,7 +45,7 @@ from fer.settings.infer import InferSettings
 from fer.settings.tables import CardSettings, CleanSettings, SearchSettings, SummarySettings
 from fer.settings.train import TrainSettings
 from fer.settings.words import read
-from fer.training.run import check_arguments
+from fer.training.trainer import check_arguments
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 READ: dict[str, tuple[type[Settings], str | None]] = {

@@ -12,14 +12,15 @@ from PIL import Image
 from tiny import settings_of
 
 from fer import Predictor
-from fer.checkpoint import load_network, read_checkpoint, write_slim
+from fer.checkpoint import load_network, write_slim
 from fer.commands.train import whole
 from fer.data.datamodule import FER2013DataModule
 from fer.data.duplicates import digests
 from fer.data.faces import TRAIN
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
-from fer.evaluation.other_data import faces_of_training, keep_classes
+from fer.evaluation.known_faces import faces_of_training
+from fer.evaluation.members import keep_classes, load_members
 from fer.evaluation.run import evaluate
 from fer.evaluation.verdict import verdict
 from fer.export.run import export
@@ -198,7 +199,7 @@ def test_training_rows_are_known_after_the_data_were_moved(run: Path, source: Pa
     settings = settings_of(*words, f"data.path={moved}")
     datamodule = FER2013DataModule(settings.data, settings.seed, judging=True)
     datamodule.setup()
-    known, complete = faces_of_training(settings, {best: read_checkpoint(best)}, datamodule)
+    known, complete = faces_of_training(settings, load_members([best], "none"), datamodule)
     assert sorted(digests(known)) == sorted(digests(datamodule.rows(TRAIN).images))
     assert len(known) == 18
     assert complete

@@ -1,15 +1,10 @@
 """One training run, from settings to checkpoints: the data, the network, the optimiser and the trainer, by name."""
 
-import csv
-import inspect
 import logging
-import os
-import re
 import shlex
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +13,8 @@ from typing import Any, NoReturn
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import fer
@@ -37,29 +31,21 @@ from fer.machine import choose_precision
 from fer.models import create, hand_over, is_foreign
 from fer.models.architecture import markdown, rows, totals
 from fer.models.network import EmotionNetwork, NetworkSpec
-from fer.settings.base import as_yaml, unknown
-from fer.settings.target import build, find
+from fer.settings.base import as_yaml
 from fer.settings.train import TrainSettings
 from fer.tensorboard import RunLogger
 from fer.training.callbacks import (
-    EMA,
-    AtomicCheckpointIO,
     BestCheckpoint,
-    EpochBar,
-    EpochLine,
     History,
-    LastCheckpoint,
-    ProgressiveResizing,
-    StaysStopped,
     StepLoss,
     StopAfterBatch,
-    StopOnDivergence,
 )
 from fer.training.distillation import Teachers
 from fer.training.graphs import obstacle, record_steps
 from fer.training.optim import build_optimizer, configure_optimizers
 from fer.training.pictures import EpochPictures, save_samples, stopped_early
 from fer.training.plots import in_short, save_architecture
+from fer.training.trainer import build_callbacks, build_loggers, build_trainer
 from fer.weights import resolve
 
 log = logging.getLogger(__name__)
@@ -102,9 +88,9 @@ def check(settings: TrainSettings) -> None:
         Teachers(settings.teachers, classes, settings.distil.temperature)
     network = create(model.name, len(classes), settings.image_size, False, model.stem_stride, model.kwargs)
     build_optimizer(network, settings.optim)
-    _callbacks(settings, Path())
+    build_callbacks(settings, Path())
     with TemporaryDirectory() as nowhere:  # some loggers make files at once
-        _loggers(settings, Path(nowhere), None)
+        build_loggers(settings, Path(nowhere), None)
     build_trainer(settings, Path(), [], [])
 
 
@@ -127,16 +113,7 @@ def train(
     """
     L.seed_everything(settings.seed, verbose=False)
     ckpt = str(settings.checkpoints[0]) if isinstance(settings.ckpt, str) else None
-    datamodule = FER2013DataModule(settings.data, settings.seed)
-    if machine.is_first():
-        datamodule.prepare_data()
-    else:
-        _wait_for(datamodule.files)
-    datamodule.setup()
-    _check_rows(settings, datamodule)
-    if machine.is_first():
-        print_class_counts(datamodule)
-
+    datamodule = _read(settings)
     classifier = build_classifier(settings, datamodule)
     step, command = (0, None) if ckpt is None else _resumed_at(ckpt, classifier.network.spec, datamodule.digest())
     classifier.provenance = {
@@ -154,8 +131,9 @@ def train(
     best = BestCheckpoint(run_dir / rundir.CHECKPOINTS)
     # `best` before `last`, so that last.ckpt knows of the best of its own epoch: else a resumed run could overwrite it.
     plots = run_dir / rundir.PLOTS
-    callbacks = [best, *_callbacks(settings, run_dir), StepLoss(), history, EpochPictures(plots, history), *more, stop]
-    trainer = build_trainer(settings, run_dir, callbacks, _loggers(settings, run_dir, step))
+    asked = build_callbacks(settings, run_dir)
+    callbacks = [best, *asked, StepLoss(), history, EpochPictures(plots, history), *more, stop]
+    trainer = build_trainer(settings, run_dir, callbacks, build_loggers(settings, run_dir, step))
 
     if machine.is_first():
         _introduce(classifier, settings, trainer, datamodule, plots, secret)
@@ -166,6 +144,36 @@ def train(
             record_steps(classifier, datamodule)
     log.info("Training in %s; watch it with: tensorboard --logdir %s", run_dir, shlex.quote(str(run_dir.parent)))
     last = rundir.checkpoint(run_dir, rundir.LAST)
+    _fit(trainer, classifier, datamodule, ckpt, stop, last)
+    _explain_end(trainer, history.rows)
+    if not best.best_model_path:
+        log.info("Nothing was validated, so there is no best.ckpt: %s is what is left.", last)
+    return Trained(Path(best.best_model_path or last), datamodule, trainer.loggers, trainer.global_step)
+
+
+def _read(settings: TrainSettings) -> FER2013DataModule:
+    """The data, which the first of several processes fetches, with rows for all that the run will ask for."""
+    datamodule = FER2013DataModule(settings.data, settings.seed)
+    if machine.is_first():
+        datamodule.prepare_data()
+    else:
+        _wait_for(datamodule.files)
+    datamodule.setup()
+    _check_rows(settings, datamodule)
+    if machine.is_first():
+        print_class_counts(datamodule)
+    return datamodule
+
+
+def _fit(
+    trainer: L.Trainer,
+    classifier: EmotionClassifier,
+    datamodule: FER2013DataModule,
+    ckpt: str | None,
+    stop: StopAfterBatch,
+    last: Path,
+) -> None:
+    """Trains until the end, or until a signal, of which `stop` knows; `last` is where to go on from then."""
     ours = signal.getsignal(signal.SIGTERM) is machine.terminate  # Lightning would call it with its own
     if ours:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -188,10 +196,6 @@ def train(
             signal.signal(signal.SIGTERM, machine.terminate)
     if stop.received is not None:  # in the last validation
         _stop(stop, trainer.current_epoch, last)
-    _explain_end(trainer, history.rows)
-    if not best.best_model_path:
-        log.info("Nothing was validated, so there is no best.ckpt: %s is what is left.", last)
-    return Trained(Path(best.best_model_path or last), datamodule, trainer.loggers, trainer.global_step)
 
 
 def _seen_before(settings: TrainSettings, datamodule: FER2013DataModule) -> Digests:
@@ -253,87 +257,6 @@ def _stop(stop: StopAfterBatch, epoch: int, last: Path) -> NoReturn:
         log.info("The job is back in the queue and will go on from there.")
     stop.pass_on()
     sys.exit(130 if stop.received == signal.SIGINT else 143)
-
-
-# Arguments of Lightning's Trainer that are this program's own, and what to use instead.
-_REFUSED = {
-    "logger": "choose with logger=tensorboard, csv, wandb, mlflow, or logger=[]",
-    "callbacks": "add one by callbacks.NAME._target_=package.Class",
-    "plugins": "this program writes its checkpoints by a plugin of its own",
-    "default_root_dir": "the run's directory is hydra.run.dir",
-    "enable_checkpointing": "a run without checkpoints would leave nothing to evaluate",
-    "barebones": "it would leave no checkpoint to evaluate; benchmarks/training.py measures speed",
-    "use_distributed_sampler": "the loader shares rows out itself",
-    "reload_dataloaders_every_n_epochs": "the rows are in memory",
-    "model_registry": "checkpoints lie in the run's directory",
-}
-
-
-def build_trainer(
-    settings: TrainSettings, run_dir: Path, callbacks: list[Callback], loggers: Sequence[Logger]
-) -> L.Trainer:
-    """Lightning's Trainer with the arguments under `trainer`.
-
-    Raises:
-        UserError: one of them is unknown, not to be set here, or refused by Lightning.
-    """
-    arguments: dict[str, Any] = dict(settings.trainer)
-    check_arguments(arguments)
-    _check_devices(arguments)
-    arguments["precision"] = choose_precision(arguments.get("precision", "auto"), arguments.get("accelerator", "auto"))
-    own: dict[str, Any] = {
-        "enable_model_summary": False,
-        "enable_progress_bar": sys.stdout.isatty(),
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": 1,
-    }
-    try:
-        return L.Trainer(
-            **own | arguments,
-            callbacks=callbacks,
-            logger=list(loggers),
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=run_dir,
-        )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
-
-
-def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Looks at arguments of Lightning's Trainer, whatever machine they are for.
-
-    Raises:
-        UserError: one is unknown, this program's own, or one with which Lightning would do nothing, or too much.
-    """
-    known = [name for name in inspect.signature(L.Trainer).parameters if name not in _REFUSED]
-    found = [f"trainer.{name}: {way}" for name, way in _REFUSED.items() if name in arguments]
-    found += [
-        unknown(f"trainer.{name}", [f"trainer.{each}" for each in known])
-        for name in arguments
-        if name not in known and name not in _REFUSED
-    ]
-    for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"):
-        value = arguments.get(name)
-        if value is None or (name == "max_epochs" and value == -1):  # endless
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            found.append(f"trainer.{name}={value}: it must be a whole number, at least 1")
-    if re.fullmatch("64(-true)?|double|(bf)?16-true|transformer-engine.*", str(arguments.get("precision"))):
-        found.append(
-            f"trainer.precision={arguments['precision']}: networks are trained in 32-true, bf16-mixed or 16-mixed"
-        )
-    if found:
-        raise UserError("\n".join(found))
-
-
-def _check_devices(arguments: Mapping[str, Any]) -> None:
-    devices = arguments.get("devices")
-    asked = devices if isinstance(devices, int) and not isinstance(devices, bool) else 0
-    on_cpu = arguments.get("accelerator") == "cpu" or not torch.accelerator.is_available()
-    there = machine.cores() if on_cpu else torch.accelerator.device_count()
-    if asked > there:
-        kind = "cores" if on_cpu else "devices"
-        raise UserError(f"trainer.devices={devices}: there are {there} {kind} here")
 
 
 def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> EmotionClassifier:
@@ -421,62 +344,6 @@ def _training_state(ckpt: str) -> dict[str, Any]:
             f"or start from these weights: model.weights={ckpt}"
         )
     return content
-
-
-def _callbacks(settings: TrainSettings, run_dir: Path) -> list[Callback]:
-    bar = sys.stdout.isatty() and settings.trainer.get("enable_progress_bar") is not False
-    progress: Callback = EpochBar() if bar else EpochLine()
-    callbacks: list[Callback] = [StopOnDivergence(), progress, LastCheckpoint(run_dir / rundir.CHECKPOINTS)]
-    if settings.ema is not None:
-        callbacks.insert(0, EMA(settings.ema))  # before the callback that looks at what a checkpoint would hold
-    if settings.image_sizes:
-        callbacks.append(ProgressiveResizing(settings.image_sizes))
-    if settings.early_stopping is not None:
-        callbacks.append(EarlyStopping("val/accuracy", mode="max", patience=settings.early_stopping))
-    callbacks.append(StaysStopped())
-    for name, target in settings.callbacks.items():
-        callbacks.append(build(f"callbacks.{name}", target, Callback))
-    return callbacks
-
-
-def _loggers(settings: TrainSettings, run_dir: Path, resumed_at: int | None) -> list[Logger]:
-    """What `logger` names, each writing into the run's directory where it can be told to."""
-    loggers: list[Logger] = []
-    for name, target in settings.logger.items():
-        key = f"logger.{name}"
-        for argument in target:
-            if re.search("token|password|secret|api_?key", argument, re.IGNORECASE):
-                raise UserError(f"{key}.{argument}: a credential does not belong into settings; use the environment")
-        found = find(key, target.get("_target_"), Logger)
-        if found is TensorBoardLogger:
-            loggers.append(RunLogger(run_dir, resumed_at))
-        elif found is CSVLogger:
-            table = build(key, {"name": "", "version": "csv", **target}, CSVLogger, save_dir=run_dir)
-            _keep_rows(table, resumed_at or 0)
-            loggers.append(table)
-        else:
-            if str(target["_target_"]).endswith(".MLFlowLogger") and "MLFLOW_TRACKING_URI" not in os.environ:
-                target = _in_the_run(run_dir) | target
-            loggers.append(build(key, target, Logger, save_dir=run_dir))
-    return loggers
-
-
-def _keep_rows(logger: CSVLogger, resumed_at: int) -> None:
-    """Lets a resumed run's table go on behind the rows of the steps before; Lightning begins with an empty one."""
-    file = Path(logger.log_dir) / "metrics.csv"
-    if resumed_at > 0 and file.is_file():
-        with file.open(newline="", encoding="utf-8") as stream:
-            rows = [row for row in csv.DictReader(stream) if int(row["step"]) < resumed_at]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Experiment logs directory")  # that it deletes the file
-            logger.experiment.metrics = [{name: value for name, value in row.items() if value} for row in rows]
-        logger.save()
-
-
-def _in_the_run(run_dir: Path) -> dict[str, str]:
-    """Where MLflow keeps a run that goes to no server; by itself it would take files, which it no longer accepts."""
-    here = run_dir.absolute()
-    return {"tracking_uri": f"sqlite:///{here / 'mlflow.db'}", "artifact_location": (here / "mlflow").as_uri()}
 
 
 def _introduce(

@@ -49,7 +49,7 @@ def test_the_cleaned_split_comes_second_and_labels_are_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("fer.evaluation.run._figures", lambda *_, **__: {})
+    monkeypatch.setattr("fer.evaluation.pictures._figures", lambda *_, **__: {})
     cfg = settings(
         f"data.path={files / 'faces.csv'}",
         f"data.ferplus_path={files / 'votes.csv'}",
@@ -89,7 +89,7 @@ def test_the_cleaned_split_comes_second_and_labels_are_named(
 def test_a_network_with_a_second_task_is_judged_without_the_votes(
     files: Path, settings: Callable[..., TrainSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer.evaluation.run._figures", lambda *_, **__: {})
+    monkeypatch.setattr("fer.evaluation.pictures._figures", lambda *_, **__: {})
     cfg = settings(
         f"data.path={files / 'faces.csv'}",
         f"data.ferplus_path={files / 'votes.csv'}",

@@ -27,8 +27,10 @@ from fer.data.faces import TEST, TRAIN, Faces
 from fer.data.synthetic import make_faces
 from fer.errors import UserError
 from fer.evaluation import html
-from fer.evaluation.other_data import faces_of_training
-from fer.evaluation.run import _load, _training_pictures, evaluate
+from fer.evaluation.known_faces import faces_of_training
+from fer.evaluation.members import load_members
+from fer.evaluation.pictures import training_pictures
+from fer.evaluation.run import evaluate
 from fer.predict import predict
 from fer.settings.train import TrainSettings
 from fer.training.run import train
@@ -58,7 +60,7 @@ def trained(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Cal
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of numbers: drawing takes most of the time of a report."""
-    monkeypatch.setattr("fer.evaluation.run._figures", lambda *_, **__: {})
+    monkeypatch.setattr("fer.evaluation.pictures._figures", lambda *_, **__: {})
 
 
 def best(run: Path) -> Path:
@@ -150,12 +152,12 @@ def test_pictures_of_the_training_that_cannot_be_read_are_left_out(
     (tmp_path / "plots" / "samples.png").write_text("no picture")
     with (tmp_path / "plots" / "architecture.png").open("wb") as file:
         file.truncate(3_000_000)
-    found = _training_pictures(_load([best(tmp_path)], "none"))
+    found = training_pictures(load_members([best(tmp_path)], "none"))
     assert set(found) == {"training_progress"}
     too_much = PngInfo()
     too_much.add_text("Comment", "x" * 2_000_000, zip=True)
     Image.new("L", (8, 8)).save(tmp_path / "plots" / "samples.png", pnginfo=too_much)
-    assert set(_training_pictures(_load([best(tmp_path)], "none"))) == {"training_progress"}
+    assert set(training_pictures(load_members([best(tmp_path)], "none"))) == {"training_progress"}
     old, new = tmp_path / "plots" / "training_progress.png", io.BytesIO(found["training_progress"])
     with Image.open(old) as one, Image.open(new) as two:
         assert np.array_equal(np.asarray(one.convert("RGB")), np.asarray(two.convert("RGB")))
@@ -270,7 +272,7 @@ def test_numbers_are_there_when_a_picture_fails(
         raise RuntimeError("no such font")
 
     checkpoint = best(trained())
-    monkeypatch.setattr("fer.evaluation.run._figures", fail)
+    monkeypatch.setattr("fer.evaluation.pictures._figures", fail)
     with pytest.raises(RuntimeError, match="no such font"):
         evaluate(settings(), [checkpoint], tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["images"] == 70
@@ -297,7 +299,7 @@ def test_an_ensemble_averages_probabilities(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     runs = [trained(), trained("seed=1")]
-    monkeypatch.setattr("fer.evaluation.run._short", lambda path: "2026-11-21_18-30-00_a_long_name")
+    monkeypatch.setattr("fer.evaluation.run.short", lambda path: "2026-11-21_18-30-00_a_long_name")
     monkeypatch.setenv("COLUMNS", "80")
     capsys.readouterr()
     report = evaluate(settings(), [best(run) for run in runs], tmp_path)
@@ -345,7 +347,7 @@ def test_corrupted_faces_are_reported(
     trained: Callable[..., Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = {name: CORRUPTIONS[name] for name in ("jpeg", "lower_half_covered")}
-    for module in ("robustness", "run"):
+    for module in ("robustness", "pictures"):
         monkeypatch.setattr(f"fer.evaluation.{module}.CORRUPTIONS", some)
     cfg = settings("robustness=true", "robustness_faces=20")
     evaluate(cfg, [best(trained()), best(trained("seed=1"))], tmp_path)
@@ -390,10 +392,10 @@ def test_copies_are_looked_for_among_the_faces_that_the_checkpoints_were_trained
     given = settings()
     datamodule = FER2013DataModule(given.data)
     datamodule.setup()
-    contents = {best(run): read_checkpoint(best(run)) for run in folds}
-    own = [len(faces_of_training(given, {path: content}, datamodule)[0]) for path, content in contents.items()]
+    members = load_members([best(run) for run in folds], "none")
+    own = [len(faces_of_training(given, [member], datamodule)[0]) for member in members]
     assert own[0] + own[1] == 210 + 70  # each fold trains on what the other one validates on
-    found, complete = faces_of_training(given, contents, datamodule)
+    found, complete = faces_of_training(given, members, datamodule)
     assert len(found) == sum(own)
     assert complete
 

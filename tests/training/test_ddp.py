@@ -16,7 +16,7 @@ from fer import machine
 from fer.checkpoint import read_checkpoint
 from fer.errors import UserError
 from fer.settings.train import TrainSettings
-from fer.training.run import build_trainer
+from fer.training.trainer import build_trainer
 
 # Nothing random and nothing that looks at a batch as a whole, so that two halves of a batch give its gradient. The 71
 # validation faces do not divide by two.

@@ -3,12 +3,12 @@
 benchmarks/kill.py does the same to the real command.
 """
 
-import multiprocessing
 import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import torch
 from tiny import scalars
 
@@ -34,8 +34,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_an_unbroken_one(
     # This schedule looks at the validation loss of every epoch.
     cfg = settings("optim=adam", "++optim.patience=0", "trainer.max_epochs=6", "data.mixup_alpha=0.2")
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["fer.training.run", "tensorboard"])
+    processes = forked.context()
 
     warm_up = processes.Process(target=len, args=("",))  # the server imports torch and Lightning
     warm_up.start()

@@ -11,7 +11,7 @@ from tiny import settings_of
 from torch import Tensor
 
 from fer.tensorboard import RunLogger
-from fer.training import run
+from fer.training import trainer
 from fer.training.publish import publish
 
 
@@ -64,11 +64,11 @@ def test_mlflow_keeps_a_run_in_its_directory_unless_there_is_a_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None
 ) -> None:
     given: dict[str, Any] = {}
-    monkeypatch.setattr(run, "build", lambda key, target, kind, **more: given.update(target))
+    monkeypatch.setattr(trainer, "build", lambda key, target, kind, **more: given.update(target))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     if address is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    run._loggers(settings_of("data=synthetic", "logger=mlflow"), tmp_path, None)
+    trainer.build_loggers(settings_of("data=synthetic", "logger=mlflow"), tmp_path, None)
     here = {"tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}", "artifact_location": (tmp_path / "mlflow").as_uri()}
     assert given["experiment_name"] == "fer"
     assert {key: given.get(key) for key in here} == (here if address is None else dict.fromkeys(here))
