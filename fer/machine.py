@@ -25,8 +25,16 @@ _RANKS = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")  # torchrun's, SLUR
 
 
 def is_first() -> bool:
-    """Whether this process is the one of its run that writes files and prints; true of a process that is alone."""
-    return all(int(os.environ.get(name) or 0) == 0 for name in _RANKS)
+    """Whether this process is the one of its run that writes files and prints; true of a process that is alone.
+
+    Raises:
+        UserError: the environment gives it a rank that is no number.
+    """
+    ranks = {name: os.environ.get(name) or "0" for name in _RANKS}
+    for name, rank in ranks.items():
+        if not rank.isdecimal():
+            raise UserError(f"{name}={rank} in the environment is no process's number; unset {name}")
+    return all(int(rank) == 0 for rank in ranks.values())
 
 
 def job() -> str | None:

@@ -134,3 +134,12 @@ finally:
     assert said in done.stdout + done.stderr
     assert done.returncode == code
     assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a directory in use is not deleted there")
+@pytest.mark.parametrize("script", ["train.py", "infer.py"])
+def test_a_directory_that_was_deleted_under_the_shell_is_told(tmp_path: Path, script: str) -> None:
+    line = f"mkdir gone; cd gone; rmdir ../gone; exec '{sys.executable}' '{ROOT / script}' --cfg job"
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: the current directory has been deleted; go to another one\n"

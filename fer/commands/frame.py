@@ -31,6 +31,7 @@ def run(name: str) -> NoReturn:
     code = 1
     try:
         _listen()
+        _need_a_directory()
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our own mistakes deserve a whole traceback
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see fer.machine; before torch is imported
         code = importlib.import_module(f"fer.commands.{name}").main(sys.argv[1:])
@@ -70,6 +71,13 @@ def in_words(error: OSError) -> str:
         f"{error.filename or 'a file'} cannot be {done}: {error.strerror}; make room or choose another place; "
         "what was written before is whole"
     )
+
+
+def _need_a_directory() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the current directory has been deleted; go to another one") from None
 
 
 def _listen() -> None:

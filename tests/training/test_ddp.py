@@ -127,3 +127,10 @@ def test_only_one_process_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not machine.is_first()
     monkeypatch.setenv("RANK", "0")
     assert machine.is_first()
+
+
+@pytest.mark.parametrize("name", ["RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"])
+def test_a_rank_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "first")
+    with pytest.raises(UserError, match=f"^{name}=first in the environment .* unset {name}$"):
+        machine.is_first()
