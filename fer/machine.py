@@ -180,7 +180,8 @@ def choose_precision(wanted: Any, accelerator: str) -> Any:
     elif accelerator != "cpu" and torch.backends.mps.is_available():
         fast = False
     else:
-        units = torch.cpu.get_capabilities()
+        # Before 2.11 torch does not tell.
+        units: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         fast = bool(units.get("amx_bf16") or units.get("avx512_bf16") or units.get("bf16"))  # the last is Arm's
     return "bf16-mixed" if fast else "32-true"
 

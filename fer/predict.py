@@ -1,6 +1,6 @@
 """What a trained network says about many faces: batches, and views of test-time augmentation.
 
-Below training, which calibrates with it, and evaluation, which reports.
+Below calibration, which fits temperatures by it, and evaluation, which reports.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 
 from fer import rundir
 from fer.errors import UserError
-from fer.settings.base import at, fields_of
+from fer.settings.base import at, fields_of, flat
 from fer.settings.compose import Composed, Line, checked, overrides_of, targets_of_configs
 from fer.settings.target import find
 from fer.settings.train import TrainSettings
@@ -118,7 +118,7 @@ def _refuse_foreign_targets(saved: dict[str, Any], run: Path, given: list[str], 
         if target not in known and not _is_optimiser_of_torch(key, target)
     }
     if trains:
-        named |= {key: value for key, value in _leaves(saved.get("logger"), "logger") if _leads_out(key, value)}
+        named |= {key: value for key, value in flat(saved.get("logger"), "logger").items() if _leads_out(key, value)}
     foreign = [
         f"{key}={value}" for key, value in named.items() if not any(f"{key}.".startswith(f"{each}.") for each in given)
     ]
@@ -127,14 +127,6 @@ def _refuse_foreign_targets(saved: dict[str, Any], run: Path, given: list[str], 
             f"{run / rundir.SETTINGS} names code that is not this project's, or a place outside of the run; if you "
             f"trust it, repeat it on the command line: {shlex.join(foreign)}"
         )
-
-
-def _leaves(settings: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(settings, Mapping):
-        for name, value in settings.items():
-            yield from _leaves(value, f"{key}.{name}")
-    else:
-        yield key, settings
 
 
 def _leads_out(key: str, value: Any) -> bool:

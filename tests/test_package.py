@@ -29,21 +29,6 @@ def test_every_command_has_an_entry_and_a_module() -> None:
     assert set(scripts.values()) == {f"fer.commands.{name}:command" for name in modules}
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        ("fer.export", "fer-export"),
-        ("fer.data.clean", "fer-clean"),
-        ("fer.evaluation.summary", "fer-summary"),
-        ("fer.training.search", "fer-search"),
-    ],
-)
-def test_old_names_of_commands_name_the_new_ones(module: str, name: str) -> None:
-    done = subprocess.run([sys.executable, "-m", module, "x=1"], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2
-    assert name in done.stderr
-
-
 def test_the_public_names_are_imported_when_they_are_asked_for() -> None:
     code = "import sys, fer; print('torch' in sys.modules); from fer import Predictor; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -17,6 +17,7 @@ from fer.resume import settings_of
 from fer.settings.base import as_yaml
 from fer.settings.compose import (
     CONFIGS,
+    Composed,
     Line,
     checked,
     compose_line,
@@ -138,8 +139,6 @@ def job(cfg: DictConfig) -> float | None:
         settings = TrainSettings.checked(values)
         machine.refuse_second_sweep(settings.trainer, hydra.launcher._target_)
         if settings.checkpoints:
-            from fer.settings.compose import Composed
-
             settings, _ = settings_of(line, Composed(values, None, False))
         settings.refuse_contradictions()
         _check(settings)

@@ -116,6 +116,23 @@ def difference_hash(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     return np.packbits(darker.reshape(len(images), 64), axis=1).view(np.uint64).ravel()
 
 
+def near_hashes(
+    hashes: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64], most: int, half: bool = False
+) -> npt.NDArray[np.int64]:
+    """Pairs of hashes that are at most so many bits apart: int64 (3, P), the positions in each set and the bits.
+
+    Of two sets that are one (`half`) only the pairs whose second is not before the first.
+    """
+    found = [np.empty((3, 0), np.int64)]
+    for start in range(0, len(hashes), _BLOCK):
+        skipped = start if half else 0
+        distance = np.bitwise_count(hashes[start : start + _BLOCK, None] ^ others[skipped:])
+        first, second = np.nonzero(distance <= most)
+        found.append(np.stack([first + start, second + skipped, distance[first, second]]))
+    pairs = np.concatenate(found, axis=1)
+    return pairs[:, pairs[1] >= pairs[0]] if half else pairs
+
+
 def _area(pixels: int, cells: int) -> npt.NDArray[np.float32]:
     """(cells, pixels): the share of each pixel in each cell when pixels are averaged into equal cells."""
     edges = np.linspace(0, pixels, cells + 1)
@@ -127,17 +144,7 @@ def _area(pixels: int, cells: int) -> npt.NDArray[np.float32]:
 
 def _pairs(images: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], mirrored: bool, half: bool) -> Copies:
     """Pairs in one orientation; of each two rows of one set only the order that begins with the earlier (`half`)."""
-    hashes, other_hashes = difference_hash(images), difference_hash(others)
-    firsts, seconds = [], []
-    for start in range(0, len(images), _BLOCK):
-        skipped = start if half else 0
-        distance = np.bitwise_count(hashes[start : start + _BLOCK, None] ^ other_hashes[skipped:])
-        block_first, block_second = np.nonzero(distance <= HASH_DISTANCE)
-        kept = block_second >= block_first if half else slice(None)
-        firsts.append(block_first[kept] + start)
-        seconds.append(block_second[kept] + skipped)
-    first = np.concatenate([*firsts, np.empty(0, np.int64)]).astype(np.int64)
-    second = np.concatenate([*seconds, np.empty(0, np.int64)]).astype(np.int64)
+    first, second, _ = near_hashes(difference_hash(images), difference_hash(others), HASH_DISTANCE, half)
 
     same = np.zeros(len(first), np.bool_)
     alike = np.zeros(len(first), np.bool_)

@@ -4,7 +4,6 @@ The same face is one whose pixels are the same in two sources. Copies within a s
 lists them.
 """
 
-import hashlib
 import logging
 import math
 from collections import Counter
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer.data.cache import cache_directory
+from fer.data.duplicates import digests
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL, Faces, on_disk
 
 _log = logging.getLogger(__name__)
@@ -75,21 +75,19 @@ def join(sources: Sequence[Faces], names: Sequence[str], memory: float = math.in
 
 def _without_repetitions(sources: Sequence[Faces], names: Sequence[str]) -> list[npt.NDArray[np.intp]]:
     """For each source which of its rows are kept."""
-    digests = [
-        [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in faces.images] for faces in sources
-    ]
-    taken: dict[bytes, tuple[int, int, int]] = {}  # precedence, source, label
+    digests_of = [digests(faces.images).tolist() for faces in sources]
+    taken: dict[int, tuple[int, int, int]] = {}  # precedence, source, label
     for origin, faces in enumerate(sources):
-        for digest, split, label in zip(digests[origin], faces.splits.tolist(), faces.labels.tolist(), strict=True):
+        for digest, split, label in zip(digests_of[origin], faces.splits.tolist(), faces.labels.tolist(), strict=True):
             if digest not in taken or _PRECEDENCE[split] > taken[digest][0]:
                 taken[digest] = (_PRECEDENCE[split], origin, label)
     kept = []
     for origin, faces in enumerate(sources):
-        owner = np.array([taken[digest][1] for digest in digests[origin]], np.int64)
+        owner = np.array([taken[digest][1] for digest in digests_of[origin]], np.int64)
         kept.append(np.flatnonzero(owner == origin))
         for other, count in sorted(Counter(owner[owner != origin].tolist()).items()):
             left_out = np.flatnonzero(owner == other)
-            differ = sum(taken[digests[origin][row]][2] != faces.labels[row] for row in left_out.tolist())
+            differ = sum(taken[digests_of[origin][row]][2] != faces.labels[row] for row in left_out.tolist())
             labels = f", {differ:,} of them under another label" if differ else ""
             _log.warning(f"{names[origin]}: left out {count:,} faces that {names[other]} has, too{labels}")
     return kept

@@ -117,7 +117,7 @@ def find(
         ("fer+", lambda: _ferplus(container, pictures, source)),
         ("kdef", lambda: _kdef(pictures, source)),
     )
-    if layout not in ("folders", "fer2013") and names is None:
+    if layout not in ("folders", "fer2013") and (names is None or layout in ("kdef", "fer+")):  # which name theirs
         for name, finder in finders:
             if layout in (None, name) and (tree := finder()) is not None:
                 return tree

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fer.data.duplicates import difference_hash, digests
+from fer.data.duplicates import difference_hash, digests, near_hashes
 from fer.data.faces import SPLIT_NAMES, TEST, TRAIN, UNSPLIT, VAL, Faces, Official
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ TABLE = Path(__file__).with_name("fer2013_digests.npy")
 _ROW_IN_NAME = re.compile(r"(?:Training|PublicTest|PrivateTest)_(\d+)\.\w+$")
 
 _SAMPLE = 256  # faces that are tried by likeness before all are
-_BLOCK = 16  # faces compared with all pictures at once: their bit counts stay in the processor's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +71,7 @@ def row_in_name(name: str) -> int:
 def looks_official(images: npt.NDArray[np.uint8]) -> bool:
     """Whether at least half of some faces (N, S, S), of any size, are very like pictures of FER2013."""
     sample = np.random.default_rng(0).permutation(len(images))[:_SAMPLE]
-    face, _, distance = _near_pairs(images[sample], _pictures())
+    face, _, distance = near_hashes(difference_hash(images[sample]), _pictures().hashes, NEAR + MARGIN - 1)
     return 2 * len(np.unique(face[distance <= NEAR // 2])) >= len(sample)  # of other faces about a twentieth
 
 
@@ -97,7 +96,7 @@ def find_official(faces: Faces) -> Official | None:
         return None
 
     stands = np.diff(pictures.begin)
-    face, picture, distance = _near_pairs(faces.images[others], pictures)
+    face, picture, distance = near_hashes(difference_hash(faces.images[others]), pictures.hashes, NEAR + MARGIN - 1)
     face = others[face]
     while True:
         # With every face that is placed there are fewer pictures left, and others become clearly the nearest.
@@ -179,20 +178,6 @@ def _pictures() -> _Pictures:
 def _split_of(row: int) -> int:
     """TRAIN, VAL or TEST of a row of fer2013.csv."""
     return TRAIN if row < _BEGIN_OF_TESTS[0] else VAL if row < _BEGIN_OF_TESTS[1] else TEST
-
-
-def _near_pairs(
-    images: npt.NDArray[np.uint8], pictures: _Pictures
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The positions of faces and pictures whose hashes are less than NEAR + MARGIN bits apart, and how many."""
-    hashes = difference_hash(images)
-    found = []
-    for start in range(0, len(images), _BLOCK):
-        distance = np.bitwise_count(hashes[start : start + _BLOCK, None] ^ pictures.hashes)
-        face, picture = np.nonzero(distance < NEAR + MARGIN)
-        found.append(np.stack([face + start, picture, distance[face, picture]]))
-    face, picture, distance = np.concatenate([np.empty((3, 0), np.intp), *found], axis=1)
-    return face, picture, distance
 
 
 def _give_out(

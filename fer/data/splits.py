@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fer.data.duplicates import group_copies
+from fer.data.duplicates import digests, group_copies
 from fer.data.faces import TEST, TRAIN, UNSPLIT, VAL, Faces
 from fer.errors import UserError
 
@@ -96,12 +96,6 @@ def _say_who_is_on_both_sides(faces: Faces, splits: npt.NDArray[np.int8]) -> Non
         )
 
 
-def _exact_copies(faces: Faces) -> npt.NDArray[np.intp]:
-    """For each row a number that exact copies share."""
-    flat = np.ascontiguousarray(faces.images).reshape(len(faces), -1)
-    return np.unique(flat.view(f"V{flat.shape[1]}").ravel(), return_inverse=True)[1]
-
-
 def _shuffled_pictures_by_class(
     faces: Faces, picture: npt.NDArray[np.intp], seed: int
 ) -> list[list[npt.NDArray[np.intp]]]:
@@ -139,7 +133,8 @@ def _divide(faces: Faces, fractions: dict[int, float], seed: int) -> npt.NDArray
                 splits[rows] = split
                 wanted -= len(rows)
         return splits
-    for pictures in _shuffled_pictures_by_class(faces, _exact_copies(faces), seed):
+    copies = np.unique(digests(faces.images), return_inverse=True)[1]
+    for pictures in _shuffled_pictures_by_class(faces, copies, seed):
         start = 0
         for split, fraction in fractions.items():
             end = start + round(fraction * len(pictures))

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import statistics
-import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from fer.data.folder import natural
 from fer.errors import UserError
 from fer.evaluation.compare import Answers, compare, read_answers
 from fer.files import as_csv, as_png, cell, is_dir, printable, write_whole
+from fer.settings.base import flat
 
 METRICS = ("val accuracy", "val f1", "test accuracy", "test f1", "test loss")
 LONG_LABEL = 40  # characters; experiments that are longer to describe go by their names
@@ -188,7 +188,7 @@ def _read_run(directory: Path, others: Sequence[Path]) -> Run | None:
     loaded.pop("logger", None)
     words = made.get("overrides", []) if isinstance(made, dict) else []
     asked = frozenset(str(word).partition("=")[0].lstrip("+~") for word in words)
-    settings = _flat(loaded)
+    settings = flat(loaded)
     metrics = directory / rundir.METRICS
     if metrics.is_file():
         return Run(directory, settings, rundir.report(directory), "finished", asked)
@@ -203,16 +203,6 @@ def _read_run(directory: Path, others: Sequence[Path]) -> Run | None:
         with history.open("rb") as stream:
             epochs = sum(1 for _ in stream) - 1
     return Run(directory, settings, None, f"interrupted after {epochs} epochs", asked)
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(settings, dict) or not settings:
-        return {prefix: settings}
-    return {
-        name: value
-        for key, below in settings.items()
-        for name, value in _flat(below, f"{prefix}.{key}" if prefix else str(key)).items()
-    }
 
 
 def _is_repetition(key: str, runs: Iterable[Run]) -> bool:
@@ -445,8 +435,3 @@ def _picture(rows: Sequence[Row]) -> Figure:
     axis.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
-
-
-if __name__ == "__main__":
-    sys.stderr.write("error: this command is called fer-summary now, or python -m fer.commands.summary\n")
-    sys.exit(2)

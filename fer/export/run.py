@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,9 @@ from fer.errors import UserError
 from fer.export.check import Comparison, compare, table
 from fer.export.faces import CALIBRATION, load_faces
 from fer.export.recalibrate import recalibrate
-from fer.files import at_home, is_file
+from fer.files import at_home, is_file, write_whole
 from fer.inference.predictor import Predictor, foreign_spec
-from fer.inference.run import find_checkpoint
+from fer.inference.run import find_checkpoint, say
 from fer.inference.runtimes import FORMAT, load_exported
 from fer.labels import resolve_classes
 from fer.models.network import NetworkSpec
@@ -48,7 +47,7 @@ def export(settings: ExportSettings) -> Path:
     console = Console()
     with _workplace(output) as folder, _one_thread():
         faces = load_faces(settings.data, spec.classes, spec.size)
-        _say(console, f"Exporting {ckpt} ({spec.name}, {', '.join(spec.classes)}), {settings.precision}")
+        say(console, f"Exporting {ckpt} ({spec.name}, {', '.join(spec.classes)}), {settings.precision}")
 
         from fer.export import convert  # needs onnx
 
@@ -56,18 +55,17 @@ def export(settings: ExportSettings) -> Path:
         draft = folder / output.name
         with _no_space_in_words(output):
             if settings.precision == "int8":
-                _say(console, f"Calibrating with {len(faces.calibration)} training rows, {CALIBRATION} at most")
+                say(console, f"Calibrating with {len(faces.calibration)} training rows, {CALIBRATION} at most")
                 model = convert.quantise_onnx(model, faces.calibration)
             convert.describe_onnx(model, _metadata(spec, ckpt, settings.precision))
-            draft.write_bytes(model.SerializeToString())
+            write_whole(draft, model.SerializeToString())
 
         comparison = compare(Predictor(network), Predictor(load_exported(draft)), faces, (ckpt, draft))
         console.print(table(comparison, output.name, (ckpt.name, output.name), faces.source))
         objections = _judged(comparison, settings.precision, settings, output)
-        _flush(draft)
         draft.replace(output)
     _tell(console, output, objections)
-    _say(console, f"Use it:  python infer.py mode=webcam {shlex.quote(f'ckpt={output}')}")
+    say(console, f"Use it:  python infer.py mode=webcam {shlex.quote(f'ckpt={output}')}")
     return output
 
 
@@ -116,8 +114,8 @@ def _judged(comparison: Comparison, precision: str, settings: ExportSettings, ou
 
 def _tell(console: Console, output: Path, objections: Sequence[str]) -> None:
     for objection in objections:
-        _say(console, f"Kept because of force=true, although {objection}")
-    _say(console, f"Written: {output}")
+        say(console, f"Kept because of force=true, although {objection}")
+    say(console, f"Written: {output}")
 
 
 def _need_tools() -> None:
@@ -171,13 +169,3 @@ def _no_space_in_words(output: Path) -> Iterator[None]:
         raise UserError(
             f"{output} cannot be written ({error.strerror or error}); make room, or choose output="
         ) from error
-
-
-def _flush(file: Path) -> None:
-    """To the disk, so that a crash right after the move leaves no empty file."""
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from fer.errors import UserError
 from fer.inference.crop import crop_detections
 from fer.inference.detectors import Detector, find_in_still
 from fer.inference.pictures import BGRImage
-from fer.inference.prediction import Detection, Prediction, by_name
+from fer.inference.prediction import Detection, Prediction, predicted
 from fer.inference.smoothing import Smoother
 from fer.inference.sources import Frame, LiveStream, VideoFile
 from fer.inference.tracking import Tracker
@@ -162,9 +162,10 @@ class FaceAnalyzer:
         started = clock.perf_counter()
         rows = self._predictor.probabilities(sighting.faces)
         self.timings = {**sighting.timings, "classify": _milliseconds_since(started)}
+        classes = self._predictor.classes
         if sighting.tracks is None or sighting.time is None:
             return [
-                self._prediction(row, row, int(row.argmax()), detection, None)
+                predicted(classes, row, detection, min_confidence=self._min_confidence)
                 for row, detection in zip(rows, sighting.detections, strict=True)
             ]
         if sighting.begins:
@@ -174,30 +175,8 @@ class FaceAnalyzer:
         for row, track, detection in zip(rows, sighting.tracks, sighting.detections, strict=True):
             smoother = self._smoothers.setdefault(track, Smoother(self._smoothing))
             smoothed, label = smoother(row, sighting.time)
-            predictions.append(self._prediction(row, smoothed, label, detection, track))
+            predictions.append(predicted(classes, row, detection, track, smoothed, label, self._min_confidence))
         return predictions
-
-    def _prediction(
-        self,
-        row: npt.NDArray[np.float32],
-        smoothed: npt.NDArray[np.float32],
-        label: int,
-        detection: Detection,
-        track: int | None,
-    ) -> Prediction:
-        classes = self._predictor.classes
-        confidence = float(smoothed[label])
-        return Prediction(
-            label=classes[label],
-            confidence=confidence,
-            probabilities=by_name(classes, row),
-            box=detection.box,
-            track=track,
-            score=detection.score,
-            smoothed=by_name(classes, smoothed),
-            uncertain=confidence < self._min_confidence or detection.turned != 0,
-            turned=detection.turned,
-        )
 
 
 def watch(

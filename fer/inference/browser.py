@@ -95,9 +95,9 @@ class Server:
         host = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{host}:{self._socket.getsockname()[1]}/?token={self.token}"
 
-    def run(self, new_analyzer: Callable[[], Analyzer], classes: Sequence[str], min_confidence: float = 0.0) -> None:
+    def run(self, new_analyzer: Callable[[], Analyzer], classes: Sequence[str]) -> None:
         """Serves until Ctrl-C, `kill` or the end of the terminal. Arguments as of `create_app`."""
-        app = create_app(self.token, new_analyzer, classes, min_confidence, (self._host, *self._names))
+        app = create_app(self.token, new_analyzer, classes, (self._host, *self._names))
         asyncio.run(self._serve(app))
 
     async def _serve(self, app: web.Application) -> None:
@@ -159,7 +159,6 @@ def create_app(
     token: str,
     new_analyzer: Callable[[], Analyzer],
     classes: Sequence[str],
-    min_confidence: float = 0.0,
     hosts: Sequence[str] = (),
 ) -> web.Application:
     """The page and its WebSocket.
@@ -168,11 +167,10 @@ def create_app(
         token: that every request must have.
         new_analyzer: is called for each connection; what it makes is called by one thread at a time.
         classes: the network's class names, in its order.
-        min_confidence: under which the page shows a face as uncertain.
         hosts: names by which the server may be called, besides those of this computer.
     """
     known = {*_LOOPBACK, *(host.lower() for host in hosts)}
-    page = _page(classes, min_confidence)
+    page = _page(classes)
     connections: set[web.WebSocketResponse] = set()
     workers = ThreadPoolExecutor(_WORKERS, "faces")
 
@@ -271,7 +269,7 @@ def answer(analyzer: Analyzer, data: bytes, time: float | None, came: float) -> 
     }
     return {
         "time": None if time is None else round(time, 4),
-        "faces": [face_fields(face) for face in faces],
+        "faces": [face_fields(face) | {"uncertain": face.uncertain} for face in faces],
         "milliseconds": {name: round(value, 1) for name, value in milliseconds.items()},
     }
 
@@ -288,9 +286,9 @@ def _decoded(data: bytes) -> BGRImage:
     return to_picture(data)
 
 
-def _page(classes: Sequence[str], min_confidence: float) -> str:
+def _page(classes: Sequence[str]) -> str:
     colors = {name: "#{:02x}{:02x}{:02x}".format(*emotion_color(name)) for name in classes}
-    settings = {"classes": list(classes), "colors": colors, "minConfidence": min_confidence}
+    settings = {"classes": list(classes), "colors": colors}
     # Class names come from a checkpoint, and none of them shall end the element that holds them.
     text = json.dumps(settings).replace("<", "\\u003c")
     return PAGE.read_text(encoding="utf-8").replace("{{settings}}", text)

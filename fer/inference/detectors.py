@@ -149,7 +149,7 @@ class YuNet:
         middle = _TURN_SIDE / 2
         shift = np.array([[scale, 0, middle - scale * (x + side / 2)], [0, scale, middle - scale * (y + side / 2)]])
         size = (_TURN_SIDE, _TURN_SIDE)
-        face = cv2.warpAffine(picture, shift, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+        face = cv2.warpAffine(picture, shift, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         scores = []
         with self._nets.taken() as net:
             net.setInputSize(size)

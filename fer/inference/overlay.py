@@ -180,8 +180,7 @@ def _place_of_label(canvas: BGRImage, face: _Face, taken: list[_Rect]) -> _Rect 
     def covered(place: _Rect) -> int:
         return sum(_overlap(place, other) * (1 if other is face.rect else 2) for other in taken)
 
-    free = next((place for place in places if not any(_overlap(place, other) for other in taken)), None)
-    return free or min(places, key=covered, default=None)
+    return min(places, key=covered, default=None)
 
 
 def _draw_label(canvas: BGRImage, face: _Face, place: _Rect) -> None:

@@ -56,6 +56,42 @@ class Prediction:
     turned: int = 0
 
 
+def predicted(
+    classes: Sequence[str],
+    row: npt.NDArray[np.float32],
+    detection: Detection | None = None,
+    track: int | None = None,
+    smoothed: npt.NDArray[np.float32] | None = None,
+    label: int | None = None,
+    min_confidence: float = 0.0,
+) -> Prediction:
+    """What a network's probabilities (C,) say about a face.
+
+    Args:
+        classes: of the network.
+        row: probabilities of this frame.
+        detection: where the face was found; None for a crop.
+        track: the face's id.
+        smoothed: probabilities over time; None where they are this frame's.
+        label: the position of the emotion that is shown; None for the most probable one.
+        min_confidence: under which the answer is uncertain.
+    """
+    shown = row if smoothed is None else smoothed
+    best = int(shown.argmax()) if label is None else label
+    confidence, turned = float(shown[best]), 0 if detection is None else detection.turned
+    return Prediction(
+        label=classes[best],
+        confidence=confidence,
+        probabilities=by_name(classes, row),
+        box=None if detection is None else detection.box,
+        track=track,
+        score=None if detection is None else detection.score,
+        smoothed=by_name(classes, shown),
+        uncertain=confidence < min_confidence or turned != 0,
+        turned=turned,
+    )
+
+
 def by_name(classes: Sequence[str], row: npt.NDArray[np.float32]) -> dict[str, float]:
     """Probabilities (C,) by class name."""
     return dict(zip(classes, row.tolist(), strict=True))

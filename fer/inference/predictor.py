@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -25,7 +24,7 @@ from fer.inference.analyzer import FaceAnalyzer, watch
 from fer.inference.crop import crop_detections
 from fer.inference.detectors import as_detector, find_in_still
 from fer.inference.pictures import BGRImage, Picture, to_picture
-from fer.inference.prediction import Detection, Prediction, by_name
+from fer.inference.prediction import Detection, Prediction, predicted
 from fer.inference.runtimes import ExportedNetwork, choose_runtime, load_exported
 from fer.inference.sources import Frame, PictureFiles, open_source
 from fer.machine import choose_threads, sleep_while_waiting
@@ -284,16 +283,7 @@ class Predictor:
         """What the network says about the faces of several items, in one go."""
         none = np.empty((0, self.size, self.size), np.uint8)
         rows = iter(self.probabilities(np.concatenate([none, *(faces for faces, _ in found)])))
-        return [[self._prediction(next(rows), detection) for detection in detections] for _, detections in found]
-
-    def _prediction(self, row: npt.NDArray[np.float32], detection: Detection | None) -> Prediction:
-        best = int(row.argmax())
-        named = by_name(self.classes, row)
-        plain = Prediction(self.classes[best], float(row[best]), named, smoothed=named)
-        if detection is None:
-            return plain
-        turned = detection.turned
-        return replace(plain, box=detection.box, score=detection.score, turned=turned, uncertain=turned != 0)
+        return [[predicted(self.classes, next(rows), detection) for detection in detections] for _, detections in found]
 
 
 def foreign_spec(model: ForeignSettings, classes: Sequence[str] | None) -> "ForeignSpec | None":

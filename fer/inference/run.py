@@ -59,7 +59,7 @@ def run(config: InferSettings) -> None:
     """
     messages = Console(stderr=True)
     results = Console()
-    report = partial(_say, messages, style="yellow")
+    report = partial(say, messages, style="yellow")
     warnings.filterwarnings("ignore", module="PIL")  # of large pictures, which are welcome, and of odd metadata
     assert config.mode is not None
     if config.mode == "browser":
@@ -91,7 +91,7 @@ def run(config: InferSettings) -> None:
         if problems or ckpt is None or source is None:
             raise UserError("\n".join(problems))
         probe = stack.enter_context(WindowProbe()) if _window_is_wanted(config) else None
-        new_analyzer, classes, _ = _load(config, ckpt, messages)
+        new_analyzer, classes = _load(config, ckpt, messages)
         analyzer = new_analyzer()
         if outputs is not None:
             make_folder(outputs.folder)
@@ -112,41 +112,30 @@ def run(config: InferSettings) -> None:
             if outputs is not None and count > 1:
                 folder = shlex.quote(str(outputs.folder))
                 parts = re.sub(r"-\d+-of-", "-*-of-", outputs.predictions.name)
-                _say(messages, f"When all are there: cat {folder}/{parts} > {folder}/predictions.{config.format}")
+                say(messages, f"When all are there: cat {folder}/{parts} > {folder}/predictions.{config.format}")
         else:
             mirrors = _mirrors(config, source)
             watch_video(source, analyzer, classes, outputs, window, results, messages, mirrors)
 
 
 def find_checkpoint(ckpt: str | None) -> Path:
-    """The checkpoint to use: the named one, else that of the package, else the newest run's best one.
+    """The checkpoint to use: that of the package with all 7 classes, or the named one.
 
-    `ckpt` names a file, a run's folder, or a network of the package, whose default has all 7 classes.
+    `ckpt` names a file, a run's folder, or a network of the package.
 
     Raises:
         UserError: there is none.
     """
-    if ckpt is not None:
-        path = weights.resolve(ckpt)
-        best = path / "checkpoints" / "best.ckpt"
-        if is_file(best):
-            return best
-        if not is_file(path):
-            raise UserError(
-                f"ckpt={ckpt} does not exist; give a .ckpt file, the folder of a run under {RUNS}/, or one of "
-                f"{', '.join(weights.names())}"
-            )
-        return path
-    packaged = weights.packaged(weights.DEFAULT)
-    if packaged is not None:
-        return packaged
-    newest = max(RUNS.glob("**/best.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
-    if newest is None:
+    path = weights.FOLDER / f"{weights.DEFAULT}.ckpt" if ckpt is None else weights.resolve(ckpt)
+    best = path / "checkpoints" / "best.ckpt"
+    if is_file(best):
+        return best
+    if not is_file(path):
         raise UserError(
-            f"there is no trained network, neither with the package nor under {RUNS}/: train one with "
-            "`python train.py` (or, for a trial, `python train.py data=synthetic`), or give ckpt="
+            f"ckpt={ckpt or path} does not exist; give a .ckpt file, the folder of a run under {RUNS}/, or one of "
+            f"{', '.join(weights.names())}"
         )
-    return newest
+    return path
 
 
 def watch_pictures(
@@ -170,7 +159,7 @@ def watch_pictures(
     seen = empty = 0
     with ExitStack() as stack:
         log = stack.enter_context(PredictionLog(outputs.predictions, classes, header)) if outputs else None
-        screen = stack.enter_context(Screen(window, outputs, source, partial(_say, messages))) if window else None
+        screen = stack.enter_context(Screen(window, outputs, source, partial(say, messages))) if window else None
         progress = stack.enter_context(_progress(messages, hidden=source.length == 1))
         task = progress.add_task(source.name, total=source.length)
         for frame in source:
@@ -185,7 +174,7 @@ def watch_pictures(
                 write_picture(path, annotate(frame.image, predictions))
             else:
                 text = ", ".join(_in_words(prediction) for prediction in predictions) or "no face"
-                _say(results, f"{frame.source}: {text}")
+                say(results, f"{frame.source}: {text}")
             progress.update(task, completed=frame.index - source.first + 1)
             if screen is not None and not screen.show_and_wait(frame, annotate(frame.image, predictions)):
                 break
@@ -227,7 +216,7 @@ def watch_video(
                 video = stack.enter_context(VideoSink(outputs.video, source.fps))
             screen = None
             if window is not None:
-                told = partial(_say, messages)
+                told = partial(say, messages)
                 screen = stack.enter_context(Screen(window, outputs, source, told, pace=video is None))
             progress = stack.enter_context(_progress(messages, endless=source.length is None))
             task = progress.add_task(source.name, total=source.length)
@@ -257,7 +246,7 @@ def watch_video(
                 if not source.live:
                     raise
         if frames:
-            _say(results, f"{source.name}: {frames} frames")
+            say(results, f"{source.name}: {frames} frames")
             results.print(timeline.table())
         if frames and outputs is not None and outputs.timeline is not None and outputs.summary is not None:
             write_file(outputs.summary, timeline.to_csv().encode())
@@ -348,14 +337,11 @@ def _serve(config: InferSettings, messages: Console, report: Callable[[str], Non
             report(f"host={config.host}: whoever reaches this computer and has the token can use the page{camera}")
         ckpt = find_checkpoint(config.ckpt)
         choose_runtime(ckpt, config.runtime, config.device)
-        new_analyzer, classes, min_confidence = _load(config, ckpt, messages)
-        server.run(new_analyzer, classes, min_confidence)
+        server.run(*_load(config, ckpt, messages))
 
 
-def _load(
-    config: InferSettings, ckpt: Path, messages: Console
-) -> tuple[Callable[[], FaceAnalyzer], tuple[str, ...], float]:
-    """What makes analyzers, which share the network and the detector; the classes; the minimal confidence."""
+def _load(config: InferSettings, ckpt: Path, messages: Console) -> tuple[Callable[[], FaceAnalyzer], tuple[str, ...]]:
+    """What makes analyzers, which share the network and the detector; the classes."""
     detector = create_detector(**config.detector.model_dump())
     # The first to need torch, which takes seconds to import.
     predictor = Predictor.load(
@@ -368,12 +354,12 @@ def _load(
     )
     classes = predictor.classes
     min_confidence = minimum_confidence(config.min_confidence, predictor.thresholds)
-    _say(messages, f"Checkpoint {ckpt}: {', '.join(classes)}")
+    say(messages, f"Checkpoint {ckpt}: {', '.join(classes)}")
 
     def new_analyzer() -> FaceAnalyzer:
         return FaceAnalyzer(predictor, detector, config.detect_every, config.smoothing, min_confidence)
 
-    return new_analyzer, classes, min_confidence
+    return new_analyzer, classes
 
 
 @contextmanager
@@ -404,7 +390,7 @@ def _progress(console: Console, hidden: bool = False, endless: bool = False) -> 
     )
 
 
-def _say(console: Console, text: str, style: str | None = None) -> None:
+def say(console: Console, text: str, style: str | None = None) -> None:
     """Prints a sentence as it is: a path in it may look like markup."""
     console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
@@ -423,7 +409,7 @@ def _in_words(prediction: Prediction) -> str:
 
 def _print_counts(console: Console, counts: Mapping[str, int], seen: int, empty: int, broken: int) -> None:
     left_out = f", {broken} could not be read" if broken else ""
-    _say(console, f"{seen} pictures, {sum(counts.values())} faces, {empty} without a face{left_out}")
+    say(console, f"{seen} pictures, {sum(counts.values())} faces, {empty} without a face{left_out}")
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for name in counts:
         table.add_column(name, justify="right")
@@ -434,4 +420,4 @@ def _print_counts(console: Console, counts: Mapping[str, int], seen: int, empty:
 def _print_places(console: Console, paths: Sequence[Path | None]) -> None:
     there = [str(path) for path in paths if path is not None and path.exists()]
     if there:
-        _say(console, f"Written: {', '.join(there)}")
+        say(console, f"Written: {', '.join(there)}")

@@ -31,16 +31,12 @@ class ExportedNetwork:
     Attributes:
         classes: class names in the order of the probabilities.
         temperature: by which the logits are divided inside, before the softmax.
-        precision: "fp32" or "int8".
-        checkpoint: SHA-256 of the checkpoint that was exported.
         size: pixels per side of a face, S.
         run: faces uint8 (N, 1, S, S), N >= 1, to probabilities float32 (N, C).
     """
 
     classes: tuple[str, ...]
     temperature: float
-    precision: str
-    checkpoint: str
     size: int
     run: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
@@ -59,10 +55,6 @@ def choose_runtime(path: str | Path, wanted: str = "auto", device: str = "auto")
     path = Path(path)
     if wanted not in RUNTIMES:
         raise UserError(f"runtime={wanted}: there is {', '.join(RUNTIMES)}")
-    if path.suffix.lower() == ".xml":
-        raise UserError(
-            f"{path} is a file of OpenVINO, which reads .onnx files by itself: fer-export ckpt=FILE makes one"
-        )
     able = "onnxruntime" if path.suffix.lower() == ".onnx" else "torch"
     if wanted not in ("auto", able):
         way_out = "export it first: fer-export ckpt=FILE" if able == "torch" else f"use runtime={able}"
@@ -128,8 +120,8 @@ def import_onnxruntime() -> Any:
 
 def _described(
     path: Path, metadata: Mapping[str, str], size: int | None, outputs: int | str | None
-) -> tuple[tuple[str, ...], float, str, str, int]:
-    """Classes, temperature, precision, checkpoint and size, if metadata and shapes are those that fer.export writes.
+) -> tuple[tuple[str, ...], float, int]:
+    """Classes, temperature and size, if metadata and shapes are those that fer.export writes.
 
     Args:
         path: for messages.
@@ -148,7 +140,7 @@ def _described(
     if size is None or outputs != len(classes):
         raise UserError(f"{path} does not take gray faces of one size, or does not answer for its classes; {again}")
     try:
-        return classes, float(metadata["temperature"]), metadata["precision"], metadata["checkpoint_sha256"], size
+        return classes, float(metadata["temperature"]), size
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} describes itself incompletely; {again}") from error
 

@@ -1,8 +1,8 @@
 """Where results go: annotated pictures, annotated video, and predictions as JSON lines or as a table.
 
-Every file is written beside its place under a name of its own with ".partial" in it and takes its own name when it is
-whole, so that a run that fails leaves an older result as it was. An output belongs to one run at a time
-(`output_lock`). Knows nothing of detectors, networks or windows.
+Every file is written beside its place under another name and takes its own when it is whole, so that a run that fails
+leaves an older result as it was. An output belongs to one run at a time (`output_lock`). Knows nothing of detectors,
+networks or windows.
 """
 
 import errno

@@ -80,7 +80,7 @@ def create(
             raise UserError(f"model.channels={channels}: {name} takes gray faces, of 1 channel")
         network = _create_own(_class_of(name), name, num_classes, image_size, arguments)
         if is_foreign(name):
-            _check_output(network, name, num_classes, image_size, channels)
+            _check_forward(network, name, num_classes, image_size, channels)
         return network
     return _create_timm(name, num_classes, image_size, pretrained, stem_stride, arguments, channels)
 
@@ -127,15 +127,16 @@ def _class_of(name: str) -> type[nn.Module]:
     return _HANDED_OVER[name]
 
 
-def _check_output(network: nn.Module, name: str, num_classes: int, image_size: int, channels: int) -> None:
-    """One forward pass of a network that nobody here knows."""
+def _check_forward(network: nn.Module, name: str, num_classes: int, image_size: int, channels: int) -> None:
+    """One forward pass in eval mode: what does not fit shows here, not in the first training step."""
     training = network.training
     try:
         with torch.no_grad():
             logits = network.eval()(torch.zeros(2, channels, image_size, image_size))
     except Exception as error:  # whatever somebody's own code raises
         raise UserError(
-            f"model.name={name} cannot take faces of {image_size}x{image_size}: {first_line(error)}"
+            f"model.name={name} cannot take faces of {image_size}x{image_size} ({first_line(error)}); "
+            "set model.image_size, for example model.image_size=224"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         raise UserError(
@@ -241,7 +242,7 @@ def _create_timm(
         raise UserError(f"model.name={name} cannot be built with these arguments: {first_line(error)}") from error
     if stem_stride is not None:
         _set_stem_stride(network, name, config, stem_stride)
-    _check_image_size(network, name, image_size, channels)
+    _check_forward(network, name, num_classes, image_size, channels)
     return network
 
 
@@ -276,17 +277,3 @@ def _set_stem_stride(network: nn.Module, name: str, config: Any, stride: int) ->
     if not isinstance(convolution, nn.Conv2d) or "img_size" in inspect.signature(type(network)).parameters:
         raise UserError(f"model.stem_stride: {name} does not begin with a convolution; leave model.stem_stride=null")
     convolution.stride = (stride, stride)
-
-
-def _check_image_size(network: nn.Module, name: str, image_size: int, channels: int) -> None:
-    """One forward pass in eval mode: what does not fit shows here, not in the first training step."""
-    training = network.training
-    try:
-        with torch.inference_mode():
-            network.eval()(torch.zeros(1, channels, image_size, image_size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(
-            f"model.name={name} cannot take faces of {image_size}x{image_size} ({first_line(error)}); "
-            "set model.image_size, for example model.image_size=224"
-        ) from error
-    network.train(training)

@@ -325,3 +325,14 @@ def finite(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(finite, value))
     return not isinstance(value, float) or math.isfinite(value)
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names; an empty group is a value."""
+    if not isinstance(settings, dict) or not settings:
+        return {prefix: settings}
+    return {
+        name: value
+        for key, below in settings.items()
+        for name, value in flat(below, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.errors import UserError
+from fer.errors import UserError, first_line
 from fer.files import at_home, is_dir
 from fer.settings.base import at, did_you_mean, fields_of, help_lines, is_path, names_of, takes_several, unknown
 from fer.settings.train import TrainSettings
@@ -354,7 +354,7 @@ def _override(word: str) -> Override:
 
 def _compose(words: Sequence[str], folders: Sequence[Path]) -> DictConfig:
     more = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders[1:])}]"] if folders[1:] else []
-    for file in _experiments(words, folders):
+    for file in _files_of(words, folders):
         _content(file)
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -375,13 +375,14 @@ def _content(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{_shown(file)} is no YAML: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{_shown(file)} is no YAML: {first_line(error)}") from error
     if not isinstance(content, dict | None):
         raise UserError(f"{_shown(file)} holds no settings; it must be KEY: VALUE, line by line")
     return content or {}
 
 
-def _experiments(words: Iterable[str], folders: Sequence[Path]) -> Iterator[Path]:
+def _files_of(words: Iterable[str], folders: Sequence[Path]) -> Iterator[Path]:
+    """The files of configs/ that words such as experiment=best_7 choose."""
     for word in words:
         group, _, names = word.partition("=")
         for name in names.split(","):
@@ -395,7 +396,7 @@ def _with_file(sentence: str, line: Line) -> str:
     key = sentence.partition(":")[0].partition("=")[0]
     if any(word.partition("=")[0].lstrip("+~") == key for word in line.words):
         return sentence
-    for file in _experiments(line.words, line.folders):
+    for file in _files_of(line.words, line.folders):
         content = _content(file)
         if file.parent.name not in ("experiment", "sweep"):
             content = {file.parent.name: content}

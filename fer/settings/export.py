@@ -4,18 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
 from fer.files import at_home, is_there
 from fer.settings.base import PathText, Settings, setting
 from fer.settings.foreign import ForeignSettings
 from fer.settings.train import Classes
-
-
-def _known(value: object) -> object:
-    if value == "openvino":
-        raise ValueError("OpenVINO reads .onnx files by itself; export with format=onnx")
-    return value
 
 
 def _as_typed(value: Any, check: ValidatorFunctionWrapHandler, others: ValidationInfo) -> Any:
@@ -31,7 +25,7 @@ class ExportSettings(Settings):
     """All settings of the export."""
 
     ckpt: PathText | None = setting(None, "the .ckpt file, or the folder of a run, to export")
-    format: Annotated[Literal["onnx", "ckpt"], BeforeValidator(_known)] = setting(
+    format: Literal["onnx", "ckpt"] = setting(
         "onnx", "which ONNX Runtime, OpenVINO and TensorRT read; or ckpt: a small copy that only predicts"
     )
     precision: Literal["fp32", "int8"] = setting("fp32", "int8 is measured on training rows and needs data=")

@@ -9,7 +9,7 @@ from typing import Any
 from fer.errors import UserError, first_line
 
 # What to install for a class whose package is missing, where it is not called as its module is.
-_PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
+_PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 
 
 def find(key: str, target: Any, base: type) -> type:

@@ -8,12 +8,6 @@ commands, also on several machines that share the directory, work at one study.
 Needs the extra [optuna]. Hydra's own sweeper for Optuna is not used: it requires optuna<3.
 """
 
-import sys
-
-if __name__ == "__main__":  # an old name of the command, told before the seconds that the imports below take
-    sys.stderr.write("error: this command is called fer-search now, or python -m fer.commands.search\n")
-    sys.exit(2)
-
 import csv
 import hashlib
 import logging
@@ -77,7 +71,7 @@ def read_space(file: Path) -> dict[str, dict[str, Any]]:
     try:
         space: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is no YAML: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{file} is no YAML: {first_line(error)}") from error
     for key, values in space.items() if isinstance(space, dict) else [(file, None)]:
         if not isinstance(values, dict) or set(values) not in ({"choices"}, {"low", "high"}, {"low", "high", "log"}):
             raise UserError(f"{file}: {key} must be {{low: ..., high: ..., log: true}} or {{choices: [...]}}")

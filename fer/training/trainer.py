@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from fer import machine, rundir
-from fer.errors import UserError
+from fer.errors import UserError, first_line
 from fer.machine import choose_precision
 from fer.settings.base import unknown
 from fer.settings.target import build, find
@@ -75,7 +75,7 @@ def build_trainer(
             default_root_dir=run_dir,
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+        raise UserError(f"trainer: {first_line(error)}") from error
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:

@@ -576,6 +576,8 @@ def test_kdef(tmp_path: Path, write_tree: Write, folder: str) -> None:
         assert ALL_EMOTIONS[label] == codes[file[4:6]]
         assert person == file[1:4]  # both sessions show one person
     assert set(faces.splits) == {TRAIN if folder == "train/" else UNSPLIT}
+    given = read(tmp_path, layout="kdef", names=["a", "b"])  # which KDEF's own names go before
+    assert np.array_equal(given.labels, faces.labels)
 
 
 # Label files and pictures that do not belong together

@@ -446,7 +446,7 @@ def test_a_missing_tool_is_named_with_the_command(copy, monkeypatch, missing):
         (["ckpt=a", "fromat=onnx"], ["fromat: there is no such setting; did you mean format?"]),
         (["ckpt=a", "zzz=1"], ["zzz: there is no such setting"]),
         (["ckpt=a", "format=onxn"], ["format=onxn: there is onnx, ckpt; did you mean onnx?"]),
-        (["ckpt=a", "format=openvino"], ["format=openvino: OpenVINO reads .onnx files by itself"]),
+        (["ckpt=a", "format=openvino"], ["format=openvino: there is onnx, ckpt"]),
         (["ckpt=a", "precision=fp16"], ["precision=fp16: there is fp32, int8; did you mean fp32?"]),
         (["ckpt=a", "precision=int8"], ["precision=int8 needs data=PATH"]),
         (["ckpt=a", "precision=int8", "format=ckpt", "output=b.ckpt"], ["precision=int8 is for format=onnx"]),

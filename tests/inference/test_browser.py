@@ -64,11 +64,15 @@ def jpeg(gray: int = 200, size: tuple[int, int] = (64, 64)) -> bytes:
     return file.getvalue()
 
 
-def serving(test: Callable[[Client], Coroutine[Any, Any, None]], **more: Any) -> None:
+def serving(
+    test: Callable[[Client], Coroutine[Any, Any, None]],
+    analyzer: Callable[[], FaceAnalyzer] = new_analyzer,
+    **more: Any,
+) -> None:
     """Runs `test` with a client of a server."""
 
     async def run() -> None:
-        app = create_app(TOKEN, new_analyzer, CLASSES, **more)
+        app = create_app(TOKEN, analyzer, CLASSES, **more)
         async with TestClient(TestServer(app)) as client:
             await asyncio.wait_for(test(client), 60)
 
@@ -96,12 +100,28 @@ def test_an_answer_has_the_keys_of_the_predictions() -> None:
         assert 0 <= first["time"] < second["time"]
         assert list(first["milliseconds"]) == ["decode", "detect", "network", "total"]
         (face,) = first["faces"]
-        assert list(face) == ["track", "box", "score", "emotion", "confidence", "probabilities", "smoothed"]
+        assert list(face) == [
+            *("track", "box", "score", "emotion", "confidence", "probabilities", "smoothed", "uncertain"),
+        ]
+        assert face["uncertain"] is False
         assert (face["track"], face["box"], face["emotion"]) == (1, [0, 0, 64, 64], "happy")
         assert face["confidence"] == pytest.approx(200 / 255, abs=0.01)
         assert (second["faces"][0]["track"], second["faces"][0]["emotion"]) == (1, "sad")
 
     serving(test)
+
+
+@pytest.mark.parametrize(("min_confidence", "turned"), [(0.9, 0), (0.0, 90)])
+def test_an_unsure_face_and_one_that_had_to_be_turned_are_uncertain(min_confidence: float, turned: int) -> None:
+    def whole(picture: np.ndarray) -> list[Detection]:
+        return [Detection((0, 0, *picture.shape[1::-1]), 0.9, turned)]
+
+    async def test(client: Client) -> None:
+        async with client.ws_connect(ask(still="1")) as viewer:
+            answer = await exchange(viewer, jpeg(200))
+        assert [face["uncertain"] for face in answer["faces"]] == [True]
+
+    serving(test, lambda: FaceAnalyzer(BrightIsHappy(), whole, smoothing=0, min_confidence=min_confidence))
 
 
 def test_a_still_picture_is_not_followed() -> None:

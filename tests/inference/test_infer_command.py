@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageGrab
 
-from fer.errors import UserError
 from fer.inference.h264 import has_h264
-from fer.inference.run import find_checkpoint
 from fer.inference.sinks import output_lock, plan_outputs, video_suffix
 
 ROOT = Path(__file__).parents[2]
@@ -164,13 +162,6 @@ def test_a_bare_word_is_a_source_and_its_mode_is_guessed(infer, checkpoint, tmp_
     done = infer("a b.png", "x=1.png", f"ckpt={checkpoint}", "detector=none", "window=false")
     assert done.returncode == 0, done.stderr
     assert [Path(line.rpartition(":")[0]).name for line in done.stdout.splitlines()[:2]] == ["a b.png", "x=1.png"]
-
-
-def test_no_network_yet_says_how_to_get_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fer.weights.FOLDER", tmp_path)
-    with pytest.raises(UserError, match=r"python train\.py data=synthetic"):
-        find_checkpoint(None)
 
 
 # --- real runs --------------------------------------------------------------------------------------------------------
