@@ -539,6 +539,14 @@ def test_the_page_shows_what_the_network_says(tmp_path: Path) -> None:
         )
         await page.wait_for("showsPhoto && at('message').textContent.startsWith('my photo.jpg, found in')")
         assert await page.evaluate("faces[0].track") is None
+        # One that lies on its side is turned upright, and not sure.
+        await page.evaluate(
+            "const turned = new OffscreenCanvas(sent.height, sent.width), pen = turned.getContext('2d');"
+            "pen.translate(sent.height, 0); pen.rotate(Math.PI / 2); pen.drawImage(sent, 0, 0);"
+            "turned.convertToBlob({ type: 'image/jpeg' }).then((blob) => look(new File([blob], 'on its side.jpg')))"
+        )
+        await page.wait_for("at('message').textContent.startsWith('on its side.jpg, found in')")
+        assert await page.evaluate("document.querySelector('.face').innerText.startsWith('uncertain')")
         await page.evaluate("document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'}))")
         await page.wait_for("!showsPhoto && faces.length === 1 && faces[0].track === 1")
 
