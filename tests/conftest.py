@@ -57,7 +57,7 @@ def unrendered() -> Iterator[None]:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "png")
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("training.plots", "evaluation.pictures"):
+        for module in ("training.plots", "training.pictures", "evaluation.pictures"):
             patch.setattr(f"fer.{module}.as_png", lambda figure: buffer.getvalue())
         yield
 

@@ -27,6 +27,7 @@ ALLOWED = {
     "predict": {"machine", "models"},
     "abstention": set(),
     "tensorboard": set(),
+    "sheets": set(),
     "calibration": {"abstention", "checkpoint", "models", "predict"},
     "training": {
         *GROUND,
@@ -35,7 +36,7 @@ ALLOWED = {
         "models",
         "checkpoint",
         "classifier",
-        "predict",
+        "sheets",
         "tensorboard",
     },
     "evaluation": {
@@ -45,6 +46,7 @@ ALLOWED = {
         "models",
         "checkpoint",
         "predict",
+        "sheets",
         "tensorboard",
         "abstention",
         "calibration",

@@ -22,6 +22,7 @@ from fer.evaluation.measure import Outcome
 from fer.evaluation.members import Member, short
 from fer.files import as_png, write_whole
 from fer.models.network import EmotionNetwork
+from fer.sheets import gallery
 from fer.tensorboard import RunLogger
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def _figures(
         figures["groups"] = plots.group_bars(metrics["groups"], metrics["accuracy"], f"{split}: accuracy by group")
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != targets)
     worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:_GALLERY]
-    figures["mistakes"] = plots.gallery(
+    figures["mistakes"] = gallery(
         faces.images[worst],
         targets[worst],
         probabilities[worst],
@@ -119,7 +120,7 @@ def _figures(
     )
     rng = np.random.default_rng(0)
     drawn = np.sort(rng.permutation(len(targets))[:_GALLERY])
-    figures["predictions"] = plots.gallery(
+    figures["predictions"] = gallery(
         faces.images[drawn], targets[drawn], probabilities[drawn], classes, f"{split}: {len(drawn)} random faces"
     )
     if len(members) == 1:

@@ -18,21 +18,14 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 from fer import abstention
 from fer.calibration import ECE_BINS, calibration_error
 from fer.labels import emotion_color
-
-# Names of files and classes are drawn as they are: a dollar sign in one is no formula.
-matplotlib.rcParams["text.parse_math"] = False
+from fer.sheets import Images, Labels, Sheet, caption
 
 Array = npt.NDArray[np.float64]
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
 
 _DPI = 110
 _COLOURS = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]  # of networks
 _POINTS = {"precision_90": ("o", "90 % precision"), "best_f1": ("D", "best F1")}
 _EDGE = [withStroke(linewidth=2.5, foreground="dimgray")]  # so that bright lines are seen on white
-_WRONG = "firebrick"
-_GALLERY_COLUMNS = 8
-_TITLE = 11  # room for a sheet's title, in pixels of its pictures
 
 
 def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
@@ -245,31 +238,6 @@ def group_bars(groupings: Mapping[str, Any], accuracy: float, title: str) -> Fig
     return figure
 
 
-def gallery(
-    images: Images, targets: Labels, probabilities: Array, classes: Sequence[str], title: str, names: Sequence[str] = ()
-) -> Figure:
-    """A grid of faces with prediction and confidence; wrong ones in red with a cross, and with their label.
-
-    Args:
-        images: uint8 (N, 48, 48).
-        targets: int64 (N,).
-        probabilities: float (N, C).
-        classes: names in the order of the columns.
-        names: the rows' names, written below the faces.
-    """
-    rows = max(1, -(-len(images) // _GALLERY_COLUMNS))
-    sheet = _Sheet(_GALLERY_COLUMNS, rows, (images.shape[1], images.shape[2]), above=13, below=5 if names else 0)
-    for position, image in enumerate(images):
-        row, column = divmod(position, _GALLERY_COLUMNS)
-        text, colour = _caption(probabilities[position], int(targets[position]), classes)
-        if colour == _WRONG:
-            text += f"\nlabel: {classes[targets[position]]}"
-        sheet.add(row, column, image[..., None] / 255, text, colour)
-        if names:
-            sheet.write_below(row, column, names[position])
-    return sheet.figure(title)
-
-
 def grad_cam_maps(
     images: Images,
     maps: npt.NDArray[np.float32],
@@ -288,65 +256,16 @@ def grad_cam_maps(
         classes: names in the order of the columns.
     """
     columns = int(np.bincount(targets).max())
-    sheet = _Sheet(columns, len(classes), (images.shape[1], 2 * images.shape[2] + 2), above=7, left=26)
+    sheet = Sheet(columns, len(classes), (images.shape[1], 2 * images.shape[2] + 2), above=7, left=26)
     for row, name in enumerate(classes):
         sheet.write_left(row, name)
         for column, i in enumerate(np.flatnonzero(targets == row)):
             heat = matplotlib.colormaps["inferno"](maps[i])[..., :3]
             gray = np.repeat(images[i, :, :, None] / 255, 3, axis=2)
             gap = np.ones((images.shape[1], 2, 3))
-            text, colour = _caption(probabilities[i], int(targets[i]), classes)
+            text, colour = caption(probabilities[i], int(targets[i]), classes)
             sheet.add(row, column, np.hstack([gray, gap, 0.6 * gray + 0.4 * heat]), text, colour)
     return sheet.figure(title)
-
-
-class _Sheet:
-    """A grid of small pictures with captions, drawn as one picture: an axis for each face would take seconds.
-
-    Args:
-        columns, rows: of the grid.
-        shape: height and width of a picture in pixels.
-        above, below, left: room for text, in pixels of the pictures.
-    """
-
-    def __init__(
-        self, columns: int, rows: int, shape: tuple[int, int], above: int, below: int = 0, left: int = 0
-    ) -> None:
-        self._height, self._width = shape
-        self._step_y, self._step_x = self._height + above + below + 2, self._width + 4
-        self._above, self._left = above + _TITLE, left + 2
-        self._canvas = np.ones((rows * self._step_y + _TITLE, columns * self._step_x + left, 3))
-        height, width = self._canvas.shape[:2]
-        self._figure = Figure(figsize=(3 * width / _DPI, 3 * height / _DPI), dpi=_DPI)  # 3 printed pixels to a pixel
-        self._axis = self._figure.add_axes((0, 0, 1, 1))
-        self._axis.axis("off")
-
-    def _corner(self, row: int, column: int) -> tuple[int, int]:
-        return row * self._step_y + self._above, column * self._step_x + self._left
-
-    def add(self, row: int, column: int, pixels: Array, caption: str, colour: str) -> None:
-        """Places a picture, float (height, width, 3) or (height, width, 1), under its caption."""
-        top, left = self._corner(row, column)
-        self._canvas[top : top + self._height, left : left + self._width] = pixels
-        at = left + self._width / 2, top - 1.5
-        self._axis.text(*at, caption, ha="center", va="bottom", color=colour, fontsize=8.5, linespacing=1.0)
-
-    def write_below(self, row: int, column: int, text: str) -> None:
-        """Small print under a picture."""
-        top, left = self._corner(row, column)
-        self._axis.text(left + self._width / 2, top + self._height + 0.5, text, ha="center", va="top", fontsize=6.5)
-
-    def write_left(self, row: int, text: str) -> None:
-        """The name of a row."""
-        top, left = self._corner(row, 0)
-        self._axis.text(left - 3, top + self._height / 2, text, ha="right", va="center", fontsize=10)
-
-    def figure(self, title: str) -> Figure:
-        """The sheet."""
-        height, width = self._canvas.shape[:2]
-        self._axis.imshow(self._canvas, extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
-        self._axis.text(width / 2, 3, title, ha="center", va="top", fontsize=11)
-        return self._figure
 
 
 def ensemble(accuracies: Sequence[tuple[str, float, Sequence[float]]], disagreement: Array, title: str) -> Figure:
@@ -434,7 +353,7 @@ def corruption_sheet(corruptions: Mapping[str, Any], examples: Mapping[str, Imag
     """
     columns = 2
     height, width = next(iter(examples.values())).shape[1:]
-    sheet = _Sheet(columns, -(-len(examples) // columns), (height, 6 * (width + 2)), above=13)
+    sheet = Sheet(columns, -(-len(examples) // columns), (height, 6 * (width + 2)), above=13)
     for position, (name, faces) in enumerate(examples.items()):
         framed = np.pad(faces, ((0, 0), (0, 0), (1, 1)), constant_values=255) / 255
         pixels = np.hstack(list(framed))[..., None]
@@ -464,10 +383,3 @@ def _square(title: str) -> tuple[Figure, Axes]:
     axis.grid(alpha=0.3)
     axis.set_title(title, fontsize=11)
     return figure, axis
-
-
-def _caption(probabilities: Array, target: int, classes: Sequence[str]) -> tuple[str, str]:
-    """Prediction with confidence, and the colour to write it in; a wrong one has a cross, which all people see."""
-    predicted = int(probabilities.argmax())
-    text = f"{classes[predicted]} {probabilities[predicted]:.0%}"
-    return (text, "black") if predicted == target else (f"✗ {text}", _WRONG)

@@ -13,6 +13,8 @@ from torch import Tensor
 from fer.classifier import EmotionClassifier
 from fer.data.datamodule import FER2013DataModule
 from fer.data.faces import TRAIN
+from fer.files import as_png
+from fer.sheets import gallery
 from fer.tensorboard import RunLogger
 from fer.training import plots
 from fer.training.callbacks import History
@@ -94,7 +96,7 @@ class EpochPictures(Callback):
             if loggers and self._answers:
                 faces, targets, logits = (torch.cat(parts)[:_FACES] for parts in zip(*self._answers, strict=True))
                 probabilities = logits.float().softmax(dim=1).cpu().numpy()
-                png = plots.draw_predictions(faces[:, 0].cpu().numpy(), targets.tolist(), probabilities, classes)
+                png = as_png(gallery(faces[:, 0].cpu().numpy(), targets.cpu().numpy(), probabilities, classes, title))
                 for logger in loggers:
                     logger.log_picture("while_training/answers_val", png, step)
         for logger in loggers:

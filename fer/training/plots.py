@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fer.files import as_png, write_whole
 from fer.models.architecture import OUTSIDE, Row, shown, totals
+from fer.sheets import Sheet
 
 # Where the columns of an architecture stand, in inches.
 _COLUMNS = {"stage": 2.9, "layers": 4.75, "output": 8.85, "parameters": 10.0, "multiply-adds": 11.2}
@@ -38,24 +39,13 @@ def save_samples(
     """
     columns = max(1, int(np.bincount(targets, minlength=len(classes)).max()))
     height, width = originals.shape[1:]
-    step_y, step_x, pair = height + 4, 2 * width + 10, 2 * width + 2
-    canvas = np.full((len(classes) * step_y, columns * step_x), 255, np.uint8)
-    inch = height / 0.96  # in pixels of the faces
-    left, above = 0.25 + 0.09 * max(map(len, classes)), 0.45
-    size = left + canvas.shape[1] / inch, above + canvas.shape[0] / inch
-    figure = Figure(figsize=size, dpi=130)
-    axis = figure.add_axes((left / size[0], 0, 1 - left / size[0], 1 - above / size[1]))
-    axis.axis("off")
+    sheet = Sheet(columns, len(classes), (height, 2 * width + 2), above=2, left=4 + 4 * max(map(len, classes)))
     for row, name in enumerate(classes):
-        axis.text(-0.1 * inch, (row + 0.5) * step_y, name, ha="right", va="center", fontsize=10, parse_math=False)
+        sheet.write_left(row, name)
         for column, index in enumerate(np.flatnonzero(targets == row)):
-            top, x = row * step_y, column * step_x
-            canvas[top : top + height, x : x + width] = originals[index]
-            canvas[top : top + height, x + pair - width : x + pair] = augmented[index]
-    extent = (0, canvas.shape[1], canvas.shape[0], 0)
-    axis.imshow(canvas, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation="nearest")
-    figure.text(0.5, 1 - 0.22 / size[1], "Training faces: original | augmented", ha="center", va="center", fontsize=11)
-    return _write(figure, file)
+            pair = np.hstack([originals[index], np.full((height, 2), 255, np.uint8), augmented[index]])
+            sheet.add(row, column, pair[..., None] / 255)
+    return _write(sheet.figure("Training faces: original | augmented"), file)
 
 
 def save_architecture(file: Path, rows: Sequence[Row], title: str) -> bytes:
@@ -164,44 +154,12 @@ def save_confusion_matrix(file: Path, matrix: Sequence[Sequence[int]], classes: 
             color="white" if share[row, column] > 0.5 else "black",
             fontsize=7.5,
         )
-    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
-    axis.set_yticks(range(len(classes)), classes, parse_math=False)
+    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(classes)), classes)
     axis.set_xlabel("predicted")
     axis.set_ylabel("label")
     axis.set_title(title, fontsize=10)
     return _write(figure, file)
-
-
-def draw_predictions(
-    faces: npt.NDArray[np.uint8], targets: Sequence[int], probabilities: npt.NDArray[np.float32], classes: Sequence[str]
-) -> bytes:
-    """A PNG of faces with what the network says of them; wrong answers in red, with the label below.
-
-    Args:
-        faces: uint8 (N, H, W).
-        targets: positions in `classes`, N of them.
-        probabilities: float (N, C).
-    """
-    columns, (height, width) = 8, faces.shape[1:]
-    step_y, step_x = int(1.42 * height), int(1.12 * width)
-    rows = -(-len(faces) // columns)
-    canvas = np.full((rows * step_y, columns * step_x), 255, np.uint8)
-    figure = Figure(figsize=(10, 10 * canvas.shape[0] / canvas.shape[1]), dpi=90)
-    axis = figure.add_axes((0, 0, 1, 1))  # one for all: an axis for each face would take seconds
-    axis.axis("off")
-    for index, face in enumerate(faces):
-        top, left = index // columns * step_y + step_y - height, index % columns * step_x + (step_x - width) // 2
-        canvas[top : top + height, left : left + width] = face
-        said = int(probabilities[index].argmax())
-        right = said == targets[index]
-        text = f"{classes[said]} {probabilities[index, said]:.0%}"
-        text += "" if right else f"\nlabel: {classes[targets[index]]}"
-        colour = "black" if right else "firebrick"
-        at = (left + width / 2, top - 0.03 * height)
-        axis.text(*at, text, fontsize=8, color=colour, ha="center", va="bottom", linespacing=1.0, parse_math=False)
-    shape = (0, canvas.shape[1], canvas.shape[0], 0)
-    axis.imshow(canvas, cmap="gray", vmin=0, vmax=255, extent=shape, aspect="auto", interpolation="nearest")
-    return as_png(figure)
 
 
 def _label(axis: Axes, x: float, y: float, first: float, last: float) -> None:
