@@ -117,12 +117,15 @@ def read_header(stream: IO[bytes], name: str) -> list[str]:
         text = "\0"
     if "\0" in text:
         raise UserError(
-            f"{name} is no UTF-8 text: data.path takes a FER2013 CSV (also as .gz, .xz or .zip), "
+            f"{name} is no UTF-8 text (a spreadsheet may have to save it as such): data.path takes a FER2013 CSV "
+            "(also as .gz, .xz or .zip), "
             "a .zip or .tar archive, or a folder"
         )
     header = [column.strip(' "\t\r\n').lower() for column in text.split(",")]
     if header[0].isdigit():
         raise UserError(f"{name} has no header: put the names of its columns, emotion,pixels,Usage, on the first line")
+    if ";" in header[0]:
+        raise UserError(f"{name} has semicolons between its columns; save it with commas")
     missing = [column for column in ("emotion", "pixels") if column not in header]
     if missing:
         hint = "; Kaggle's test.csv has no labels, take icml_face_data.csv" if header == ["pixels"] else ""

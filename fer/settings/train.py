@@ -277,6 +277,8 @@ class TrainSettings(Settings):
             yield "model=timm needs the name of a network: model.name=convnext_atto"
         if data.folds is not None and data.fold >= data.folds:
             yield f"data.fold={data.fold}: with data.folds={data.folds} it goes from 0 to {data.folds - 1}"
+        if data.folds is None and data.fold != 0:
+            yield f"data.fold={data.fold}: there is one fold alone; set data.folds, too"
         if data.val_fraction + data.test_fraction >= 1:
             yield "data.val_fraction and data.test_fraction leave nothing to train on; their sum must be below 1"
         if self.optim.min_lr > self.optim.lr and self.optim.schedule in ("cosine", "plateau"):

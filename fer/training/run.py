@@ -74,24 +74,42 @@ def check(settings: TrainSettings) -> None:
     """Builds what needs no data: network, optimiser, trainer, callbacks and loggers, and lets all of them go again.
 
     Raises:
-        UserError: one of them cannot be had as asked for.
+        UserError: some of them cannot be had as asked for, a sentence for each.
     """
-    model = settings.model
-    if is_foreign(model.name):
-        hand_over(model.name)
-    if model.weights is not None and not is_file(resolve(model.weights)):
-        raise UserError(f"model.weights={model.weights} does not exist")
-    classes = settings.data.class_names
-    if isinstance(settings.ckpt, str):
-        _training_state(settings.ckpt)
-    if settings.teachers:
-        Teachers(settings.teachers, classes, settings.distil.temperature)
-    network = create(model.name, len(classes), settings.image_size, False, model.stem_stride, model.kwargs)
-    build_optimizer(network, settings.optim)
-    build_callbacks(settings, Path())
-    with TemporaryDirectory() as nowhere:  # some loggers make files at once
-        build_loggers(settings, Path(nowhere), None)
-    build_trainer(settings, Path(), [], [])
+    model, classes = settings.model, settings.data.class_names
+
+    def network() -> None:
+        if is_foreign(model.name):
+            hand_over(model.name)
+        made = create(model.name, len(classes), settings.image_size, False, model.stem_stride, model.kwargs)
+        build_optimizer(made, settings.optim)
+
+    def files() -> None:
+        if model.weights is not None and not is_file(resolve(model.weights)):
+            raise UserError(f"model.weights={model.weights} does not exist")
+        if isinstance(settings.ckpt, str):
+            _training_state(settings.ckpt)
+        if settings.teachers:
+            Teachers(settings.teachers, classes, settings.distil.temperature)
+
+    def loggers() -> None:
+        with TemporaryDirectory() as nowhere:  # some make files at once
+            build_loggers(settings, Path(nowhere), None)
+
+    found = []
+    for part in (
+        network,
+        files,
+        loggers,
+        lambda: build_callbacks(settings, Path()),
+        lambda: build_trainer(settings, Path(), [], []),
+    ):
+        try:
+            part()
+        except UserError as error:
+            found.append(str(error))
+    if found:
+        raise UserError("\n".join(found))
 
 
 def train(
@@ -146,7 +164,7 @@ def train(
     last = rundir.checkpoint(run_dir, rundir.LAST)
     _fit(trainer, classifier, datamodule, ckpt, stop, last)
     _explain_end(trainer, history.rows)
-    if not best.best_model_path:
+    if not best.best_model_path and last.is_file():  # trainer.fast_dev_run=true leaves neither
         log.info("Nothing was validated, so there is no best.ckpt: %s is what is left.", last)
     return Trained(Path(best.best_model_path or last), datamodule, trainer.loggers, trainer.global_step)
 
@@ -222,7 +240,10 @@ def _check_rows(settings: TrainSettings, datamodule: FER2013DataModule) -> None:
     missing = [name for name in datamodule.classes if not counts[name]]
     source = datamodule.source
     if len(present) < 2:
-        raise UserError(f"{source} has training faces of {' and '.join(present)} alone; there is nothing to tell apart")
+        raise UserError(
+            f"{source} has training faces of {' and '.join(present) or 'none of the classes'} alone; there is nothing "
+            "to tell apart; where it calls them otherwise, name them: data.other_emotions=true data.classes=[...]"
+        )
     if missing:
         raise UserError(
             f"{source} has no training faces of {', '.join(missing)}; what it has is data.classes=[{','.join(present)}]"
@@ -250,7 +271,8 @@ def _stop(stop: StopAfterBatch, epoch: int, last: Path) -> NoReturn:
     """Ends this process after a signal, or puts its job back into the queue."""
     if not machine.is_first():
         sys.exit(0)  # another code would let Lightning kill the first process, which may still be writing
-    log.info("Stopped in epoch %d. Go on with: python train.py %s", epoch, shlex.quote(f"ckpt={last}"))
+    way_on = f" Go on with: python train.py {shlex.quote(f'ckpt={last}')}" if last.is_file() else ""
+    log.info("Stopped in epoch %d.%s", epoch, way_on)
     # A job that ends within the grace of a preemption counts as failed, and SLURM does not put it back.
     back = stop.received == signal.SIGTERM and machine.is_preempted()
     if (back or getattr(stop.received, "name", "") == "SIGUSR1") and machine.requeue():

@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
@@ -74,7 +73,7 @@ def build_trainer(
             plugins=[AtomicCheckpointIO()],
             default_root_dir=run_dir,
         )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # plugins that are not installed, devices that are not there
         raise UserError(f"trainer: {first_line(error)}") from error
 
 
@@ -152,6 +151,10 @@ def build_loggers(settings: TrainSettings, run_dir: Path, resumed_at: int | None
                 raise UserError(f"{key}.{argument}: a credential does not belong into settings; use the environment")
         found = find(key, target.get("_target_"), Logger)
         if found is TensorBoardLogger:
+            if more := [f"{key}.{argument}" for argument in target if argument != "_target_"]:
+                raise UserError(
+                    f"{more[0]}: TensorBoard's events lie in the run's directory and have no settings; leave it out"
+                )
             loggers.append(RunLogger(run_dir, resumed_at))
         elif found is CSVLogger:
             table = build(key, {"name": "", "version": "csv", **target}, CSVLogger, save_dir=run_dir)

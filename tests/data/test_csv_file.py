@@ -138,7 +138,7 @@ def test_a_file_cut_off_in_the_middle_of_a_row(some_faces, csv_text):
         (f"0,{pixels()},Training\n".encode(), "has no header: put the names of its columns, emotion,pixels,Usage"),
         (f"pixels\n{pixels()}\n".encode(), "Kaggle's test.csv has no labels"),
         (b"Usage,Image name,neutral\nTraining,fer1.png,3\n", "has no column emotion and no column pixels"),
-        (b"emotion;pixels;Usage\n", "has no column emotion and no column pixels"),
+        (b"emotion;pixels;Usage\n", "has semicolons between its columns; save it with commas"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is no UTF-8 text"),
         ("emotion,pixels\n".encode("utf-16"), "is no UTF-8 text"),
         (b"emotion\0,pixels\n", "is no UTF-8 text"),

@@ -366,7 +366,7 @@ def test_an_archive_or_folder_of_something_else(tmp_path):
 def test_a_file_of_another_kind(tmp_path):
     path = tmp_path / "face.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
-    assert "face.png is no UTF-8 text: data.path takes" in message(path)
+    assert "face.png is no UTF-8 text (a spreadsheet may have to save it as such): data.path takes" in message(path)
 
 
 def test_an_unreadable_disk(csv, monkeypatch):

@@ -133,6 +133,8 @@ def test_a_mistake_is_one_sentence_with_key_value_and_the_way_out(word: str, mes
         ("trainer.devices=99", "there are"),
         ("trainer.accelerator=gpu", "trainer: "),
         ("trainer.accelerator=abacus", "trainer: "),
+        ("trainer.accelerator=tpu", "trainer: "),
+        ("logger.tensorboard.foo=1", "have no settings; leave it out"),
         ("trainer.logger=false", "logger=tensorboard"),
         ("trainer.callbacks=[]", "callbacks.NAME"),
         ("trainer.plugins=[]", "plugin of its own"),
@@ -162,6 +164,13 @@ def test_network_optimiser_callbacks_and_trainer_are_built_before_data_are_read(
 )
 def test_what_the_trainer_takes_is_passed_on(word: str) -> None:
     check(settings_of(*word.split(" ") if "{" not in word else [word]))
+
+
+def test_mistakes_that_show_when_things_are_built_are_listed_at_once() -> None:
+    words = ("model.kwargs.foo=1", "model.weights=no.ckpt", "trainer.max_epoch=3", "callbacks.mine._target_=no.Class")
+    with pytest.raises(UserError) as raised:
+        check(settings_of(*words, "logger.tensorboard.foo=1"))
+    assert len(str(raised.value).splitlines()) == 5
 
 
 def test_all_mistakes_are_listed_at_once() -> None:
@@ -377,6 +386,7 @@ def test_the_settings_of_an_experiment_win(name: str) -> None:
 
 def test_folds_and_sizes() -> None:
     assert "from 0 to 4" in mistakes("data.folds=5", "data.fold=5")[0]
+    assert mistakes("data.fold=3") == ["data.fold=3: there is one fold alone; set data.folds, too"]
     assert mistakes("image_sizes=[24,32]") == []
     for epochs in (-1, "null"):
         assert "trainer.max_epochs" in mistakes("image_sizes=[24,32]", f"trainer.max_epochs={epochs}")[0]
