@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fer.data.synthetic import make_faces
 from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
 
@@ -19,6 +20,25 @@ TINY = [
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
 ]
+
+
+VOTES = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+_COLUMN = {6: 0, 3: 1, 5: 2, 4: 3, 0: 4, 1: 5, 2: 6}  # of FER2013's codes in that header, after the name
+
+
+def write_with_votes(directory: Path, train: int, val: int, test: int) -> list[str]:
+    """faces.csv of drawn faces and votes.csv, where every tenth row is no face; returns the settings that name them."""
+    faces = make_faces(train, val, test, seed=1)
+    usages = ("Training", "PublicTest", "PrivateTest")
+    lines, votes = ["emotion,pixels,Usage"], [VOTES]
+    for row, (image, label, split) in enumerate(zip(faces.images, faces.labels, faces.splits, strict=True)):
+        lines.append(f"{label},{' '.join(map(str, image.ravel().tolist()))},{usages[split]}")
+        counts = [0] * 10
+        counts[9 if row % 10 == 0 else _COLUMN[int(label)]] = 10
+        votes.append(",".join([usages[split], f"{row}.png", *map(str, counts)]))
+    (directory / "faces.csv").write_text("\n".join(lines) + "\n")
+    (directory / "votes.csv").write_text("\n".join(votes) + "\n")
+    return [f"data.path={directory / 'faces.csv'}", f"data.ferplus_path={directory / 'votes.csv'}"]
 
 
 def settings_of(*words: str) -> TrainSettings:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import write_with_votes
 
 from fer import rundir
 from fer.commands.train import whole
 from fer.data.exclude import Finding, write_list
 from fer.data.reader import read
-from fer.data.synthetic import make_faces
 from fer.evaluation import html
 from fer.evaluation.run import evaluate
 from fer.settings.train import TrainSettings
@@ -19,24 +19,12 @@ from fer.training.run import train
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
-HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
-COLUMN = {6: 0, 3: 1, 5: 2, 4: 3, 0: 4, 1: 5, 2: 6}  # of FER2013's codes in that header, after the name
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """faces.csv with 168 drawn faces; votes.csv, where every tenth row is not a face; cleaning.csv on rows 0 to 150."""
     directory = tmp_path_factory.mktemp("data")
-    faces = make_faces(98, 35, 35, seed=1)
-    usages = ("Training", "PublicTest", "PrivateTest")
-    lines, votes = ["emotion,pixels,Usage"], [HEADER]
-    for row, (image, label, split) in enumerate(zip(faces.images, faces.labels, faces.splits, strict=True)):
-        lines.append(f"{label},{' '.join(map(str, image.ravel().tolist()))},{usages[split]}")
-        counts = [0] * 10
-        counts[9 if row % 10 == 0 else COLUMN[int(label)]] = 10
-        votes.append(",".join([usages[split], f"{row}.png", *map(str, counts)]))
-    (directory / "faces.csv").write_text("\n".join(lines) + "\n")
-    (directory / "votes.csv").write_text("\n".join(votes) + "\n")
+    write_with_votes(directory, 98, 35, 35)
     findings = [Finding(row, "blank", 1.0) for row in range(0, 151, 5)]
     write_list(directory / "cleaning.csv", findings, read(directory / "faces.csv", use_cache=False))
     return directory
