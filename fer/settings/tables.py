@@ -16,7 +16,7 @@ class CleanDataSettings(SourceSettings):
 class CleanSettings(Settings):
     """All settings of the list of doubtful rows."""
 
-    data: CleanDataSettings
+    data: CleanDataSettings = Field(description="data.path=SOURCE says what is looked through")
     predictions: PathText | list[PathText] | None = setting(
         None,
         "predictions.csv files of runs, or directories that hold some, for likely label errors; "
