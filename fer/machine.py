@@ -162,6 +162,9 @@ def _load() -> float:
 
 def quieten() -> None:
     """Turns off what Lightning tells everybody at every start, and warnings that a person here need not heed."""
+    import lightning.fabric
+    import lightning.pytorch  # noqa: F401  # both turn it on when they are imported
+
     for name in ("lightning.pytorch", "lightning.fabric", "matplotlib.font_manager"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning 2.6 on torch 2.15

@@ -1,4 +1,4 @@
-"""Memory of a training on the CPU: kept in large pages, not mapped anew for every layer."""
+"""Memory of a training on the CPU, kept in large pages; what Lightning says."""
 
 import ctypes
 import subprocess
@@ -32,3 +32,15 @@ def test_memory_that_was_used_once_is_not_mapped_again() -> None:
     assert faults("huge") <= 20
     # The test would say nothing if memory were kept anyway.
     assert faults("plain") > 100
+
+
+def test_lightning_is_quiet_also_where_it_was_not_imported_before() -> None:
+    code = """
+import logging
+from fer import machine
+machine.quieten()
+import lightning.fabric, lightning.pytorch
+print([logging.getLogger(f"lightning.{name}").isEnabledFor(logging.INFO) for name in ("fabric", "pytorch")])
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[False, False]\n"
