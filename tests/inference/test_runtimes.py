@@ -206,7 +206,7 @@ def test_what_is_installed_is_used(monkeypatch):
         ({"classes": "angry,happy"}, "does not answer for its classes"),
         ({"format": "2"}, "another version of this project"),
         ({"format": None}, "another version of this project"),
-        ({"checkpoint_sha256": None}, "describes itself incompletely"),
+        ({"temperature": None}, "describes itself incompletely"),
         ({"temperature": "warm"}, "describes itself incompletely"),
     ],
 )
