@@ -254,7 +254,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     config = InferSettings(mode="video", detector=DetectorSettings(name=job["detector"]))
     quiet = Console(file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    new_analyzer, classes, _ = run._load(config, Path(job["ckpt"]), quiet)
+    new_analyzer, classes = run._load(config, Path(job["ckpt"]), quiet)
     analyzer = new_analyzer()
     source = Repeated(job["clip"], job.get("repeats", 1))
     times: dict[str, list[float]] = {name: [] for name in STAGES}
