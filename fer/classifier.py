@@ -51,6 +51,20 @@ class Distillation:
         return self.temperature**2 * nn.functional.kl_div(softened, answers, reduction="batchmean")
 
 
+class CrossEntropy(nn.CrossEntropyLoss):
+    """torch's mean cross-entropy, which of weighted classes with smoothed labels waits for the device at every step."""
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of logits (B, C) and targets int64 (B,), none of them to be ignored, or float (B, C)."""
+        if self.weight is None or self.label_smoothing == 0 or targets.is_floating_point():
+            return super().forward(logits, targets)
+        # As torch computes it, but for the selection of labels that are not to be ignored.
+        logarithms = nn.functional.log_softmax(logits, dim=1)
+        of_label = nn.functional.nll_loss(logarithms, targets, self.weight)
+        of_all = -(logarithms * self.weight).sum(dim=1).sum() / self.weight.gather(0, targets).sum()
+        return (1 - self.label_smoothing) * of_label + self.label_smoothing / logits.shape[1] * of_all
+
+
 class EmotionClassifier(L.LightningModule):
     """Trains and validates an `EmotionNetwork` by cross-entropy. Its metrics are logged for callbacks, by epoch.
 
@@ -90,7 +104,7 @@ class EmotionClassifier(L.LightningModule):
         self.provenance: dict[str, Any] = {}  # plain data on what made the weights, for the checkpoint
         self.seen: npt.NDArray[np.uint64] | None = None  # what they were trained on, see fer.data.seen, likewise
         self.any_target = any_target
-        self.loss = nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing)
+        self.loss = CrossEntropy(weight=class_weights, label_smoothing=label_smoothing)
         self.auxiliary = auxiliary
         self._features: Tensor | None = None  # what the last linear layer saw, for the second task
         self.distillation = distillation
@@ -219,9 +233,9 @@ class EmotionClassifier(L.LightningModule):
             for name, value in total.metrics().items():
                 self.log(f"train/{name}", value, prog_bar=name == "loss", sync_dist=True, **epoch)
 
-    def recent_loss(self, batches: int) -> float:
-        """The mean training loss of so many batches, all of this epoch since the last call. Waits for the device."""
-        total = float(self._sum(self.counts.recent))
+    def recent_loss(self, batches: int) -> Tensor:
+        """The mean training loss of so many batches, all of this epoch since the last call; on the device."""
+        total = self._sum(self.counts.recent)
         self.counts.recent.zero_()
         return total / (batches * self.trainer.world_size)
 

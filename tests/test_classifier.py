@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
 from fer.checkpoint import SPEC_KEY, read_spec, write_checkpoint, write_slim
-from fer.classifier import EmotionClassifier
+from fer.classifier import CrossEntropy, EmotionClassifier
 from fer.data.datamodule import FER2013DataModule
 from fer.errors import UserError
 from fer.models.network import EmotionNetwork, NetworkSpec
@@ -42,6 +42,20 @@ def test_the_loss_knows_smoothing_weights_and_soft_targets() -> None:
     assert float(loss(logits, hard)) == pytest.approx(float(expected), abs=1e-6)
     plain = classifier().loss
     assert float(plain(logits, soft)) == pytest.approx(float(plain(logits, hard)), abs=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_is_torchs_to_the_last_bit(smoothing: float, weighted: bool) -> None:
+    weights = torch.rand(7) if weighted else None
+    targets = torch.randint(0, 7, (33,))
+    results = []
+    logits = torch.randn(33, 7)
+    for module in (CrossEntropy, torch.nn.CrossEntropyLoss):
+        given = logits.clone().requires_grad_()
+        loss = module(weight=weights, label_smoothing=smoothing)(given, targets)
+        results.append((loss, *torch.autograd.grad(loss, given)))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
 
 
 def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees() -> None:

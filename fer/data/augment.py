@@ -195,7 +195,9 @@ def mixup(faces: Tensor, targets: Tensor, num_classes: int, alpha: float) -> tup
     Returns:
         Faces as before, and targets as float (B, num_classes).
     """
-    weight = torch.distributions.Beta(alpha, alpha).sample((len(faces),)).to(faces.device)
+    # Drawn where the faces are: to copy something to a device is to wait for it, as is to check an argument there.
+    parameter = torch.full((), alpha, device=faces.device)
+    weight = torch.distributions.Beta(parameter, parameter, validate_args=False).sample((len(faces),))
     partner = torch.randperm(len(faces), device=faces.device)
     targets = as_distributions(targets, num_classes)
     blended = torch.lerp(faces[partner], faces, weight.view(-1, 1, 1, 1))
@@ -204,4 +206,6 @@ def mixup(faces: Tensor, targets: Tensor, num_classes: int, alpha: float) -> tup
 
 def as_distributions(targets: Tensor, num_classes: int) -> Tensor:
     """Targets int64 (B,) as float (B, num_classes), 1 for the class; others as they are."""
-    return nn.functional.one_hot(targets, num_classes).float() if targets.ndim == 1 else targets
+    if targets.ndim == 2:
+        return targets
+    return torch.zeros(len(targets), num_classes, device=targets.device).scatter_(1, targets.unsqueeze(1), 1.0)

@@ -54,6 +54,7 @@ class FER2013DataModule(L.LightningDataModule):
             in C more columns. None adds none.
         ask_once: about each training face as it is; else about the augmented faces of every batch, before they are
             degraded: a student that sees less is to say the same.
+        recorded: does what `augmented` does, in another way (see `fer.training.graphs`); None: as it is.
     """
 
     def __init__(self, settings: DataSettings, seed: int = 0, judging: bool = False) -> None:
@@ -64,15 +65,14 @@ class FER2013DataModule(L.LightningDataModule):
         self.classes = settings.class_names
         self.absent: tuple[str, ...] = ()
         self.unknown: dict[str, int] = {}
-        self.augment: Callable[[Tensor], Tensor] | None = (
-            None if settings.augment is None else Augment(**settings.augment.model_dump())
-        )
+        self.augment = None if settings.augment is None else Augment(**settings.augment.model_dump())
         self.eval_labels = settings.eval_labels or settings.labels
         self.ferplus_path = at_home(settings.ferplus_path)
         self.exclude_reasons = None if settings.exclude is None else check_reasons(settings.exclude_reasons)
         self.degrade = Degrade(settings.degrade) if settings.degrade > 0 else None
         self.ask: Callable[[Tensor], Tensor] | None = None
         self.ask_once = False
+        self.recorded: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
         self._answers: Tensor | None = None
         self._faces: Faces | None = None
         self._listed: npt.NDArray[np.bool_] | None = None
@@ -352,9 +352,18 @@ class FER2013DataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augments training batches on the device they are on, and asks teachers about them."""
-        faces, targets = batch
         if self.trainer is None or not self.trainer.training:
-            return faces, targets
+            return batch
+        return (self.recorded or self.augmented)(*batch)
+
+    def augmented(self, faces: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A training batch as the network gets it; a function of tensors that can be recorded.
+
+        Args:
+            faces: uint8 (B, 1, S, S).
+            targets: as the training loader has them.
+        """
+        assert self.trainer is not None
         if self.augment is not None:
             faces = self.augment(faces)
         if self.settings.mixup_alpha > 0:

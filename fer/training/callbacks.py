@@ -256,16 +256,36 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
 
 
 class StepLoss(Callback):
-    """The mean training loss of every 50 batches, for the loggers; more often the host would wait for the device."""
+    """The mean training loss of every 50 batches, for the loggers, as soon as it is known: no step waits for it."""
+
+    def __init__(self) -> None:
+        self._coming: list[tuple[int, Tensor, torch.Event | None]] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Logs it, and flushes: somebody may be watching."""
+        """Fetches it, and logs what has arrived."""
         assert isinstance(pl_module, EmotionClassifier)
         if pl_module.counts.steps % _EVERY == 0:
-            loss = pl_module.recent_loss(_EVERY)
-            for logger in trainer.loggers:
-                logger.log_metrics({"train/step/loss": loss}, trainer.global_step - 1)
-                logger.save()
+            loss, arrived = pl_module.recent_loss(_EVERY), None
+            if loss.device.type == "cuda":
+                loss, arrived = loss.to("cpu", non_blocking=True), torch.Event("cuda")
+                arrived.record()
+            self._coming.append((trainer.global_step - 1, loss, arrived))
+        while self._coming and ((arrived := self._coming[0][2]) is None or arrived.query()):
+            self._log(trainer)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Waits for what a run that is resumed from here would not log again."""
+        while self._coming:
+            if (arrived := self._coming[0][2]) is not None:
+                arrived.synchronize()
+            self._log(trainer)
+
+    def _log(self, trainer: L.Trainer) -> None:
+        """Logs the oldest one, and flushes: somebody may be watching."""
+        step, loss, _ = self._coming.pop(0)
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/step/loss": float(loss)}, step)
+            logger.save()
 
 
 class StopAfterBatch(Callback):

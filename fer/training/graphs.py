@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fer.classifier import EmotionClassifier
 from fer.data.datamodule import FER2013DataModule
+from fer.errors import UserError, first_line
 
 T = TypeVar("T")
 Function = Callable[..., T]
@@ -58,11 +59,20 @@ def on_cuda(function: Function[T], given: tuple[Tensor, ...]) -> Function[T]:
     """Records a function as a CUDA graph: nothing is computed until it is replayed.
 
     Random numbers are drawn anew in each replay, from where the device's generator stands, as the function would.
+
+    Raises:
+        UserError: the function does what cannot be recorded.
     """
     own = [tensor.clone() for tensor in given]
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = function(*own)
+    try:
+        with torch.cuda.graph(graph):
+            results = function(*own)
+    except RuntimeError as error:
+        # What the function itself ran into is the context of what the end of a broken recording raises.
+        raise UserError(
+            f"graphs=true: a step cannot be recorded ({first_line(error.__context__ or error)}); leave graphs at false"
+        ) from error
 
     def replay(*given: Tensor) -> T:
         for mine, tensor in zip(own, given, strict=True):
@@ -74,10 +84,9 @@ def on_cuda(function: Function[T], given: tuple[Tensor, ...]) -> Function[T]:
 
 
 def record_steps(classifier: EmotionClassifier, datamodule: FER2013DataModule, record: Record = on_cuda) -> None:
-    """Lets a training record its steps (forward, losses, counts and gradients), and what augments their faces."""
+    """Lets a training record its steps (forward, losses, counts and gradients), and what makes their batches."""
     classifier.recorded = Recorded(classifier.gradients, lambda: classifier.network.training_size, record)
-    if datamodule.augment is not None:
-        datamodule.augment = Recorded(datamodule.augment, lambda: None, record)
+    datamodule.recorded = Recorded(datamodule.augmented, lambda: None, record)
 
 
 def obstacle(trainer: L.Trainer) -> str | None:

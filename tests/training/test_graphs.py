@@ -1,7 +1,8 @@
 """Recorded steps: on a CPU by a stand-in that keeps to the rules of CUDA graphs, and on a GPU where there is one."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from fer.classifier import Distillation, EmotionClassifier
+from fer.errors import UserError
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.train import TrainSettings
 from fer.training import run
-from fer.training.graphs import Recorded, obstacle, record_steps
+from fer.training.graphs import Recorded, obstacle, on_cuda, record_steps
 from fer.training.run import train
 
 OPTIONS = ["trainer.max_epochs=3", "optim=sgd", "optim.warmup_epochs=1"]
@@ -84,7 +86,7 @@ def test_recorded_steps_train_the_same_network(
     train(settings(*OPTIONS, *KINDS[kind], "graphs=true"), tmp_path / "recorded")
     equal(tmp_path / "usual", tmp_path / "recorded")
     sizes = 3 if "sizes" in kind else 1
-    assert sorted(on_a_cpu) == [1] + [2] * sizes  # the faces that are augmented; and faces and targets by size
+    assert on_a_cpu == [2] * (1 + sizes)  # what makes batches; and the steps, by size of face
 
 
 def test_a_recorded_run_that_is_resumed_in_an_epoch_equals_an_unbroken_one(
@@ -146,6 +148,23 @@ def test_a_recording_is_made_after_some_calls_for_each_shape() -> None:
     assert made == [(2,), (3,), (2,)]
 
 
+def test_a_network_that_cannot_be_recorded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def graph(_: Any) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture\nand more")
+
+    def asks(faces: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    with pytest.raises(UserError, match=r"recorded \(CUDA error: operation not permitted when .* capturing\); leave"):
+        on_cuda(asks, (torch.zeros(1),))
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
@@ -171,14 +190,49 @@ def test_without_a_gpu_a_run_says_so_and_trains_as_usual(
     assert (tmp_path / LAST).is_file()
 
 
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Settings of a run on the GPU, whose libraries shall choose what gives the same bits each time."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    yield ["trainer.accelerator=gpu"]
+    torch.cuda.set_sync_debug_mode("default")  # also after a test that failed
+
+
+class WaitsForNothing(L.Callback):
+    """Lets CUDA refuse to wait, and counts such steps: all but those that are recorded and the last of an epoch."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, _: Any, batch_idx: int) -> None:
+        inside = 4 < batch_idx < int(trainer.num_training_batches) - 1
+        self.steps += inside
+        torch.cuda.set_sync_debug_mode("error" if inside else "default")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_a_gpu_recorded_steps_train_the_same_network_and_wait_for_nothing(
-    settings: Callable[..., TrainSettings], tmp_path: Path, kind: str
+    settings: Callable[..., TrainSettings], tmp_path: Path, on_a_gpu: list[str], kind: str
 ) -> None:
-    words = [*OPTIONS, *KINDS[kind], "trainer.accelerator=gpu"]
+    words = [*OPTIONS, *KINDS[kind], *on_a_gpu, "data.batch_size=16"]
     train(settings(*words), tmp_path / "usual")
     for name in ("recorded", "again"):
-        train(settings(*words, "graphs=true"), tmp_path / name)
+        watch = WaitsForNothing()
+        train(settings(*words, "graphs=true"), tmp_path / name, [watch])
+        assert watch.steps > 0
     equal(tmp_path / "recorded", tmp_path / "again")
     equal(tmp_path / "usual", tmp_path / "recorded")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_a_recorded_run_that_is_resumed_in_an_epoch_equals_an_unbroken_one(
+    settings: Callable[..., TrainSettings], tmp_path: Path, on_a_gpu: list[str]
+) -> None:
+    words = [*OPTIONS, *KINDS["sizes and mixed faces"], *on_a_gpu, "graphs=true"]
+    train(settings(*words), tmp_path / "unbroken")
+    stop = f"+callbacks.stop={{_target_: test_resume.Interrupt, step: 10, signum: {int(signal.SIGINT)}}}"
+    with pytest.raises(SystemExit):
+        train(settings(*words, stop), tmp_path / "broken")
+    train(settings(*words, f"ckpt={tmp_path / 'broken' / LAST}"), tmp_path / "broken")
+    equal(tmp_path / "unbroken", tmp_path / "broken")
