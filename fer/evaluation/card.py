@@ -107,9 +107,14 @@ def _training(metrics: Mapping[str, Any]) -> str:
             commit = "" if not made.get("commit") else f", commit {made['commit'][:12]}"
             lines.append(
                 f"Epoch {checkpoint['epoch']} of `{' '.join(made['command'].replace('`', '').split())}` "
-                f"(version {made['version']}{commit}, seed {made['seed']})."
+                f"(version {made['version']}{commit}, seed {made['seed']}{_on(made)})."
             )
     return "\n\n".join(lines) or "The checkpoint does not say how it was made."
+
+
+def _on(made: Mapping[str, Any]) -> str:
+    """The machine and its precision; checkpoints of version 0.1 do not say."""
+    return f"; {_text(str(made['machine']))}" if "machine" in made else ""
 
 
 def _data(metrics: Mapping[str, Any], split: str) -> str:

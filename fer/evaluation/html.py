@@ -393,6 +393,8 @@ def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("network", f"{checkpoint['network']}, epoch {checkpoint['epoch']}, {checkpoint['weights']} weights"),
             ("temperature", f"{checkpoint['temperature']:.4f}"),
         ]
+        if "machine" in (made := checkpoint["provenance"]):
+            rows.append(("trained on", str(made["machine"])))
     rows += [
         ("test-time augmentation", report["tta"]),
         ("data", f"{report['data']}, {report['division']}"),

@@ -153,6 +153,7 @@ def train(
     callbacks = [best, *asked, StepLoss(), history, EpochPictures(plots, history), *more, stop]
     trainer = build_trainer(settings, run_dir, callbacks, build_loggers(settings, run_dir, step))
 
+    classifier.provenance["machine"] = _describe_machine(settings, trainer)
     if machine.is_first():
         _introduce(classifier, settings, trainer, datamodule, plots, secret)
     if settings.graphs:
@@ -382,7 +383,7 @@ def _introduce(
     parameters, multiply_adds = map(in_short, totals(found))
     size = f"{spec.image_size}x{spec.image_size}"
     log.info("Network: %s, %s parameters, %s multiply-adds per face of %s", spec.name, parameters, multiply_adds, size)
-    log.info("Machine: %s", _describe_machine(settings, trainer))
+    log.info("Machine: %s", classifier.provenance["machine"])
     title = f"{spec.name}: faces of {size}, {len(spec.classes)} classes"
     architecture = save_architecture(plots / "architecture.png", found, title)
     samples = save_samples(datamodule, plots / "samples.png")

@@ -58,6 +58,7 @@ def metrics() -> dict[str, Any]:
                     "version": "0.2.0",
                     "commit": "c0ffee" * 6,
                     "seed": 3,
+                    "machine": "H200, bf16-mixed",
                 },
             }
         ],
@@ -113,7 +114,7 @@ def test_the_numbers_are_those_of_the_report(metrics: dict[str, Any]) -> None:
         "| 90% | 0.791 | 90.4% (88.0% to 92.8%) | 47.4% (44.4% to 52.2%) |",
         "0.028 (15 bins), temperature 1.31; perfect calibration would have 0.017",
         "judged on the other, 0.031 (perfect: 0.024;",
-        "Epoch 70 of `train.py experiment=best_7` (version 0.2.0, commit c0ffeec0ffee, seed 3).",
+        "Epoch 70 of `train.py experiment=best_7` (version 0.2.0, commit c0ffeec0ffee, seed 3; H200, bf16-mixed).",
         "| jpeg | JPEG quality: 40, 25, 15, 10, 5 | 60.0% | 50.0% | 40.0% | 30.0% | 20.0% |",
         "`20c48649fbf44151`",
         "Mean corruption error 0.870 (`cnn_7class` has 1).",

@@ -82,6 +82,9 @@ def test_a_report_is_whole(trained: Callable[..., Path]) -> None:
     assert checkpoint["sha256"] == hashlib.sha256(best(run).read_bytes()).hexdigest()
     assert checkpoint["weights"] == "averaged"
     assert checkpoint["temperature"] == read_spec(best(run)).temperature != 1
+    machine = checkpoint["provenance"]["machine"]
+    assert machine.startswith("CPU, ")
+    assert machine in (run / "report.html").read_text()
     assert report["tta"] == "none"
     assert report["reported_split"] == "test"
 
