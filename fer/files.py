@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from fer.errors import UserError
+
 try:
     import fcntl
 except ImportError:  # Windows has none
@@ -135,9 +137,22 @@ def walk(top: Path, onerror: Callable[[OSError], None]) -> Iterator[tuple[Path, 
         yield folder, subfolders, files
 
 
+def make_directory(path: Path) -> None:
+    """Makes a directory, with its parents, where it is missing.
+
+    Raises:
+        UserError: it is in a place such as /proc, where none can be made.
+        OSError: as the file system says otherwise.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} cannot be made; choose another place") from error
+
+
 def new_directory(stem: Path) -> Path | None:
     """Makes a directory that nobody else has: `stem`, or that name and a number; None when there are ten thousand."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(stem.parent)
     for number in range(1, 10_000):
         directory = stem if number == 1 else stem.with_name(f"{stem.name}_{number}")
         with suppress(FileExistsError):

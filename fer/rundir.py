@@ -16,7 +16,7 @@ import yaml
 import fer
 from fer import machine
 from fer.errors import UserError, first_line
-from fer.files import at_home, host, locked, new_directory, write_whole
+from fer.files import at_home, host, locked, make_directory, new_directory, write_whole
 from fer.settings.base import as_yaml
 from fer.settings.train import TrainSettings
 
@@ -106,7 +106,7 @@ def claim(run: Path, settings: TrainSettings, words: Sequence[str], secret: bool
         UserError: the directory holds a run with other settings, or one that is not to be gone on with.
     """
     leftovers(run)
-    run.mkdir(parents=True, exist_ok=True)
+    make_directory(run)
     resumed = of_checkpoint(settings.ckpt if isinstance(settings.ckpt, str) else None)
     if not (run / SETTINGS).is_file() or resumed == run.absolute():
         write_settings(run, settings, words, secret)
@@ -130,7 +130,7 @@ def claimed(run: Path, settings: TrainSettings, words: Sequence[str], secret: bo
         InUse: another process trains or evaluates in it.
         UserError: as `claim`.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    make_directory(run)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(run / LOCK))

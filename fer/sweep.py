@@ -20,11 +20,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer import machine, rundir
 from fer.errors import UserError
-from fer.files import write_whole
+from fer.files import make_directory, write_whole
 from fer.settings.compose import CONFIGS, values_of
 from fer.settings.train import TrainSettings
 
 _FOLDER = rundir.OUTPUTS / "sweeps"
+
+
+class Refused(BaseException):
+    """Carries a mistake out of a callback: of an `Exception` there Hydra makes a warning, and begins the sweep."""
+
+    def __init__(self, mistake: Exception) -> None:
+        self.mistake = mistake
 
 
 class OnSweep(Callback):
@@ -33,13 +40,17 @@ class OnSweep(Callback):
     directory: Path | None = None  # of the sweep that this process has begun
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Notes where the sweep lies.
+        """Makes the sweep's directory, and notes it.
 
         Raises:
-            UserError: its jobs would start the sweep again.
+            Refused: that cannot be made, or the sweep's jobs would start the sweep again.
         """
-        machine.refuse_second_sweep(config.trainer, config.hydra.launcher._target_)
-        OnSweep.directory = Path(config.hydra.sweep.dir)
+        try:
+            machine.refuse_second_sweep(config.trainer, config.hydra.launcher._target_)
+            make_directory(directory := Path(config.hydra.sweep.dir))
+        except (UserError, OSError) as error:
+            raise Refused(error) from error
+        OnSweep.directory = directory
 
 
 def arguments(overrides: Sequence[str], grid: Mapping[str, Any], folders: Sequence[Path] = (CONFIGS,)) -> list[str]:
@@ -148,7 +159,7 @@ def note_failure(
     """Leaves the message and the settings of a failed job for the summary of its sweep; plain ones where they were
     refused.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_directory(run_dir)
     if not (run_dir / rundir.SETTINGS).is_file():
         if isinstance(settings, TrainSettings):
             rundir.write_settings(run_dir, settings, words)

@@ -108,6 +108,24 @@ def test_outputs_that_cannot_be_written(command: Command, tmp_path: Path) -> Non
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc on this system")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["hydra.run.dir=/proc/x"], "/proc/x cannot be made; choose another place"),
+        (["-m", "seed=0,1", "hydra.sweep.dir=/proc/x"], "/proc/x cannot be made; choose another place"),
+        (["-m", "seed=0,1", "hydra.sweep.dir=/dev/null/x"], "/dev/null/x cannot be written: Not a directory"),
+        (["-m", "seed=0,1", "trainer=ddp", "trainer.devices=2"], "would start the whole sweep again"),
+    ],
+)
+def test_what_no_job_could_do_is_told_once(command: Command, words: list[str], said: str) -> None:
+    finished = command(*TINY, *words)
+    assert finished.returncode == 2
+    (line,) = finished.stderr.splitlines()
+    assert said in line
+    assert "Launching" not in finished.stdout
+
+
 def test_a_sweep_goes_on_after_a_job_that_fails(command: Command, tmp_path: Path) -> None:
     words = [*TINY, "data.path=null,none.csv", "data.download=false", "trainer.max_epochs=1", "test_split=val"]
     finished = command("-m", *words)

@@ -171,6 +171,8 @@ def _sweep(line: Line) -> int:
     try:
         words = [*implied(line), *line.words]
         _by_hydra([*flags, *words, *sweep.arguments(words, grid, line.folders)])
+    except sweep.Refused as refused:
+        raise refused.mistake from None
     finally:
         if sweep.OnSweep.directory is not None:
             _summarise(sweep.OnSweep.directory)

@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fer import machine, rundir
 from fer.errors import UserError, first_line
-from fer.files import is_file
+from fer.files import is_file, make_directory
 from fer.settings.base import shown
 from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
@@ -128,7 +128,7 @@ def search(
         UserError: several trials in a row failed.
     """
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # the heartbeat, since 2.8
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     storage = RDBStorage(
         f"sqlite:///{directory.absolute() / 'study.db'}",
         engine_kwargs={"connect_args": {"timeout": 60}},
