@@ -25,6 +25,8 @@ _QUANTISATION = (
 class Augment(nn.Module):
     """Flip, rotation, scale, translation, brightness, contrast and random erasing, drawn anew for every face.
 
+    `fer.settings.train.AugmentSettings` has the defaults.
+
     Args:
         flip: probability of a mirror image.
         rotation: largest angle in degrees, to either side.
@@ -38,14 +40,14 @@ class Augment(nn.Module):
 
     def __init__(
         self,
-        flip: float = 0.5,
-        rotation: float = 10.0,
-        scale: tuple[float, float] = (0.9, 1.15),
-        translate: float = 0.08,
-        brightness: float = 0.1,
-        contrast: float = 0.1,
-        erase: float = 0.4,
-        erase_area: tuple[float, float] = (0.02, 0.2),
+        flip: float,
+        rotation: float,
+        scale: tuple[float, float],
+        translate: float,
+        brightness: float,
+        contrast: float,
+        erase: float,
+        erase_area: tuple[float, float],
     ) -> None:
         super().__init__()
         self.flip = flip

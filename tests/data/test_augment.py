@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from fer.data.augment import Augment, Degrade, mixup
+from fer.settings.train import AugmentSettings
 
+DEFAULT = AugmentSettings().model_dump()
 OFF: dict[str, Any] = {
     "flip": 0.0,
     "rotation": 0.0,
@@ -15,6 +17,7 @@ OFF: dict[str, Any] = {
     "brightness": 0.0,
     "contrast": 0.0,
     "erase": 0.0,
+    "erase_area": (0.02, 0.2),
 }
 
 
@@ -38,12 +41,12 @@ def test_flip_mirrors(faces: torch.Tensor) -> None:
 def test_every_face_gets_parameters_of_its_own() -> None:
     same = torch.full((16, 1, 48, 48), 100, dtype=torch.uint8)
     same[:, :, 10:20, 10:30] = 200
-    augmented = Augment()(same)
+    augmented = Augment(**DEFAULT)(same)
     assert len({tuple(face.flatten().tolist()) for face in augmented}) == 16
 
 
 def test_gray_values_stay_in_range_and_shape_stays(faces: torch.Tensor) -> None:
-    augmented = Augment(brightness=0.9, contrast=0.9)(faces)
+    augmented = Augment(**{**DEFAULT, "brightness": 0.9, "contrast": 0.9})(faces)
     assert augmented.shape == faces.shape
     assert augmented.dtype == torch.float32
     assert float(augmented.min()) >= 0
