@@ -227,7 +227,7 @@ class EmotionClassifier(L.LightningModule):
         """Logs the metrics of the epoch after its last batch."""
         # Not in `on_train_epoch_end`: the callbacks that read them are called before that.
         if self.trainer.is_last_batch or self.trainer.fit_loop.epoch_loop.done:
-            total = self.counts.over_processes(self._sum)
+            total = self.counts.copied(self._sum)
             self.counts.clear()
             epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "logger": False}
             for name, value in total.metrics().items():
@@ -268,7 +268,7 @@ class EmotionClassifier(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Sums the confusion matrix over all processes."""
         self.validated = True
-        total = self.val_counts.over_processes(self._sum)
+        total = self.val_counts.copied(self._sum)
         self.val_counts = EpochCounts(total.num_classes, [])
         self.val_confusion = total.confusion.reshape(total.num_classes, total.num_classes).tolist()
 
@@ -299,7 +299,7 @@ class EmotionClassifier(L.LightningModule):
         if self.seen is not None:
             checkpoint[SEEN_KEY] = torch.from_numpy(self.seen.view(np.int64))
         if self.counts.steps > 0:  # in the middle of an epoch
-            checkpoint[COUNTS_KEY] = self.counts.over_processes(self._sum).state_dict()
+            checkpoint[COUNTS_KEY] = self.counts.copied(self._sum).state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on counting where the checkpoint was written."""
@@ -368,11 +368,11 @@ class EpochCounts:
         for tensor in (self.confusion, self.recent, *self.losses):
             tensor.zero_()
 
-    def over_processes(self, total: Callable[[Tensor], Tensor]) -> "EpochCounts":
-        """The same of all processes; `total` sums a tensor over them."""
+    def copied(self, by: Callable[[Tensor], Tensor]) -> "EpochCounts":
+        """A copy, each tensor `by` a function: that sums it over processes, say, or brings it to the host."""
         counts = EpochCounts(self.num_classes, self.names)
         counts.steps, counts.rate = self.steps, self.rate
-        counts.confusion, counts.recent, *counts.losses = map(total, [self.confusion, self.recent, *self.losses])
+        counts.confusion, counts.recent, *counts.losses = map(by, [self.confusion, self.recent, *self.losses])
         return counts
 
     def metrics(self) -> dict[str, float]:

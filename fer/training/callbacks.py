@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fer import machine
 from fer.checkpoint import read_checkpoint, write_checkpoint
-from fer.classifier import EmotionClassifier
+from fer.classifier import EmotionClassifier, EpochCounts
 from fer.errors import UserError
 from fer.files import write_whole
 from fer.models.network import EmotionNetwork
@@ -255,29 +255,52 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
     return stream.getvalue()
 
 
+class Arrival:
+    """When all that was asked of a device has reached the host, where `to_host` brings it: nobody waits for it.
+
+    Args:
+        device: where it comes from; from other devices than CUDA's it is there at once.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._event = None
+        if device.type == "cuda":
+            self._event = torch.Event("cuda")
+            self._event.record()
+
+    def __bool__(self) -> bool:
+        return self._event is None or self._event.query()
+
+    def wait(self) -> None:
+        """Until it has."""
+        if self._event is not None:
+            self._event.synchronize()
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """A copy, whose content is there once an `Arrival` that was made afterwards is true."""
+    return tensor.detach().to("cpu", non_blocking=tensor.device.type == "cuda", copy=True)
+
+
 class StepLoss(Callback):
     """The mean training loss of every 50 batches, for the loggers, as soon as it is known: no step waits for it."""
 
     def __init__(self) -> None:
-        self._coming: list[tuple[int, Tensor, torch.Event | None]] = []
+        self._coming: list[tuple[int, Tensor, Arrival]] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Fetches it, and logs what has arrived."""
         assert isinstance(pl_module, EmotionClassifier)
         if pl_module.counts.steps % _EVERY == 0:
-            loss, arrived = pl_module.recent_loss(_EVERY), None
-            if loss.device.type == "cuda":
-                loss, arrived = loss.to("cpu", non_blocking=True), torch.Event("cuda")
-                arrived.record()
-            self._coming.append((trainer.global_step - 1, loss, arrived))
-        while self._coming and ((arrived := self._coming[0][2]) is None or arrived.query()):
+            loss = to_host(pl_module.recent_loss(_EVERY))
+            self._coming.append((trainer.global_step - 1, loss, Arrival(pl_module.device)))
+        while self._coming and self._coming[0][2]:
             self._log(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Waits for what a run that is resumed from here would not log again."""
         while self._coming:
-            if (arrived := self._coming[0][2]) is not None:
-                arrived.synchronize()
+            self._coming[0][2].wait()
             self._log(trainer)
 
     def _log(self, trainer: L.Trainer) -> None:
@@ -455,6 +478,7 @@ class EpochBar(RichProgressBar):
         # Drawn 10 times a second: 100, as Lightning would, takes a tenth of a small network's time.
         super().__init__(refresh_rate=10, leave=True, theme=RichProgressBarTheme(metrics_format=".3f"))
         self._running: dict[str, float] = {}
+        self._coming: tuple[EpochCounts, Arrival] | None = None
 
     def configure_columns(self, trainer: L.Trainer) -> list[Any]:
         """Without the speed, which the time left says better."""
@@ -472,12 +496,14 @@ class EpochBar(RichProgressBar):
         return description
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Of the epoch so far every 50 steps: to ask for them is to wait for the device."""
+        """Of the epoch so far every 50 steps, as soon as they are known."""
         assert isinstance(pl_module, EmotionClassifier)
         due = trainer.global_step % _EVERY == 0 or not self._running
-        if trainer.training and pl_module.counts.steps and due:
-            found = pl_module.counts.metrics()
-            self._running = {"loss": found["loss"], "acc": found["accuracy"]}
+        if trainer.training and pl_module.counts.steps and due and self._coming is None:
+            self._coming = pl_module.counts.copied(to_host), Arrival(pl_module.device)
+        if self._coming is not None and self._coming[1]:
+            found = self._coming[0].metrics()
+            self._running, self._coming = {"loss": found["loss"], "acc": found["accuracy"]}, None
         validated = trainer.callback_metrics.get("val/accuracy")
         return self._running | ({} if validated is None else {"val": float(validated)})
 
