@@ -85,7 +85,7 @@ def ours(cfg: TrainSettings, watch: Watch) -> None:
     ):
         warnings.filterwarnings("always", "called a synchronizing CUDA operation")
         train(cfg, Path(directory), [Told(watch)])
-    if torch.cuda.is_available():
+    if cfg.trainer["accelerator"] == "gpu":
         waits = [each for each in told if "synchronizing CUDA operation" in str(each.message)]
         places = Counter(f"{Path(each.filename).name}:{each.lineno}" for each in waits)
         print("waits for the device:", ", ".join(f"{place} ({count})" for place, count in places.items()) or "none")

@@ -59,7 +59,7 @@ class CrossEntropy(nn.CrossEntropyLoss):
         if self.weight is None or self.label_smoothing == 0 or targets.is_floating_point():
             return super().forward(logits, targets)
         # As torch computes it, but for the selection of labels that are not to be ignored.
-        logarithms = nn.functional.log_softmax(logits, dim=1)
+        logarithms = nn.functional.log_softmax(logits.float(), dim=1)  # autocast leaves it in half precision on a CPU
         of_label = nn.functional.nll_loss(logarithms, targets, self.weight)
         of_all = -(logarithms * self.weight).sum(dim=1).sum() / self.weight.gather(0, targets).sum()
         return (1 - self.label_smoothing) * of_label + self.label_smoothing / logits.shape[1] * of_all

@@ -46,16 +46,20 @@ def test_the_loss_knows_smoothing_weights_and_soft_targets() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_loss_is_torchs_to_the_last_bit(smoothing: float, weighted: bool) -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_the_loss_is_torchs_to_the_last_bit_and_waits_for_nothing(smoothing: float, weighted: bool, half: bool) -> None:
     weights = torch.rand(7) if weighted else None
     targets = torch.randint(0, 7, (33,))
-    results = []
-    logits = torch.randn(33, 7)
+    logits = torch.randn(33, 7, dtype=torch.bfloat16 if half else torch.float32)
+    results, asked = [], []
     for module in (CrossEntropy, torch.nn.CrossEntropyLoss):
         given = logits.clone().requires_grad_()
-        loss = module(weight=weights, label_smoothing=smoothing)(given, targets)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half), torch.profiler.profile() as profile:
+            loss = module(weight=weights, label_smoothing=smoothing)(given, targets)
         results.append((loss, *torch.autograd.grad(loss, given)))
+        asked.append(any(event.key == "aten::masked_select" for event in profile.key_averages()))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
+    assert asked == [False, weighted and smoothing > 0]  # which asks a GPU how many there are
 
 
 def test_the_second_task_adds_its_loss_and_trains_the_features_it_sees() -> None:

@@ -197,9 +197,10 @@ def mixup(faces: Tensor, targets: Tensor, num_classes: int, alpha: float) -> tup
     Returns:
         Faces as before, and targets as float (B, num_classes).
     """
-    # Drawn where the faces are: to copy something to a device is to wait for it, as is to check an argument there.
-    parameter = torch.full((), alpha, device=faces.device)
-    weight = torch.distributions.Beta(parameter, parameter, validate_args=False).sample((len(faces),))
+    # Drawn where the faces are: to copy something to a device is to wait for it, as is to check an argument there. Not
+    # on Apple's GPUs, which cannot draw them.
+    parameter = torch.full((), alpha, device="cpu" if faces.device.type == "mps" else faces.device)
+    weight = torch.distributions.Beta(parameter, parameter, validate_args=False).sample((len(faces),)).to(faces.device)
     partner = torch.randperm(len(faces), device=faces.device)
     targets = as_distributions(targets, num_classes)
     blended = torch.lerp(faces[partner], faces, weight.view(-1, 1, 1, 1))

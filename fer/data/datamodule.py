@@ -356,6 +356,12 @@ class FER2013DataModule(L.LightningDataModule):
             return batch
         return (self.recorded or self.augmented)(*batch)
 
+    @property
+    def changes_batches(self) -> bool:
+        """Whether `augmented` does anything."""
+        asked = self.ask is not None and not self.ask_once
+        return self.augment is not None or self.settings.mixup_alpha > 0 or asked or self.degrade is not None
+
     def augmented(self, faces: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """A training batch as the network gets it; a function of tensors that can be recorded.
 

@@ -234,7 +234,7 @@ class TrainSettings(Settings):
     )
     early_stopping: Whole | None = setting(None, "stop after this many validations without a better val/accuracy", ge=1)
     compile: bool = setting(False, "torch.compile the network, and its teachers")
-    graphs: bool = setting(False, "record a step as a CUDA graph: a sixth of the time on a GPU (docs/training.md)")
+    graphs: bool = setting(False, "record a step as a CUDA graph: best_7 on an H200 6 times as fast (docs/training.md)")
     robustness: bool = setting(False, "measure corrupted faces, too: 85 times the evaluation (docs/robustness.md)")
     robustness_faces: Whole | None = setting(None, "on so many faces, drawn with a fixed seed; null: all", ge=1)
     tta: Literal["none", "flip", "tencrop", "shift"] = setting("none", "views that are averaged at test time")

@@ -479,6 +479,7 @@ class EpochBar(RichProgressBar):
         super().__init__(refresh_rate=10, leave=True, theme=RichProgressBarTheme(metrics_format=".3f"))
         self._running: dict[str, float] = {}
         self._coming: tuple[EpochCounts, Arrival] | None = None
+        self._validated: tuple[Tensor, float] | None = None
 
     def configure_columns(self, trainer: L.Trainer) -> list[Any]:
         """Without the speed, which the time left says better."""
@@ -505,7 +506,11 @@ class EpochBar(RichProgressBar):
             found = self._coming[0].metrics()
             self._running, self._coming = {"loss": found["loss"], "acc": found["accuracy"]}, None
         validated = trainer.callback_metrics.get("val/accuracy")
-        return self._running | ({} if validated is None else {"val": float(validated)})
+        if validated is None:
+            return dict(self._running)
+        if self._validated is None or self._validated[0] is not validated:
+            self._validated = validated, float(validated)  # once: it lies on the device
+        return self._running | {"val": self._validated[1]}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -133,9 +133,9 @@ def train(
     ckpt = str(settings.checkpoints[0]) if isinstance(settings.ckpt, str) else None
     datamodule = _read(settings)
     classifier = build_classifier(settings, datamodule)
-    step, command = (0, None) if ckpt is None else _resumed_at(ckpt, classifier.network.spec, datamodule.digest())
+    step, made = (0, {}) if ckpt is None else _resumed_at(ckpt, classifier.network.spec, datamodule.digest())
     classifier.provenance = {
-        "command": command or shlex.join(["train.py", *words]),
+        "command": made.get("command") or shlex.join(["train.py", *words]),
         "version": fer.__version__,
         "commit": rundir.commit(),
         "data": datamodule.digest(),
@@ -153,8 +153,10 @@ def train(
     callbacks = [best, *asked, StepLoss(), history, EpochPictures(plots, history), *more, stop]
     trainer = build_trainer(settings, run_dir, callbacks, build_loggers(settings, run_dir, step))
 
-    classifier.provenance["machine"] = _describe_machine(settings, trainer)
+    here, before = _describe_machine(settings, trainer), str(made.get("machine", ""))
+    classifier.provenance["machine"] = before if here in before else "; then ".join(filter(None, [before, here]))
     if machine.is_first():
+        log.info("Machine: %s", here)
         _introduce(classifier, settings, trainer, datamodule, plots, secret)
     if settings.graphs:
         if why := obstacle(trainer):
@@ -329,8 +331,8 @@ def build_classifier(settings: TrainSettings, datamodule: FER2013DataModule) -> 
     )
 
 
-def _resumed_at(ckpt: str, spec: NetworkSpec, data: str) -> tuple[int, str | None]:
-    """The steps that a checkpoint has seen, and the command that began its run, as far as it says.
+def _resumed_at(ckpt: str, spec: NetworkSpec, data: str) -> tuple[int, dict[str, Any]]:
+    """The steps that a checkpoint has seen, and what it says of its making.
 
     Raises:
         UserError: it is of another network, other classes or other data, or cannot be resumed.
@@ -355,7 +357,7 @@ def _resumed_at(ckpt: str, spec: NetworkSpec, data: str) -> tuple[int, str | Non
             f"checkpoint {ckpt} cannot be resumed: the rows, their labels or their splits are not those it was trained "
             "on; give the same data, or start from its weights, model.weights=FILE"
         )
-    return int(content["global_step"]), made.get("command")
+    return int(content["global_step"]), made
 
 
 def _training_state(ckpt: str) -> dict[str, Any]:
@@ -383,7 +385,6 @@ def _introduce(
     parameters, multiply_adds = map(in_short, totals(found))
     size = f"{spec.image_size}x{spec.image_size}"
     log.info("Network: %s, %s parameters, %s multiply-adds per face of %s", spec.name, parameters, multiply_adds, size)
-    log.info("Machine: %s", classifier.provenance["machine"])
     title = f"{spec.name}: faces of {size}, {len(spec.classes)} classes"
     architecture = save_architecture(plots / "architecture.png", found, title)
     samples = save_samples(datamodule, plots / "samples.png")

@@ -19,6 +19,7 @@ from fer.errors import UserError
 from fer.models.network import EmotionNetwork, NetworkSpec
 from fer.settings.train import TrainSettings
 from fer.training import run
+from fer.training.callbacks import EpochBar
 from fer.training.graphs import Recorded, obstacle, on_cuda, record_steps
 from fer.training.run import train
 
@@ -148,6 +149,13 @@ def test_a_recording_is_made_after_some_calls_for_each_shape() -> None:
     assert made == [(2,), (3,), (2,)]
 
 
+def test_batches_that_nothing_changes_are_not_recorded(
+    settings: Callable[..., TrainSettings], tmp_path: Path, on_a_cpu: list[int]
+) -> None:
+    train(settings(*OPTIONS, "data.augment=null", "graphs=true"), tmp_path)
+    assert on_a_cpu == [2]
+
+
 def test_a_network_that_cannot_be_recorded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def graph(_: Any) -> Iterator[None]:
@@ -194,20 +202,28 @@ def test_without_a_gpu_a_run_says_so_and_trains_as_usual(
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Settings of a run on the GPU, whose libraries shall choose what gives the same bits each time."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr("fer.training.callbacks._EVERY", 3)  # an epoch has thirteen steps
     yield ["trainer.accelerator=gpu"]
     torch.cuda.set_sync_debug_mode("default")  # also after a test that failed
 
 
 class WaitsForNothing(L.Callback):
-    """Lets CUDA refuse to wait, and counts such steps: all but those that are recorded and the last of an epoch."""
+    """Lets CUDA refuse to wait, and counts such steps: all but those that are recorded and the last of an epoch.
+
+    With what a progress bar asks for after each step.
+    """
 
     def __init__(self) -> None:
         self.steps = 0
+        self.bar = EpochBar()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, _: Any, batch_idx: int) -> None:
         inside = 4 < batch_idx < int(trainer.num_training_batches) - 1
         self.steps += inside
         torch.cuda.set_sync_debug_mode("error" if inside else "default")
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        assert {"loss", "acc"} >= self.bar.get_metrics(trainer, pl_module).keys() - {"val"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

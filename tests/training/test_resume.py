@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from tiny import scalars, write_with_votes
 
-from fer.checkpoint import read_checkpoint
+from fer.checkpoint import SPEC_KEY, read_checkpoint, write_checkpoint
 from fer.errors import UserError
 from fer.settings.train import TrainSettings
 from fer.training.run import train
@@ -179,6 +179,19 @@ def test_a_run_goes_on_with_its_own_data_alone(settings: Callable[..., TrainSett
     other = ["optim.schedule=none", "data.split_seed=5", "trainer.max_epochs=3", f"ckpt={tmp_path / LAST}"]
     with pytest.raises(UserError, match="the rows, their labels or their splits are not those it was trained on"):
         train(settings(*other), tmp_path)
+
+
+def test_a_run_that_goes_on_elsewhere_says_where_it_was(settings: Callable[..., TrainSettings], tmp_path: Path) -> None:
+    file = tmp_path / LAST
+    train(settings("trainer.max_epochs=1", "optim.schedule=none"), tmp_path)
+    content = read_checkpoint(file)
+    here = content[SPEC_KEY]["provenance"]["machine"]
+    content[SPEC_KEY]["provenance"]["machine"] = "NVIDIA H200, bf16-mixed, 4 threads"
+    write_checkpoint(content, file)
+    for epochs in (2, 3):  # the second time on the same machine as before
+        train(settings(f"trainer.max_epochs={epochs}", "optim.schedule=none", f"ckpt={file}"), tmp_path)
+        made = read_checkpoint(file)[SPEC_KEY]["provenance"]["machine"]
+        assert made == f"NVIDIA H200, bf16-mixed, 4 threads; then {here}"
 
 
 def test_the_csv_of_a_resumed_run_keeps_the_epochs_before(
