@@ -394,7 +394,7 @@ def _provenance(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("temperature", f"{checkpoint['temperature']:.4f}"),
         ]
         if "machine" in (made := checkpoint["provenance"]):
-            rows.append(("trained on", str(made["machine"])))
+            rows.append(("training machine", str(made["machine"])))
     rows += [
         ("test-time augmentation", report["tta"]),
         ("data", f"{report['data']}, {report['division']}"),
