@@ -1,6 +1,7 @@
 """Writing files so that at any moment a path holds the old content or the new one, whole."""
 
 import csv
+import errno
 import io
 import os
 import secrets
@@ -10,8 +11,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-
-from fer.errors import UserError
 
 try:
     import fcntl
@@ -141,13 +140,12 @@ def make_directory(path: Path) -> None:
     """Makes a directory, with its parents, where it is missing.
 
     Raises:
-        UserError: it is in a place such as /proc, where none can be made.
-        OSError: as the file system says otherwise.
+        OSError: as the file system says; of a place such as /proc it says that something is missing.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path} cannot be made; choose another place") from error
+        raise NotADirectoryError(errno.ENOTDIR, "no directory can be made there", str(path)) from error
 
 
 def new_directory(stem: Path) -> Path | None:

@@ -112,8 +112,8 @@ def test_outputs_that_cannot_be_written(command: Command, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["hydra.run.dir=/proc/x"], "/proc/x cannot be made; choose another place"),
-        (["-m", "seed=0,1", "hydra.sweep.dir=/proc/x"], "/proc/x cannot be made; choose another place"),
+        (["hydra.run.dir=/proc/x"], "/proc/x cannot be written: no directory can be made"),
+        (["-m", "seed=0,1", "hydra.sweep.dir=/proc/x"], "/proc/x cannot be written: no directory can be made"),
         (["-m", "seed=0,1", "hydra.sweep.dir=/dev/null/x"], "/dev/null/x cannot be written: Not a directory"),
         (["-m", "seed=0,1", "trainer=ddp", "trainer.devices=2"], "would start the whole sweep again"),
     ],

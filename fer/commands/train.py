@@ -156,8 +156,6 @@ def job(cfg: DictConfig) -> float | None:
     complain(message.splitlines())
     try:
         sweep.note_failure(values if settings is None else settings, run_dir, words, message)
-    except UserError as error:
-        complain([str(error)])
     except OSError as error:  # a full disk, as a rule
         complain([in_words(error)])
     return None
