@@ -34,6 +34,7 @@ from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
 from fer.training.callbacks import EMA
 from fer.training.run import build_classifier
+from fer.training.weight_gradient import use_matrix_product
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -101,6 +102,7 @@ class EpochTimes(L.Callback):
 def ours(cfg: TrainSettings, datamodule: FER2013DataModule) -> float:
     """Images per second of the second epoch."""
     machine.use_huge_pages()
+    use_matrix_product()
     times = EpochTimes()
     assert cfg.ema is not None
     trainer = L.Trainer(

@@ -183,10 +183,17 @@ def choose_precision(wanted: Any, accelerator: str) -> Any:
     elif accelerator != "cpu" and torch.backends.mps.is_available():
         fast = False
     else:
-        # Before 2.11 torch does not tell.
-        units: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        fast = bool(units.get("amx_bf16") or units.get("avx512_bf16") or units.get("bf16"))  # the last is Arm's
+        there = units()
+        fast = bool(there.get("amx_bf16") or there.get("avx512_bf16") or there.get("bf16"))  # the last is Arm's
     return "bf16-mixed" if fast else "32-true"
+
+
+def units() -> dict[str, Any]:
+    """What the processor has units for, by the names that torch has for them; nothing before torch 2.11."""
+    import torch
+
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return found
 
 
 class Terminated(BaseException):

@@ -46,6 +46,7 @@ from fer.training.optim import build_optimizer, configure_optimizers
 from fer.training.pictures import EpochPictures, save_samples, stopped_early
 from fer.training.plots import in_short, save_architecture
 from fer.training.trainer import build_callbacks, build_loggers, build_trainer
+from fer.training.weight_gradient import use_matrix_product
 from fer.weights import resolve
 
 log = logging.getLogger(__name__)
@@ -158,6 +159,8 @@ def train(
     if machine.is_first():
         log.info("Machine: %s", here)
         _introduce(classifier, settings, trainer, datamodule, plots, secret)
+    if trainer.precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu":
+        use_matrix_product()
     if settings.graphs:
         if why := obstacle(trainer):
             log.warning("graphs=true has no use here: %s; every kernel is launched by itself, as usual", why)
