@@ -65,7 +65,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 
 def usual(cfg: TrainSettings, datamodule: FER2013DataModule) -> float:
     """Images per second of the second epoch (the first one starts the workers)."""
-    spec = NetworkSpec(cfg.model.name, datamodule.classes, kwargs=dict(cfg.model.kwargs))
+    spec = NetworkSpec(cfg.model.name, datamodule.classes, 48, cfg.model.stem_stride, dict(cfg.model.kwargs))
     network = EmotionNetwork(spec).backbone.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     loss_function = torch.nn.CrossEntropyLoss(label_smoothing=cfg.label_smoothing)

@@ -356,12 +356,6 @@ class FER2013DataModule(L.LightningDataModule):
             return batch
         return (self.recorded or self.augmented)(*batch)
 
-    @property
-    def changes_batches(self) -> bool:
-        """Whether `augmented` does anything."""
-        asked = self.ask is not None and not self.ask_once
-        return self.augment is not None or self.settings.mixup_alpha > 0 or asked or self.degrade is not None
-
     def augmented(self, faces: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """A training batch as the network gets it; a function of tensors that can be recorded.
 
@@ -369,18 +363,32 @@ class FER2013DataModule(L.LightningDataModule):
             faces: uint8 (B, 1, S, S).
             targets: as the training loader has them.
         """
-        assert self.trainer is not None
-        if self.augment is not None:
-            faces = self.augment(faces)
-        if self.settings.mixup_alpha > 0:
-            faces, targets = mixup(faces.float(), targets, len(self.classes), self.settings.mixup_alpha)
-        if self.ask is not None and not self.ask_once:
-            with self.trainer.precision_plugin.forward_context():  # as in training
-                answers = self.ask(faces)
-            targets = torch.cat([as_distributions(targets, len(self.classes)), answers], dim=1)
-        if self.degrade is not None:
-            faces = self.degrade(faces.float())
+        for change in self.changes():
+            faces, targets = change(faces, targets)
         return faces, targets
+
+    def changes(self) -> list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+        """What is done to a training batch, in order."""
+        augment, ask, degrade = self.augment, self.ask, self.degrade
+        changes: list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = []
+        if augment is not None:
+            changes.append(lambda faces, targets: (augment(faces), targets))
+        if self.settings.mixup_alpha > 0:
+            changes.append(self._mixed)
+        if ask is not None and not self.ask_once:
+            changes.append(lambda faces, targets: (faces, self._answered(ask, faces, targets)))
+        if degrade is not None:
+            changes.append(lambda faces, targets: (degrade(faces.float()), targets))
+        return changes
+
+    def _mixed(self, faces: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return mixup(faces.float(), targets, len(self.classes), self.settings.mixup_alpha)
+
+    def _answered(self, ask: Callable[[Tensor], Tensor], faces: Tensor, targets: Tensor) -> Tensor:
+        assert self.trainer is not None
+        with self.trainer.precision_plugin.forward_context():  # as in training
+            answers = ask(faces)
+        return torch.cat([as_distributions(targets, len(self.classes)), answers], dim=1)
 
     def _loader(self, images: Tensor, targets: Tensor, batch_size: int, **options: Any) -> FaceLoader:
         options["seed"] = self.seed

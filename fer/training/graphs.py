@@ -86,7 +86,7 @@ def on_cuda(function: Function[T], given: tuple[Tensor, ...]) -> Function[T]:
 def record_steps(classifier: EmotionClassifier, datamodule: FER2013DataModule, record: Record = on_cuda) -> None:
     """Lets a training record its steps (forward, losses, counts and gradients), and what makes their batches."""
     classifier.recorded = Recorded(classifier.gradients, lambda: classifier.network.training_size, record)
-    if datamodule.changes_batches:  # an empty recording is a mistake for CUDA
+    if datamodule.changes():  # an empty recording is a mistake for CUDA
         datamodule.recorded = Recorded(datamodule.augmented, lambda: None, record)
 
 
