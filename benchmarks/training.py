@@ -34,7 +34,7 @@ from fer.settings.compose import checked, compose_line, take_apart
 from fer.settings.train import TrainSettings
 from fer.training.callbacks import EMA
 from fer.training.run import build_classifier
-from fer.training.weight_gradient import use_matrix_product
+from fer.training.weight_gradient import matrix_products
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -65,7 +65,8 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 
 def usual(cfg: TrainSettings, datamodule: FER2013DataModule) -> float:
     """Images per second of the second epoch (the first one starts the workers)."""
-    spec = NetworkSpec(cfg.model.name, datamodule.classes, 48, cfg.model.stem_stride, dict(cfg.model.kwargs))
+    model = cfg.model
+    spec = NetworkSpec(model.name, datamodule.classes, stem_stride=model.stem_stride, kwargs=dict(model.kwargs))
     network = EmotionNetwork(spec).backbone.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     loss_function = torch.nn.CrossEntropyLoss(label_smoothing=cfg.label_smoothing)
@@ -102,7 +103,6 @@ class EpochTimes(L.Callback):
 def ours(cfg: TrainSettings, datamodule: FER2013DataModule) -> float:
     """Images per second of the second epoch."""
     machine.use_huge_pages()
-    use_matrix_product()
     times = EpochTimes()
     assert cfg.ema is not None
     trainer = L.Trainer(
@@ -116,7 +116,8 @@ def ours(cfg: TrainSettings, datamodule: FER2013DataModule) -> float:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(build_classifier(cfg, datamodule), datamodule)
+    with matrix_products():
+        trainer.fit(build_classifier(cfg, datamodule), datamodule)
     return len(datamodule.train_dataloader()) * cfg.data.batch_size / times.seconds[-1]
 
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,7 +47,7 @@ from fer.training.optim import build_optimizer, configure_optimizers
 from fer.training.pictures import EpochPictures, save_samples, stopped_early
 from fer.training.plots import in_short, save_architecture
 from fer.training.trainer import build_callbacks, build_loggers, build_trainer
-from fer.training.weight_gradient import use_matrix_product
+from fer.training.weight_gradient import matrix_products
 from fer.weights import resolve
 
 log = logging.getLogger(__name__)
@@ -159,8 +160,6 @@ def train(
     if machine.is_first():
         log.info("Machine: %s", here)
         _introduce(classifier, settings, trainer, datamodule, plots, secret)
-    if trainer.precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu":
-        use_matrix_product()
     if settings.graphs:
         if why := obstacle(trainer):
             log.warning("graphs=true has no use here: %s; every kernel is launched by itself, as usual", why)
@@ -168,7 +167,9 @@ def train(
             record_steps(classifier, datamodule)
     log.info("Training in %s; watch it with: tensorboard --logdir %s", run_dir, shlex.quote(str(run_dir.parent)))
     last = rundir.checkpoint(run_dir, rundir.LAST)
-    _fit(trainer, classifier, datamodule, ckpt, stop, last)
+    on_cpu = trainer.strategy.root_device.type == "cpu" and trainer.precision == "bf16-mixed"
+    with matrix_products() if on_cpu else nullcontext():
+        _fit(trainer, classifier, datamodule, ckpt, stop, last)
     _explain_end(trainer, history.rows)
     if not best.best_model_path and last.is_file():  # trainer.fast_dev_run=true leaves neither
         log.info("Nothing was validated, so there is no best.ckpt: %s is what is left.", last)

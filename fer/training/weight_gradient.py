@@ -5,33 +5,46 @@ small faces: with AMX it takes twice as long as the product for 256 channels of 
 (docs/runtimes.md).
 """
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from fer import machine
 
-# Positions of the largest map for which the product was measured to be faster: 6x6, 3x3.
-_LARGEST_WITH_AMX = 36
-_LARGEST = 9
-
-_LIBRARY = torch.library.Library("aten", "IMPL")  # torch takes a replacement back when its library goes
+# Positions of the largest maps for which the product was measured to be faster, by the unit that the processor has.
+_LARGEST = {"amx_bf16": 36, "avx512_bf16": 9}
 
 
-@functools.cache
-def use_matrix_product() -> None:
-    """From now on backward passes of this process multiply matrices where that is faster, compiled networks' too.
+@contextmanager
+def matrix_products() -> Iterator[None]:
+    """In the block backward passes multiply matrices where that is faster, also those of compiled networks.
 
-    It sees bfloat16 in the layout of channels last, as networks are trained here in bf16-mixed on a CPU; everything
-    else goes to torch as before. Sums are rounded in another order, so a gradient differs in its last bits.
+    That is for weights and features in bfloat16 and channels last, as networks are trained here in bf16-mixed, without
+    groups and dilation; everything else is torch's. It copies each window of the features. Sums are rounded in another
+    order, so a gradient differs in its last bits.
     """
-    usual = torch.library.get_kernel("aten::convolution_backward", "CPU")
-    largest = _LARGEST_WITH_AMX if machine.units().get("amx_bf16") else _LARGEST
+    there = machine.units()
+    largest = next((positions for unit, positions in _LARGEST.items() if there.get(unit)), 0)
+    with torch.library._scoped_library("aten", "IMPL") as library:
+        if largest:
+            library.impl("convolution_backward", _Backward(largest), "CPU")
+        yield
 
-    def backward(
-        keys: torch._C.DispatchKeySet,
+
+class _Backward:
+    """In place of aten::convolution_backward on the CPU.
+
+    Args:
+        largest: positions of the maps up to which products are taken.
+    """
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+
+    def __call__(
+        self,
         gradient: Tensor,
         features: Tensor,
         weight: Tensor,
@@ -44,30 +57,35 @@ def use_matrix_product() -> None:
         groups: int,
         mask: list[bool],
     ) -> tuple[Tensor | None, ...]:
+        """Gradients of features, weights and bias, as far as `mask` asks for them."""
         product = (
             mask[1]
             and gradient.dim() == 4
-            and gradient[0, 0].numel() <= largest
-            and weight[0, 0].numel() > 1
+            and gradient.shape[2] * gradient.shape[3] <= self._largest
+            and len(stride) == len(padding) == 2  # one number stands for both ways
             and not transposed
             and groups == 1
             and set(dilation) == {1}
             and all(map(_is_channels_last_bfloat16, (gradient, features, weight)))
         )
-        asked = [mask[0], mask[1] and not product, mask[2]]
-        others = (biases, stride, padding, dilation, transposed, output_padding, groups)
+        # oneDNN has the bias from the gradient of the weights alone.
+        asked = [mask[0], mask[1] and not product, mask[2] and not product]
+        others = (biases, stride, padding, dilation, transposed, output_padding, groups, asked)
         found: list[Tensor | None] = [None, None, None]
         if any(asked):
-            found = list(usual.call_boxed(keys, gradient, features, weight, *others, asked))
+            # Torch's own, by a way that lets other threads of Python go on meanwhile.
+            usual = torch.ops.aten.convolution_backward.default
+            key = torch._C.DispatchKey.CompositeExplicitAutograd
+            found = list(usual._op_dk(key, gradient, features, weight, *others))
         if product:
             found[1] = weight_gradient(gradient, features, (weight.shape[2], weight.shape[3]), stride, padding)
+            found[2] = gradient.sum((0, 2, 3)) if mask[2] else None
         return tuple(found)
-
-    _LIBRARY.impl("convolution_backward", backward, "CPU", with_keyset=True)
 
 
 def _is_channels_last_bfloat16(tensor: Tensor) -> bool:
-    # Maps of 1x1 and images of one channel can be read either way; torch decides by rules of its own which it means.
+    # Maps and windows of 1x1 and images of one channel can be read either way; torch decides by rules of its own which
+    # it means. Nor is there anything to gain.
     last = tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
     return last and tensor.dtype == torch.bfloat16
 

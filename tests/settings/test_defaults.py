@@ -48,7 +48,7 @@ def test_a_function_and_the_settings(function: Callable[..., Any], settings: Set
 
 @pytest.mark.parametrize("network", [CNN, Net, SENet])
 def test_a_network_and_its_yaml(network: Callable[..., Any]) -> None:
-    (_, *lines) = (CONFIGS / "model" / f"{network.__name__.lower()}.yaml").read_text().splitlines()
+    written = yaml.safe_load((CONFIGS / "model" / f"{network.__name__.lower()}.yaml").read_text())["kwargs"]
     given = defaults(network)
-    for name, value in yaml.safe_load("\n".join(lines))["kwargs"].items():
+    for name, value in written.items():
         assert (list(given[name]) if isinstance(given[name], tuple) else given[name]) == value, name

@@ -1,15 +1,22 @@
 """Weight gradients by a matrix product: the right ones, where they are meant, and torch's everywhere else."""
 
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
-import forked
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fer import machine
+from fer.settings.train import TrainSettings
 from fer.training import weight_gradient
-from fer.training.weight_gradient import use_matrix_product
+from fer.training.run import train
+from fer.training.weight_gradient import matrix_products
+
+Settings = Callable[..., TrainSettings]
 
 
 @pytest.mark.parametrize(
@@ -36,52 +43,96 @@ def test_it_is_the_gradient(
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-class Small(nn.Sequential):
-    """Of its six convolutions the second and the third have maps, windows and groups that a product is meant for."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            nn.Conv2d(2, 8, 3, padding=1),  # 12x12
-            nn.Conv2d(8, 8, 3, stride=4, padding=1),  # 3x3
-            nn.Conv2d(8, 8, 2),  # 2x2
-            nn.Conv2d(8, 8, 1),
-            nn.Conv2d(8, 8, 3, padding=1, groups=2),
-            nn.Conv2d(8, 8, 3, padding=2, dilation=2),
-        )
-
-
-def gradients(network: nn.Module, layout: torch.memory_format, half: bool) -> list[Tensor]:
+def backward(**other: Any) -> tuple[tuple[Tensor | None, ...], int]:
+    """The gradients of a convolution of 3x3 maps, torch's or ours, and how many products were taken."""
+    asked: dict[str, Any] = {
+        "size": (4, 8, 3, 3),
+        "kernel": (8, 8, 3, 3),
+        "dtype": torch.bfloat16,
+        "layout": torch.channels_last,
+        "stride": [1, 1],
+        "padding": [1, 1],
+        "dilation": [1, 1],
+        "transposed": False,
+        "groups": 1,
+        "mask": [True, True, True],
+    } | other
     torch.manual_seed(0)
-    faces = torch.randn(4, 2, 12, 12).to(memory_format=layout)
-    network.to(memory_format=layout).zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        answers = network(faces)
-    answers.float().square().mean().backward()
-    return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+    features, weight = (torch.randn(asked[name], dtype=asked["dtype"]) for name in ("size", "kernel"))
+    features, weight = (each.to(memory_format=asked["layout"]) for each in (features, weight))
+    rest = [asked[name] for name in ("stride", "padding", "dilation", "transposed")]
+    gradient = torch.randn_like(torch.ops.aten.convolution(features, weight, None, *rest, [0, 0], asked["groups"]))
+    bias = [weight.shape[1] * asked["groups"] if asked["transposed"] else len(weight)]
+    with patch.object(weight_gradient, "weight_gradient", wraps=weight_gradient.weight_gradient) as product:
+        found = torch.ops.aten.convolution_backward(
+            gradient, features, weight, bias, *rest, [0, 0], asked["groups"], asked["mask"]
+        )
+    return found, product.call_count
 
 
-def compare(queue: Any) -> None:
-    torch.manual_seed(1)
-    network = Small()
-    cases = [(torch.channels_last, True), (torch.channels_last, False), (torch.contiguous_format, True)]
-    before = [gradients(network, *case) for case in cases]
-    use_matrix_product()
-    for case, usual in zip(cases, before, strict=True):
-        with patch.object(weight_gradient, "weight_gradient", wraps=weight_gradient.weight_gradient) as product:
-            after = gradients(network, *case)
-        apart = [float((mine - torchs).norm() / torchs.norm()) for mine, torchs in zip(after, usual, strict=True)]
-        queue.put((product.call_count, apart))
+UNITS = {"AMX": {"amx_bf16": True, "avx512_bf16": True}, "AVX512": {"avx512_bf16": True}, "neither": {}}
 
 
-def test_small_maps_alone_and_to_the_rounding() -> None:
-    context = forked.context()  # what is replaced stays so in its process
-    queue = context.Queue()
-    process = context.Process(target=compare, args=(queue,))
-    process.start()
-    (half, nearly), (whole, same), (first, also) = [queue.get(timeout=60) for _ in range(3)]
-    process.join()
-    assert half == 2
-    assert len(nearly) == 12
-    assert max(nearly) < 0.02
-    assert (whole, max(same)) == (0, 0)
-    assert (first, max(also)) == (0, 0)
+@pytest.mark.parametrize("mask", list(product([True, False], repeat=3)))
+def test_as_torch_whatever_is_asked_for(mask: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "units", lambda: UNITS["AVX512"])
+    usual, none = backward(mask=list(mask))
+    with matrix_products():
+        ours, taken = backward(mask=list(mask))
+    after, gone = backward(mask=list(mask))
+    assert (none, taken, gone) == (0, int(mask[1]), 0)
+    for mine, torchs, again in zip(ours, usual, after, strict=True):
+        if torchs is None:
+            assert mine is None
+            continue
+        assert mine is not None
+        assert again is not None
+        torch.testing.assert_close(mine, torchs, rtol=0.02, atol=0.02)
+        assert (mine.dtype, mine.stride()) == (torchs.dtype, torchs.stride())
+        assert torch.equal(again, torchs)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"dtype": torch.float32},
+        {"layout": torch.contiguous_format},
+        {"size": (4, 8, 4, 4)},
+        {"size": (4, 8, 1, 1)},
+        {"kernel": (8, 8, 1, 1), "padding": [0, 0]},
+        {"kernel": (8, 4, 3, 3), "groups": 2},
+        {"dilation": [2, 2], "padding": [2, 2]},
+        {"transposed": True},
+        {"stride": [1], "padding": [0], "dilation": [1]},  # what padding="valid" comes to
+        {"size": (0, 8, 3, 3)},
+    ],
+    ids=str,
+)
+def test_the_rest_is_torchs(other: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "units", lambda: UNITS["AVX512"])
+    usual, _ = backward(**other)
+    with matrix_products():
+        ours, taken = backward(**other)
+    assert taken == 0
+    for mine, torchs in zip(ours, usual, strict=True):
+        torch.testing.assert_close(mine, torchs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("units", "taken"), [("AMX", [3, 6]), ("AVX512", [3]), ("neither", [])])
+def test_the_processor_decides_how_large_a_map_may_be(
+    units: str, taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "units", lambda: UNITS[units])
+    with matrix_products():
+        assert [side for side in (3, 6, 7) if backward(size=(4, 8, side, side))[1]] == taken
+
+
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_a_training_on_the_cpu_takes_them_in_half_precision(
+    precision: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered = Mock(wraps=matrix_products)
+    monkeypatch.setattr("fer.training.run.matrix_products", entered)
+    train(settings(f"trainer.precision={precision}", "trainer.max_epochs=1"), tmp_path)
+    assert entered.call_count == (precision == "bf16-mixed")
