@@ -1,7 +1,7 @@
 """The gradient of convolutions' weights as one matrix product where the maps are small, on the CPU in bfloat16.
 
 Torch leaves convolutions on a CPU to oneDNN, whose gradient of the weights is slow for the last stages of a network for
-small faces: with AMX it takes twice as long as the product for 256 channels of 6x6, and thirteen times for 512 of 2x2
+small faces: with AMX it takes twice as long as the product for 256 channels of 6x6, and twelve times for 512 of 2x2
 (docs/runtimes.md).
 """
 

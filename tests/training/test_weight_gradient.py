@@ -63,23 +63,23 @@ def backward(**other: Any) -> tuple[tuple[Tensor | None, ...], int]:
     rest = [asked[name] for name in ("stride", "padding", "dilation", "transposed")]
     gradient = torch.randn_like(torch.ops.aten.convolution(features, weight, None, *rest, [0, 0], asked["groups"]))
     bias = [weight.shape[1] * asked["groups"] if asked["transposed"] else len(weight)]
-    with patch.object(weight_gradient, "weight_gradient", wraps=weight_gradient.weight_gradient) as product:
+    with patch.object(weight_gradient, "weight_gradient", wraps=weight_gradient.weight_gradient) as taken:
         found = torch.ops.aten.convolution_backward(
             gradient, features, weight, bias, *rest, [0, 0], asked["groups"], asked["mask"]
         )
-    return found, product.call_count
+    return found, taken.call_count
 
 
 UNITS = {"AMX": {"amx_bf16": True, "avx512_bf16": True}, "AVX512": {"avx512_bf16": True}, "neither": {}}
 
 
 @pytest.mark.parametrize("mask", list(product([True, False], repeat=3)))
-def test_as_torch_whatever_is_asked_for(mask: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_torch_whatever_is_asked_for(mask: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "units", lambda: UNITS["AVX512"])
-    usual, none = backward(mask=list(mask))
+    usual, none = backward(mask=mask)
     with matrix_products():
-        ours, taken = backward(mask=list(mask))
-    after, gone = backward(mask=list(mask))
+        ours, taken = backward(mask=mask)
+    after, gone = backward(mask=mask)
     assert (none, taken, gone) == (0, int(mask[1]), 0)
     for mine, torchs, again in zip(ours, usual, after, strict=True):
         if torchs is None:
